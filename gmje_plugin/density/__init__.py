@@ -1,0 +1,1 @@
+"""Models of the joint density of context and target embeddings."""

@@ -1,0 +1,152 @@
+"""Linear algebra of covariances: the only place that factorises or adds jitter.
+
+A covariance is held by its lower Cholesky factor; determinants and quadratic forms go through
+it, and no matrix is inverted.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+# Multiples of the mean diagonal, tried in this order on the matrices that fail, as
+# linear_operator does: the first is about the rounding error of a float32 (float64) product.
+_JITTER = {torch.float32: (1e-6, 1e-5, 1e-4, 1e-3), torch.float64: (1e-10, 1e-8, 1e-6, 1e-4)}
+
+
+def cholesky(
+    matrix: Tensor,  # shape: (..., D, D)
+) -> Tensor:  # shape: (..., D, D)
+    """Lower Cholesky factor of symmetric matrices, with jitter on those that need it.
+
+    Args:
+        matrix: Symmetric positive semi-definite matrices of shape (..., D, D), float32 or float64.
+
+    Returns:
+        The factors, shape (..., D, D). A matrix with a non-finite entry gets a factor of NaN, so
+        that a loss built on it is visibly NaN. A matrix that is not positive definite gets the
+        smallest jitter of a fixed ladder (multiples of its mean diagonal) that lets it through,
+        with a warning; the other matrices of the batch are left as they are.
+
+    Raises:
+        ValueError: If a finite matrix stays indefinite under the largest jitter.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if not bool(info.any()):
+        return factor
+    finite = torch.isfinite(matrix).all(dim=-1).all(dim=-1)
+    nan_where_not_finite = torch.where(finite, 0.0, math.nan).to(matrix.dtype)[..., None, None]
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    safe = torch.where(finite[..., None, None], matrix, eye)
+    scale = safe.diagonal(dim1=-2, dim2=-1).detach().mean(dim=-1).clamp_min(
+        torch.finfo(matrix.dtype).tiny ** 0.5
+    )
+    jitter = torch.zeros_like(scale)
+    factor, info = torch.linalg.cholesky_ex(safe)
+    for step in _JITTER[matrix.dtype]:
+        if not bool(info.any()):
+            break
+        jitter = torch.where(info > 0, step * scale, jitter)
+        factor, info = torch.linalg.cholesky_ex(safe + jitter[..., None, None] * eye)
+    if bool(info.any()):
+        raise ValueError(
+            f"matrix must be positive semi-definite: {int((info > 0).sum())} of {info.numel()} "
+            f"stay indefinite with {_JITTER[matrix.dtype][-1]:g} of the mean diagonal added."
+        )
+    if bool((jitter > 0).any()):
+        warnings.warn(
+            f"{int((jitter > 0).sum())} of {jitter.numel()} matrices were not positive definite; "
+            f"up to {float(jitter.max()):.1e} was added to their diagonal.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return factor + nan_where_not_finite
+
+
+def log_det(
+    factor: Tensor,  # shape: (..., D, D)
+) -> Tensor:  # shape: (...)
+    """log|L L^T| from the Cholesky factor L."""
+    return 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+
+
+def mahalanobis(
+    factor: Tensor,  # shape: (..., D, D)
+    difference: Tensor,  # shape: (..., N, D)
+) -> Tensor:  # shape: (..., N)
+    """Squared Mahalanobis norms x^T (L L^T)^-1 x of the rows of ``difference``."""
+    whitened = torch.linalg.solve_triangular(factor, difference.mT, upper=False)
+    return whitened.square().sum(dim=-2)
+
+
+def second_moment(
+    samples: Tensor,  # shape: (N, D)
+) -> Tensor:  # shape: (D, D)
+    """Z^T Z / N, the zero-mean covariance of the paper (Huang 2026, Eq. 7-8)."""
+    return samples.mT @ samples / samples.shape[0]
+
+
+def entropy_log_det(
+    moment: Tensor,  # shape: (D, D)
+    eps: float,
+) -> Tensor:  # shape: ()
+    """H' = 1/2 log|S + eps I|, the part of a Gaussian's entropy that S decides (Eq. 38).
+
+    ``eps`` is a share of the mean diagonal of S, so that H' has no preferred scale.
+    """
+    floor = eps * moment.diagonal().mean()
+    eye = torch.eye(moment.shape[0], dtype=moment.dtype, device=moment.device)
+    return 0.5 * log_det(cholesky(moment + floor * eye))
+
+
+class EMASecondMoment(nn.Module):
+    """Exponential moving average of Z^T Z / N, through which the current batch has a gradient.
+
+    It starts at the first batch's moment and is updated in training mode only, as the running
+    statistics of a batch norm are. State: ``moment`` (D, D) and ``initialized`` in ``state_dict``.
+
+    Args:
+        dim: D.
+        momentum: Share of the history in each update, in [0, 1).
+    """
+
+    moment: Tensor
+    initialized: Tensor
+
+    def __init__(self, dim: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("moment", torch.zeros(dim, dim))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def forward(
+        self,
+        batch_moment: Tensor,  # shape: (D, D)
+        *,
+        full_gradient: bool = False,
+    ) -> Tensor:  # shape: (D, D)
+        """Mixes the batch's moment in and returns the average.
+
+        Args:
+            batch_moment: Moment of the current batch, shape (D, D).
+            full_gradient: The batch holds only (1 - momentum) of the average, and of its gradient.
+                True scales the gradient (not the value) back to the batch's own.
+
+        Returns:
+            The average including the current batch, shape (D, D), in the dtype of the batch.
+        """
+        batch = batch_moment.detach()
+        history = torch.where(self.initialized, self.moment.to(batch.dtype), batch)
+        average = self.momentum * history + (1.0 - self.momentum) * batch
+        if self.training:
+            # A batch with a non-finite entry makes the loss NaN; the average outlives it.
+            keep = torch.isfinite(average).all()
+            self.moment = torch.where(keep, average, self.moment.to(average.dtype))
+            self.initialized = self.initialized | keep
+        share = 1.0 if full_gradient else 1.0 - self.momentum
+        return average + share * (batch_moment - batch)

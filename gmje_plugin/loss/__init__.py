@@ -1,0 +1,1 @@
+"""Losses that replace parts of ``lightly.loss``."""

@@ -1,0 +1,1 @@
+"""Modules that replace parts of ``lightly.models.modules``."""

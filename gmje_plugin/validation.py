@@ -1,0 +1,113 @@
+"""Checks that every loss, head and bank makes on its arguments.
+
+Each raises a ``ValueError`` that names the argument, what it has to be and what was given.
+None of them reads the values of a tensor, so none makes a GPU wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+
+def check_embeddings(name: str, value: Tensor, *, dim: int | None = None) -> None:
+    """Raises ``ValueError`` unless ``value`` is a floating (B, dim) tensor with B >= 1."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}.")
+    if value.ndim != 2 or value.shape[0] < 1 or value.shape[1] < 1:
+        raise ValueError(
+            f"{name} must have shape (batch_size, dim) with at least one row, "
+            f"got {tuple(value.shape)}."
+        )
+    if not value.is_floating_point():
+        raise ValueError(f"{name} must be a floating tensor, got dtype {value.dtype}.")
+    if dim is not None and value.shape[1] != dim:
+        raise ValueError(f"{name} must have {dim} features, got shape {tuple(value.shape)}.")
+
+
+def check_pair(
+    out0: Tensor,
+    out1: Tensor,
+    *,
+    dim: int | None = None,
+    min_rows: int = 1,
+    names: tuple[str, str] = ("out0", "out1"),
+) -> None:
+    """Raises ``ValueError`` unless both are (B, dim) views of one batch on one device."""
+    check_embeddings(names[0], out0, dim=dim)
+    check_embeddings(names[1], out1, dim=dim)
+    if out0.shape != out1.shape:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same shape, "
+            f"got {tuple(out0.shape)} and {tuple(out1.shape)}."
+        )
+    if out0.device != out1.device:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must be on one device, "
+            f"got {out0.device} and {out1.device}."
+        )
+    if out0.shape[0] < min_rows:
+        raise ValueError(f"{names[0]} must have at least {min_rows} rows, got {out0.shape[0]}.")
+
+
+def check_number(
+    name: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> float:
+    """Returns ``value`` as a float if it is finite and within the range, else raises."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    inside = (
+        number
+        and math.isfinite(value)
+        and (value > low if low_open else value >= low)
+        and (value < high if high_open else value <= high)
+    )
+    if not inside:
+        left, right = "(" if low_open else "[", ")" if high_open else "]"
+        raise ValueError(
+            f"{name} must be a finite number in {left}{low}, {high}{right}, got {value!r}."
+        )
+    return float(value)
+
+
+def check_positive(name: str, value: float) -> float:
+    """Returns ``value`` as a float if it is finite and above 0, else raises."""
+    return check_number(name, value, low=0.0, low_open=True)
+
+
+def check_count(name: str, value: int, *, low: int = 1) -> int:
+    """Returns ``value`` if it is an integer of at least ``low``, else raises."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}.")
+    return value
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raises ``ValueError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(sorted(choices))}, got {value!r}.")
+
+
+def check_device(name: str, parameter: Tensor, value: Tensor) -> None:
+    """Raises ``ValueError`` if a loss with parameters was left on another device."""
+    if parameter.device != value.device:
+        raise ValueError(
+            f"{name} is on {value.device} but the loss's parameters are on {parameter.device}: "
+            f"move the loss with .to({str(value.device)!r}) before making the optimizer."
+        )
+
+
+def wide_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype to compute in: float32 at least, float64 if any of the tensors is."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
