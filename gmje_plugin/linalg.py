@@ -141,12 +141,14 @@ class EMASecondMoment(nn.Module):
             The average including the current batch, shape (D, D), in the dtype of the batch.
         """
         batch = batch_moment.detach()
-        history = torch.where(self.initialized, self.moment.to(batch.dtype), batch)
+        # Stock training code never calls .to on a criterion: the state follows the batch.
+        moment, initialized = self.moment.to(batch), self.initialized.to(batch.device)
+        history = torch.where(initialized, moment, batch)
         average = self.momentum * history + (1.0 - self.momentum) * batch
         if self.training:
             # A batch with a non-finite entry makes the loss NaN; the average outlives it.
             keep = torch.isfinite(average).all()
-            self.moment = torch.where(keep, average, self.moment.to(average.dtype))
-            self.initialized = self.initialized | keep
+            self.moment = torch.where(keep, average, moment)
+            self.initialized = initialized | keep
         share = 1.0 if full_gradient else 1.0 - self.momentum
         return average + share * (batch_moment - batch)
