@@ -1,1 +1,5 @@
 """Modules that replace parts of ``lightly.models.modules``."""
+
+from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
+
+__all__ = ["SMCMemoryBankModule"]

@@ -1,0 +1,172 @@
+"""Log-sum-exps of query-particle products, in chunks: the (B, M) matrix is never held whole."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Products held at a time: on a CPU what fits a core's cache, on a GPU what keeps it busy.
+_CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
+
+
+class BankLogSumExp(torch.autograd.Function):
+    """Row and column log-sum-exps of unit-norm queries against a bank, one exponential a pair.
+
+    With e_ij = exp(q_i . z_j / temperature) and multiplicities m_j:
+
+    - ``rows`` (B,): log sum_j m_j e_ij a_ij, a_ij = stop_gradient(e_ij ** hardness);
+    - ``importance`` (B,): log sum_j m_j a_ij, without gradient;
+    - ``columns`` (M,): log sum_i e_ij over the finite queries, without gradient.
+
+    The gradient of ``rows`` with respect to the queries is formed in the forward pass, so nothing
+    of the size of the bank is kept, and the bank may be overwritten before the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,  # shape: (B, dim)
+        particles: Tensor,  # shape: (M, dim)
+        log_multiplicities: Tensor | None,  # shape: (M,)
+        temperature: float,
+        hardness: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (B,), (B,), (M,)
+        """Computes the three sums; see the class."""
+        counted = finite_rows(queries)
+        scaled = queries.masked_fill(~counted[:, None], 0.0) / temperature
+        # exp(1 / temperature) and its sums must stay within the dtype, else shift by the maxima.
+        largest = math.log(torch.finfo(scaled.dtype).max)
+        sums = _Sums(
+            scaled,
+            counted,
+            hardness=hardness,
+            shift=(1.0 + hardness) / temperature > 0.6 * largest,
+            with_gradient=ctx.needs_input_grad[0],
+        )
+        for start, chunk in chunks(particles, rows=len(queries)):
+            part = slice(start, start + len(chunk))
+            sums.add(chunk.to(scaled.dtype), log_multiplicities, part)
+        rows, importance, columns, direction = sums.finish()
+        ctx.mark_non_differentiable(importance, columns)
+        ctx.save_for_backward(direction / temperature)
+        return rows, importance, columns
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, grad_rows: Tensor, *_: Tensor
+    ) -> tuple[Tensor, None, None, None, None]:
+        """Scales the direction formed in the forward pass."""
+        (direction,) = ctx.saved_tensors
+        return grad_rows[:, None] * direction, None, None, None, None
+
+
+class _Sums:
+    """Running sums of :class:`BankLogSumExp` over chunks of the bank.
+
+    With ``shift`` they are kept relative to the rows' running maxima (an online softmax), and the
+    columns take a second exponential.
+    """
+
+    def __init__(
+        self, scaled: Tensor, counted: Tensor, *, hardness: float, shift: bool, with_gradient: bool
+    ) -> None:
+        rows = len(scaled)
+        self.scaled, self.counted, self.hardness = scaled, counted, hardness
+        self.peak = scaled.new_full((rows,), torch.finfo(scaled.dtype).min) if shift else None
+        self.rows = scaled.new_zeros(rows)
+        self.importance = scaled.new_zeros(rows)
+        self.direction = torch.zeros_like(scaled) if with_gradient else scaled[:, :0]
+        self.columns: list[Tensor] = []
+        self.buffer = scaled.new_empty(0)
+
+    def add(self, chunk: Tensor, log_multiplicities: Tensor | None, part: slice) -> None:
+        size = len(self.scaled) * len(chunk)
+        if self.buffer.numel() < size:
+            self.buffer = self.scaled.new_empty(size)
+        pairs = self.buffer[:size].view(len(self.scaled), len(chunk))
+        torch.mm(self.scaled, chunk.mT, out=pairs)
+        if self.peak is not None:
+            self._shift(pairs, self.peak)
+        pairs.exp_()
+        if self.peak is None:
+            self.columns.append(torch.mv(pairs.mT, self.counted.to(chunk)).log_())
+        if log_multiplicities is None:
+            multiplicities = chunk.new_ones(len(chunk))
+        else:
+            multiplicities = log_multiplicities[part].to(chunk).exp()
+            chunk = chunk * multiplicities[:, None]
+        if self.hardness > 0.0:
+            importance = pairs.sqrt() if self.hardness == 0.5 else pairs.pow(self.hardness)
+            self.importance.addmv_(importance, multiplicities)
+            pairs.mul_(importance)
+        self.rows.addmv_(pairs, multiplicities)
+        if self.direction.shape[1] > 0:
+            self.direction.addmm_(pairs, chunk)
+
+    def _shift(self, logits: Tensor, peak: Tensor) -> None:
+        bias = torch.zeros_like(peak).masked_fill(~self.counted, -math.inf)
+        self.columns.append(torch.logsumexp(logits + bias[:, None], dim=0))
+        higher = torch.maximum(peak, logits.amax(dim=1))
+        decay = peak - higher
+        self.importance *= (self.hardness * decay).exp()
+        self.rows *= ((1.0 + self.hardness) * decay).exp()
+        self.direction *= ((1.0 + self.hardness) * decay).exp()[:, None]
+        logits.sub_(higher[:, None])
+        self.peak = higher
+
+    def finish(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        direction = self.direction / self.rows[:, None]
+        rows, importance = self.rows.log(), self.importance.log()
+        if self.peak is not None:
+            rows += (1.0 + self.hardness) * self.peak
+            importance += self.hardness * self.peak
+        return rows, importance, torch.cat(self.columns), direction
+
+
+def column_log_sum_exp(
+    queries: Tensor,  # shape: (B, dim)
+    points: Tensor,  # shape: (N, dim)
+    *,
+    temperature: float,
+    skip_diagonal: bool = False,
+) -> Tensor:  # shape: (N,)
+    """log sum_i exp(q_i . z_j / temperature) over the finite queries, without the (B, N) matrix.
+
+    Args:
+        queries: Queries, shape (B, dim). Rows with a non-finite entry are left out.
+        points: Points, shape (N, dim), of any norm.
+        temperature: Positive temperature.
+        skip_diagonal: Whether query i is left out at point i.
+
+    Returns:
+        The sums, shape (N,); -inf where no query is counted.
+    """
+    counted = finite_rows(queries)
+    scaled = queries.masked_fill(~counted[:, None], 0.0) / temperature
+    bias = scaled.new_zeros(len(scaled), 1).masked_fill(~counted[:, None], -math.inf)
+    lowest = torch.finfo(scaled.dtype).min
+    parts = []
+    for start, chunk in chunks(points, rows=len(scaled)):
+        logits = torch.addmm(bias, scaled, chunk.mT)
+        if skip_diagonal and start < len(scaled):
+            logits.diagonal(offset=-start).fill_(-math.inf)
+        peak = logits.amax(dim=0).clamp_min(lowest)
+        parts.append(logits.sub_(peak).exp_().sum(dim=0).log_().add_(peak))
+    return torch.cat(parts)
+
+
+def chunks(points: Tensor, *, rows: int) -> list[tuple[int, Tensor]]:
+    """``(start, points[start:stop])`` such that (rows, stop - start) products fit the cache."""
+    elements = _CHUNK_ELEMENTS.get(points.device.type, _CHUNK_ELEMENTS["cuda"])
+    length = max(elements // max(rows, 1), 1)
+    return [(start, points[start : start + length]) for start in range(0, len(points), length)]
+
+
+def finite_rows(embeddings: Tensor) -> Tensor:
+    """Which rows of a (B, dim) tensor are finite throughout, shape (B,)."""
+    return torch.isfinite(embeddings).all(dim=-1)

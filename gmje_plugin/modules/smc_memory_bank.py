@@ -1,0 +1,453 @@
+"""A memory bank that weighs its entries by the queries they attract, instead of a FIFO queue."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightly.models.modules.memory_bank import MemoryBankModule
+from torch import Generator, Tensor
+from torch.nn.functional import normalize
+
+from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.log_sum_exp import column_log_sum_exp, finite_rows
+from gmje_plugin.resampling import (
+    SCHEMES,
+    count_distinct,
+    effective_sample_size,
+    gumbel,
+    uniform,
+)
+from gmje_plugin.validation import (
+    check_choice,
+    check_count,
+    check_embeddings,
+    check_number,
+    check_pair,
+    check_positive,
+)
+
+DEFAULT_TEMPERATURE = 0.1
+_TENSORS = ("bank", "log_weights", "ages")
+_COUNTERS = ("step", "count")
+
+
+class SMCMemoryBankModule(MemoryBankModule):  # type: ignore[misc]
+    """Sequential Monte Carlo memory bank, in the place of lightly's ``MemoryBankModule``.
+
+    Each update forms a pool of the M particles and the B new keys. A pool member's weight is its
+    weight before (1/M for a key) times mean_i exp(q_i . z_j / temperature) over the batch's
+    queries (Huang 2026, Eq. 34). The default then *adapts*: while the effective sample size (ESS)
+    is at least half of the pool, the oldest entries leave, as in a FIFO queue, and the weights are
+    carried on; below, M members are drawn by weight without replacement and the weights start
+    again at 1/M. That borrows SMC's ESS trigger, but it is a pruning rule and not an unbiased
+    resampling of the weights; :meth:`paper` gives Algorithm 2 exactly.
+
+    Until M keys have come the bank only fills, in order, with uniform weights. A stock lightly
+    loss sees the random initial entries in the places not yet filled, as it does with lightly's
+    bank; ``SMCNTXentLoss`` leaves them out. Where no queries are given (a stock loss passes only
+    the keys), the keys stand in for them. A key with a NaN or infinite entry never enters.
+
+    The state (``bank`` (M, dim), ``log_weights`` (M,), ``ages`` (M,) in steps, ``step``,
+    ``count`` of filled entries) is part of ``state_dict``, so a resumed run goes on exactly. It is
+    in neither ``buffers()`` nor ``parameters()``: DDP would overwrite every rank's bank with rank
+    0's at each forward pass. A DDP checkpoint holds rank 0's bank, and without
+    ``gather_distributed`` all ranks resume from that one. Random numbers are a function of
+    (``seed``, ``step``): devices and ranks agree, and a resumed run repeats them. The bank is
+    float32, or float64 once float64 keys have come, and follows the device of its input.
+
+    Attributes:
+        size: Size of the bank as (num_features, dim); 0 disables it. A bare positive integer
+            behaves as in the installed lightly (an error from 1.6 on).
+        gather_distributed: Whether keys and queries of all ranks are used, so that every rank
+            holds the same bank. Default: False, each rank keeps its own.
+        feature_dim_first: Whether the bank is returned as (dim, M) instead of (M, dim).
+        temperature: Temperature of the weights. Default: None, taken from the owning loss
+            (``SMCNTXentLoss``, ``swap_memory_bank``), else 0.1.
+        resampling: Name of a scheme of :mod:`gmje_plugin.resampling`.
+        ess_threshold: Share of the pool in [0, 1] below which ESS triggers resampling; None
+            resamples at every step, 0 never does (a FIFO queue). Default: 0.5.
+        count_own_query: Whether a key is also weighted by the query of its own image.
+        seed: Seed of the random numbers, a non-negative integer.
+
+    Raises:
+        ValueError: If an argument is out of its range, or ``gather_distributed`` is True and torch
+            has no distributed support.
+
+    Examples:
+        >>> loss_fn = NTXentLoss(temperature=0.1, memory_bank_size=(4096, 128))
+        >>> loss_fn.memory_bank = SMCMemoryBankModule((4096, 128), temperature=0.1)
+    """
+
+    bank: Tensor
+    log_weights: Tensor
+    ages: Tensor
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        gather_distributed: bool = False,
+        feature_dim_first: bool = True,
+        *,
+        temperature: float | None = None,
+        resampling: str = "without_replacement",
+        ess_threshold: float | None = 0.5,
+        count_own_query: bool = False,
+        seed: int = 0,
+    ) -> None:
+        require_distributed(gather_distributed)
+        check_choice("resampling", resampling, SCHEMES)
+        super().__init__(size, gather_distributed, feature_dim_first)
+        if len(self.size) > 2 or (self.size[0] > 0 and self.size[-1] == 0):
+            raise ValueError(f"size must be (num_features, dim), or 0 for no bank, got {size!r}.")
+        self.temperature = (
+            None if temperature is None else check_positive("temperature", temperature)
+        )
+        self.resampling = resampling
+        self.ess_threshold = (
+            None
+            if ess_threshold is None
+            else check_number("ess_threshold", ess_threshold, low=0.0, high=1.0)
+        )
+        self.count_own_query = count_own_query
+        self.seed = check_count("seed", seed, low=0)
+        del self.bank, self.bank_ptr  # lightly's buffers; see the class docstring
+        self._reset(dim=self.size[1] if len(self.size) == 2 else 0)
+
+    @classmethod
+    def paper(
+        cls,
+        size: int | Sequence[int],
+        gather_distributed: bool = False,
+        feature_dim_first: bool = True,
+        *,
+        temperature: float | None = None,
+        seed: int = 0,
+    ) -> SMCMemoryBankModule:
+        """Algorithm 2 of the paper exactly (Huang 2026, Sec. 4.7).
+
+        Multinomial resampling from the pool at every step, with a key's own query counted. The
+        arguments are those of the class.
+        """
+        return cls(
+            size,
+            gather_distributed,
+            feature_dim_first,
+            temperature=temperature,
+            resampling="multinomial",
+            ess_threshold=None,
+            count_own_query=True,
+            seed=seed,
+        )
+
+    @property
+    def effective_sample_size(self) -> Tensor:
+        """ESS of the pool at the last update, before any resampling; a 0-d tensor in [1, M + B].
+
+        While the bank fills, and after a state was loaded, that of the entries it holds.
+        """
+        return self._ess
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What the bank looks like, as 0-d tensors on its device; no host sync.
+
+        Returns:
+            ``ess``, :attr:`effective_sample_size`; ``ess_ratio``, its share of the pool;
+            ``unique_fraction``, the share of distinct rows among the filled entries; ``age_mean``
+            and ``age_max``, in steps since an entry came; ``rejected``, the non-finite rows turned
+            away since this object was made. All 0 for an empty bank.
+        """
+        ages = self.ages[: self.count].to(self.log_weights.dtype)
+        some = self.count > 0
+        return {
+            "ess": self._ess,
+            "ess_ratio": self._ess / self._pool_size.clamp_min(1),
+            "unique_fraction": count_distinct(self.bank[: self.count]) / max(self.count, 1),
+            "age_mean": ages.mean() if some else self._ess.new_zeros(()),
+            "age_max": ages.amax() if some else self._ess.new_zeros(()),
+            "rejected": self._rejected,
+        }
+
+    def forward(
+        self,
+        output: Tensor,  # shape: (B, dim)
+        labels: Tensor | None = None,
+        update: bool = False,
+        *,
+        queries: Tensor | None = None,  # shape: (B, dim)
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the bank as it is and then, if asked, updates it.
+
+        Args:
+            output: Keys of the batch, shape (B, dim), unit norm where the loss is InfoNCE.
+            labels: Ignored, as in lightly.
+            update: Whether the keys enter the bank.
+            queries: Online embeddings of the same images, shape (B, dim). Default: None, the keys
+                stand in.
+
+        Returns:
+            ``output`` and the bank before the update in the dtype of ``output``: shape (dim, M),
+            or (M, dim) with ``feature_dim_first=False``; a copy without gradient, valid for the
+            backward pass. ``(output, None)`` if the bank has size 0.
+
+        Raises:
+            ValueError: If a shape, dtype or feature size does not fit.
+        """
+        if self.size[0] == 0:
+            return output, None
+        self.follow(output)
+        bank = self.bank.to(output.dtype, copy=True)
+        if update:
+            self.update(output, queries)
+        return output, bank.transpose(0, -1) if self.feature_dim_first else bank
+
+    @torch.no_grad()
+    def update(
+        self,
+        keys: Tensor,  # shape: (B, dim)
+        queries: Tensor | None = None,  # shape: (B, dim)
+        *,
+        particle_scores: Tensor | None = None,  # shape: (count,)
+    ) -> None:
+        """Weighs the pool of particles and keys and keeps M of it (Huang 2026, Eq. 34, Alg. 2).
+
+        Args:
+            keys: Keys of the batch, shape (B, dim).
+            queries: Queries of the batch, shape (B, dim). Default: the keys.
+            particle_scores: log sum_i exp(q_i . z_j / temperature) over this rank's finite queries
+                for each filled entry, shape (count,), where a loss has it already. Default:
+                computed here.
+
+        Raises:
+            ValueError: If a shape, dtype or feature size does not fit.
+        """
+        self.follow(keys)
+        if queries is not None:
+            check_pair(keys, queries, names=("keys", "queries"))
+        with torch.autocast(device_type=self.bank.device.type, enabled=False):
+            keys = keys.detach().to(self.bank)
+            queries = keys if queries is None else queries.detach().to(self.bank)
+            full = self.count == self.size[0]
+            if full and particle_scores is None:
+                particle_scores = self._scores(queries, self.bank)
+            if self.gather_distributed:
+                queries = gather_rows(queries)
+                keys = gather_rows(keys)
+                if full and particle_scores is not None:
+                    particle_scores = gather_rows(particle_scores[None]).logsumexp(dim=0)
+            accepted = finite_rows(keys)
+            self._rejected = self._rejected + (~accepted).sum()
+            if full and particle_scores is not None:
+                self._reweigh(keys, accepted, queries, particle_scores)
+            else:
+                self._fill(keys[accepted])
+        self.step += 1
+
+    def follow(self, output: Tensor) -> None:
+        """Checks a batch's embeddings and moves the bank to their device.
+
+        Stock training code never calls ``.to`` on a criterion. A lazily sized bank (lightly
+        1.5.20) gets its feature size here, and float64 embeddings widen the bank.
+
+        Args:
+            output: Embeddings of a batch, shape (B, dim).
+
+        Raises:
+            ValueError: If they are not a floating (B, dim) tensor of the bank's feature size.
+        """
+        check_embeddings("output", output, dim=self.bank.shape[1] or None)
+        if self.bank.shape[1] == 0:
+            self._reset(dim=output.shape[1])
+        dtype = torch.promote_types(self.bank.dtype, output.dtype)
+        if self.bank.device != output.device or self.bank.dtype != dtype:
+            self.log_weights = self.log_weights.to(output.device, dtype)
+            self.bank = self.bank.to(output.device, dtype)
+            self._move(output.device)
+
+    def _reset(self, dim: int) -> None:
+        size = self.size[0]
+        self.step = -1
+        initial = torch.randn(size, dim, generator=self._generator())
+        self.step = 0
+        self.count = 0
+        self.bank = normalize(initial, dim=-1)
+        self.log_weights = torch.full((size,), -math.inf)
+        self.ages = torch.zeros(size, dtype=torch.int64)
+        self._ess = torch.zeros(())
+        self._pool_size = torch.zeros(())
+        self._rejected = torch.zeros((), dtype=torch.int64)
+
+    def _init_memory_bank(self, size: tuple[int, ...]) -> None:
+        """Does nothing: lightly fills its buffer here; ours is no buffer, see ``_reset``."""
+
+    def _generator(self) -> Generator:
+        # An odd multiplier keeps the streams of neighbouring seeds apart.
+        mixed = (self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63
+        return Generator().manual_seed(mixed)
+
+    def _scores(self, queries: Tensor, points: Tensor, *, skip_own: bool = False) -> Tensor:
+        return column_log_sum_exp(
+            queries,
+            points,
+            temperature=self.temperature or DEFAULT_TEMPERATURE,
+            skip_diagonal=skip_own,
+        )
+
+    def _fill(self, keys: Tensor) -> None:
+        """Appends keys; when they overflow, the oldest leave at random among equals."""
+        size, pool = self.size[0], self.count + keys.shape[0]
+        self.ages += 1
+        if pool <= size:
+            self.bank[self.count : pool] = keys
+            self.ages[self.count : pool] = 0
+        else:
+            ages = torch.cat([self.ages[: self.count], self.ages.new_zeros(keys.shape[0])])
+            noise = uniform(pool, keys.device, self._generator())
+            stay = torch.topk(noise - ages, size).indices.sort().values
+            self.bank = torch.cat([self.bank[: self.count], keys])[stay]
+            self.ages = ages[stay]
+        self.count = min(pool, size)
+        self.log_weights[: self.count] = -math.log(max(self.count, 1))
+        self._ess = torch.full_like(self._ess, self.count)
+        self._pool_size = torch.full_like(self._pool_size, self.count)
+
+    def _reweigh(
+        self, keys: Tensor, accepted: Tensor, queries: Tensor, particle_scores: Tensor
+    ) -> None:
+        size = self.size[0]
+        log_weights = self._pool_log_weights(keys, accepted, queries, particle_scores)
+        ages = torch.cat([self.ages + 1, self.ages.new_zeros(keys.shape[0])])
+        self._ess = effective_sample_size(log_weights).to(keys.dtype)
+        self._pool_size = (size + accepted.sum()).to(keys.dtype)
+        if self.ess_threshold is None:
+            resample = torch.ones((), dtype=torch.bool, device=keys.device)
+        else:
+            resample = self._ess < self.ess_threshold * self._pool_size
+        # Ages are whole numbers, so noise in [0, 1) orders equal ages at random.
+        noise = uniform(ages.shape[0], keys.device, self._generator())
+        newest = (noise - ages).masked_fill(log_weights == -math.inf, -math.inf)
+        if self.resampling == "without_replacement":
+            order = torch.where(resample, log_weights + gumbel(noise), newest)
+            leave = torch.topk(order, keys.shape[0], largest=False).indices
+            self._replace(leave, keys, log_weights.to(keys.dtype), ages)
+        else:
+            drawn = SCHEMES[self.resampling](
+                log_weights, size, generator=self._generator(), validate_args=False
+            )
+            stay = torch.where(resample, drawn, torch.topk(newest, size).indices)
+            self.bank = torch.cat([self.bank, keys])[stay]
+            self.log_weights = log_weights[stay].to(keys.dtype)
+            self.ages = ages[stay]
+        kept = self.log_weights - self.log_weights.logsumexp(dim=0)
+        self.log_weights = torch.where(resample, torch.full_like(kept, -math.log(size)), kept)
+
+    def _pool_log_weights(
+        self, keys: Tensor, accepted: Tensor, queries: Tensor, particle_scores: Tensor
+    ) -> Tensor:  # shape: (M + B,), float64
+        size = self.size[0]
+        counted = finite_rows(queries).to(keys.dtype)
+        mean_over = counted.sum() - (0.0 if self.count_own_query else counted)
+        particles = particle_scores - counted.sum().log()
+        scores = self._scores(queries, keys, skip_own=not self.count_own_query)
+        # A key whose own query is the only one takes the mean over the particles.
+        alone = particles.logsumexp(dim=0) - math.log(size)
+        newcomers = torch.where(mean_over > 0, scores - mean_over.log(), alone)
+        # Rows so large that their products overflow must not bring a NaN into the weights.
+        likelihood = torch.cat([particles, newcomers]).double().nan_to_num(0.0, 1e30, -1e30)
+        prior = torch.cat([self.log_weights, keys.new_full((keys.shape[0],), -math.log(size))])
+        rejected = torch.cat([accepted.new_zeros(size), ~accepted])
+        return (prior + likelihood).masked_fill(rejected, -math.inf)
+
+    def _replace(self, leave: Tensor, keys: Tensor, log_weights: Tensor, ages: Tensor) -> None:
+        """Writes the keys that stay over the particles that leave, in place, without a sync.
+
+        ``leave`` holds B pool indices, so as many particles leave as keys stay. Sorted, the
+        particles' come first; each is paired with a key that stays, and what is left over repeats
+        the first pair.
+        """
+        size = self.size[0]
+        slots = leave.sort().values
+        key_leaves = leave.new_zeros(ages.shape[0]).index_fill_(0, leave, 1)[size:]
+        order = key_leaves.argsort(stable=True)
+        pairs = slots < size
+        target = torch.where(pairs, slots, slots[0]).clamp_max(size - 1)
+        source = torch.where(pairs, order + size, torch.where(pairs[0], order[0] + size, target))
+        entering = torch.where(
+            (source < size)[:, None], self.bank[target], keys[(source - size).clamp_min(0)]
+        )
+        self.bank.index_copy_(0, target, entering)
+        self.ages = ages[:size].index_copy(0, target, ages[source])
+        self.log_weights = log_weights[:size].index_copy(0, target, log_weights[source])
+
+    def _move(self, device: torch.device) -> None:
+        for name in ("ages", "_ess", "_pool_size", "_rejected"):
+            setattr(self, name, getattr(self, name).to(device))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        super()._apply(fn, *args, **kwargs)
+        # Only the device: .half() or .bfloat16() on a model must not narrow the bank.
+        device = fn(self.bank.new_empty(0)).device
+        self.bank = self.bank.to(device)
+        self.log_weights = self.log_weights.to(device)
+        self._move(device)
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.size[0] == 0:
+            return
+        for name in _TENSORS:
+            destination[prefix + name] = getattr(self, name)
+        for name in _COUNTERS:
+            destination[prefix + name] = torch.tensor(getattr(self, name))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        own = [prefix + name for name in (*_TENSORS, *_COUNTERS)] if self.size[0] > 0 else []
+        state = {name: state_dict[name] for name in own if name in state_dict}
+        others = {name: value for name, value in state_dict.items() if name not in state}
+        super()._load_from_state_dict(
+            others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if own and not state:
+            warnings.warn(
+                f"The checkpoint has no state of the memory bank {prefix!r}, which starts empty.",
+                stacklevel=2,
+            )
+        elif len(state) < len(own):
+            missing_keys.extend(name for name in own if name not in state)
+        elif own:
+            self._load(prefix, [state[name] for name in own], error_msgs)
+
+    def _load(self, prefix: str, state: list[Any], error_msgs: list[str]) -> None:
+        bank, log_weights, ages, step, count = state
+        size, dim = self.bank.shape
+        if bank.shape != (size, dim or bank.shape[-1]):
+            error_msgs.append(
+                f"size mismatch for {prefix}bank: the checkpoint's is {tuple(bank.shape)}, "
+                f"this bank's is {(size, dim)}."
+            )
+        elif not (bool(bank.isfinite().all()) and bool(log_weights[: int(count)].isfinite().all())):
+            error_msgs.append(f"{prefix}bank is damaged: it holds NaN or infinite entries.")
+        else:
+            device = self.bank.device
+            self.bank = bank.detach().to(device, copy=True)
+            self.log_weights = log_weights.detach().to(device, copy=True)
+            self.ages = ages.detach().to(device, copy=True)
+            self.step, self.count = int(step), int(count)
+            self._ess = effective_sample_size(self.log_weights)
+            self._pool_size = torch.full_like(self._ess, self.count)
+            self._move(device)

@@ -1,0 +1,134 @@
+"""Puts the components where lightly's users look for them."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+import lightly.loss
+import lightly.models.modules
+from lightly.models.modules.memory_bank import MemoryBankModule
+from torch import nn
+
+import gmje_plugin.loss
+import gmje_plugin.modules
+from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
+
+_PLACES: tuple[tuple[ModuleType, ModuleType], ...] = (
+    (lightly.loss, gmje_plugin.loss),
+    (lightly.models.modules, gmje_plugin.modules),
+)
+
+
+def swap_memory_bank(
+    module: nn.Module,
+    *,
+    temperature: float | None = None,
+    resampling: str = "without_replacement",
+    ess_threshold: float | None = 0.5,
+    count_own_query: bool = False,
+    seed: int = 0,
+) -> int:
+    """Replaces every plain ``MemoryBankModule`` below ``module`` by an SMC bank, in place.
+
+    Size, ``gather_distributed``, ``feature_dim_first`` and device are kept, contents are not. A
+    bank that two modules share stays shared. Subclasses of ``MemoryBankModule`` (such as
+    ``NNMemoryBankModule``) and banks of size 0 are left alone.
+
+    Args:
+        module: A loss, a regulariser, or a model that holds some.
+        temperature: Temperature of the weights. Default: None, the ``temperature`` or
+            ``t_consistency`` of the module that owns the bank.
+        resampling: As of ``SMCMemoryBankModule``, like the arguments that follow.
+        ess_threshold: See there.
+        count_own_query: See there.
+        seed: See there.
+
+    Returns:
+        How many banks were replaced.
+
+    Raises:
+        ValueError: If there is no bank to replace, an option is out of its range, or the owners of
+            a shared bank have different temperatures and none is given.
+
+    Examples:
+        >>> criterion = NTXentLoss(temperature=0.1, memory_bank_size=(4096, 128))
+        >>> swap_memory_bank(criterion)
+        1
+    """
+    owners: dict[MemoryBankModule, list[tuple[nn.Module, str]]] = {}
+    for parent in module.modules():
+        for name, child in parent._modules.items():
+            if type(child) is MemoryBankModule and child.size[0] > 0:
+                owners.setdefault(child, []).append((parent, name))
+    if not owners:
+        raise ValueError(
+            f"module must hold a MemoryBankModule of positive size, {type(module).__name__} "
+            "holds none: set its memory_bank_size, or set the attribute that holds the bank."
+        )
+    swaps = []
+    for bank, places in owners.items():
+        shared = _temperature([owner for owner, _ in places]) if temperature is None else None
+        lazy = bank.bank.ndim == 1  # lightly 1.5.20, before the first batch
+        swapped = SMCMemoryBankModule(
+            bank.size if lazy else tuple(bank.bank.shape),
+            bank.gather_distributed,
+            bank.feature_dim_first,
+            temperature=shared if temperature is None else temperature,
+            resampling=resampling,
+            ess_threshold=ess_threshold,
+            count_own_query=count_own_query,
+            seed=seed,
+        )
+        swaps.append((places, swapped.to(bank.bank.device).train(bank.training)))
+    for places, swapped in swaps:
+        for parent, name in places:
+            setattr(parent, name, swapped)
+    return len(swaps)
+
+
+def register() -> None:
+    """Makes the components importable from ``lightly.loss`` and ``lightly.models.modules``.
+
+    Idempotent; :func:`unregister` undoes it. Importing ``gmje_plugin`` alone patches nothing.
+
+    Raises:
+        ValueError: If lightly has something else of the same name.
+
+    Examples:
+        >>> gmje_plugin.register()
+        >>> from lightly.loss import SMCNTXentLoss
+    """
+    for place, source in _PLACES:
+        for name, component in _components(source).items():
+            if getattr(place, name, component) is not component:
+                raise ValueError(f"{place.__name__} has another {name} already.")
+    for place, source in _PLACES:
+        for name, component in _components(source).items():
+            setattr(place, name, component)
+
+
+def unregister() -> None:
+    """Takes back what :func:`register` did; does nothing otherwise."""
+    for place, source in _PLACES:
+        for name, component in _components(source).items():
+            if getattr(place, name, None) is component:
+                delattr(place, name)
+
+
+def _components(source: ModuleType) -> dict[str, type]:
+    return {name: value for name, value in vars(source).items() if inspect.isclass(value)}
+
+
+def _temperature(parents: list[nn.Module]) -> float | None:
+    found = {
+        float(getattr(parent, name))
+        for parent in parents
+        for name in ("temperature", "t_consistency")
+        if isinstance(getattr(parent, name, None), (int, float))
+    }
+    if len(found) > 1:
+        raise ValueError(
+            f"temperature must be given: the owners of one bank have {sorted(found)}."
+        )
+    return found.pop() if found else None

@@ -1,0 +1,282 @@
+"""Resampling schemes, effective sample size and tempering: pure functions of log-weights.
+
+Log-weights need not be normalised; -inf is a weight of zero, and such a particle is never drawn.
+The schemes (Douc, Cappe and Moulines 2005, "Comparison of resampling schemes for particle
+filtering") work on the cumulative weights in float64 and never make a GPU wait, except for the
+checks that ``validate_args`` switches off. Uniform numbers are drawn on the generator's device
+(the CPU's default generator without one), so that CPU and GPU draw alike from one seed.
+
+Every scheme has the signature ``scheme(log_weights, n, *, generator=None, validate_args=True)``:
+
+Args:
+    log_weights: Unnormalised log-weights, shape (N,), floating.
+    n: Number of draws; may exceed N, except without replacement.
+    generator: Source of the uniform numbers. Default: torch's default CPU generator.
+    validate_args: Whether to check the values of ``log_weights``, which makes a GPU wait.
+
+Returns:
+    Indices of the drawn particles, shape (n,), int64, on the device of ``log_weights``.
+
+Raises:
+    ValueError: If ``log_weights`` is not a floating vector, ``n`` is not a positive integer, or
+        (with ``validate_args``) a log-weight is NaN or +inf or none is finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from gmje_plugin.validation import check_count, check_number
+
+__all__ = [
+    "effective_sample_size",
+    "multinomial",
+    "residual",
+    "stratified",
+    "systematic",
+    "temper",
+    "without_replacement",
+]
+
+
+def multinomial(
+    log_weights: Tensor,  # shape: (N,)
+    n: int,
+    *,
+    generator: Generator | None = None,
+    validate_args: bool = True,
+) -> Tensor:  # shape: (n,)
+    """Independent draws in proportion to the weights, with replacement (Huang 2026, Alg. 2).
+
+    Unbiased: particle j is drawn n * w_j times on average. Arguments, result and errors are the
+    module's.
+
+    Example:
+        >>> multinomial(torch.tensor([0.0, -torch.inf]), 3)
+        tensor([0, 0, 0])
+    """
+    _check(log_weights, n, validate_args)
+    return _invert(_weights(log_weights), uniform(n, log_weights.device, generator))
+
+
+def stratified(
+    log_weights: Tensor,  # shape: (N,)
+    n: int,
+    *,
+    generator: Generator | None = None,
+    validate_args: bool = True,
+) -> Tensor:  # shape: (n,)
+    """One draw from each of n equal slices of the cumulative weights.
+
+    Unbiased, with at most multinomial's variance. Arguments, result and errors are the module's.
+    """
+    _check(log_weights, n, validate_args)
+    offset = uniform(n, log_weights.device, generator)
+    return _invert(_weights(log_weights), _comb(n, offset))
+
+
+def systematic(
+    log_weights: Tensor,  # shape: (N,)
+    n: int,
+    *,
+    generator: Generator | None = None,
+    validate_args: bool = True,
+) -> Tensor:  # shape: (n,)
+    """A comb of n teeth, 1/n apart, moved by one uniform number.
+
+    Unbiased; particle j is drawn floor(n * w_j) or ceil(n * w_j) times. Arguments, result and
+    errors are the module's.
+    """
+    _check(log_weights, n, validate_args)
+    offset = uniform(1, log_weights.device, generator)
+    return _invert(_weights(log_weights), _comb(n, offset))
+
+
+def residual(
+    log_weights: Tensor,  # shape: (N,)
+    n: int,
+    *,
+    generator: Generator | None = None,
+    validate_args: bool = True,
+) -> Tensor:  # shape: (n,)
+    """floor(n * w_j) copies of each particle, the rest multinomial from what is left over.
+
+    Unbiased; particle j is drawn at least floor(n * w_j) times. Arguments, result and errors are
+    the module's.
+    """
+    _check(log_weights, n, validate_args)
+    weights = _weights(log_weights)
+    expected = n * weights / weights.sum()
+    copies = expected.floor()
+    ends = copies.cumsum(dim=0)
+    slot = torch.arange(n, dtype=ends.dtype, device=ends.device)
+    sure = torch.searchsorted(ends, slot, right=True)
+    drawn = _invert(expected - copies, uniform(n, log_weights.device, generator))
+    return torch.where(slot < ends[-1], sure, drawn)
+
+
+def without_replacement(
+    log_weights: Tensor,  # shape: (N,)
+    n: int,
+    *,
+    generator: Generator | None = None,
+    validate_args: bool = True,
+) -> Tensor:  # shape: (n,)
+    """n different particles, drawn one after another in proportion to the weights left.
+
+    The n largest of log-weight + Gumbel noise are such a sequence of draws, in order (Efraimidis
+    and Spirakis 2006; Kool et al. 2019). *Not* unbiased as a resampling of weights: particle j is
+    drawn once at most, with a probability that tends to 1 as n grows. Arguments, result and errors
+    are the module's; besides:
+
+    Raises:
+        ValueError: If n is larger than the number of finite log-weights (with ``validate_args``).
+    """
+    _check(log_weights, n, validate_args)
+    if validate_args:
+        finite = int(torch.isfinite(log_weights).sum())
+        if n > finite:
+            raise ValueError(
+                f"n must be at most the number of finite log_weights without replacement, "
+                f"got n={n} and {finite} finite."
+            )
+    noise = gumbel(uniform(log_weights.shape[0], log_weights.device, generator))
+    return torch.topk(log_weights.detach().double() + noise, n).indices
+
+
+SCHEMES: dict[str, Callable[..., Tensor]] = {
+    scheme.__name__: scheme
+    for scheme in (multinomial, stratified, systematic, residual, without_replacement)
+}
+
+
+def effective_sample_size(
+    log_weights: Tensor,  # shape: (N,)
+) -> Tensor:  # shape: ()
+    """1 / sum of squared normalised weights (Kong 1992; Huang 2026, Alg. 2).
+
+    Args:
+        log_weights: Unnormalised log-weights, shape (N,), floating.
+
+    Returns:
+        A 0-d tensor of the same dtype, from 1 (all weight on one particle) to N (all equal), on
+        the device of ``log_weights``; 0 if no weight is positive.
+
+    Raises:
+        ValueError: If ``log_weights`` is not a floating vector.
+    """
+    _check_vector(log_weights)
+    peak = log_weights.amax()
+    shifted = torch.where(torch.isneginf(peak), log_weights, log_weights - peak)
+    total, squares = shifted.exp().sum(), (2.0 * shifted).exp().sum()
+    return total.square() / torch.where(squares > 0, squares, torch.ones_like(squares))
+
+
+def temper(
+    log_weights: Tensor,  # shape: (N,)
+    target_ess: float,
+) -> Tensor:  # shape: ()
+    """The largest exponent in [0, 1] under which the weights keep a target ESS.
+
+    Bisection on beta for ESS(w^beta) = target (Jasra et al. 2011), as tensor operations: no host
+    sync. ESS falls from the number of positive weights at beta = 0 to ESS(w) at beta = 1.
+
+    Args:
+        log_weights: Unnormalised log-weights, shape (N,), floating.
+        target_ess: The effective sample size to keep, from 1 to N.
+
+    Returns:
+        The exponent, a 0-d float64 tensor: 1 if ESS(w) reaches the target, 0 if even equal
+        weights on the positive particles do not.
+
+    Raises:
+        ValueError: If ``log_weights`` is not a floating vector or ``target_ess`` is out of range.
+    """
+    _check_vector(log_weights)
+    target = check_number("target_ess", target_ess, low=1.0, high=float(log_weights.shape[0]))
+    values = log_weights.detach().double()
+    zero_weight = torch.isneginf(values)
+    shifted = (values - values.amax()).masked_fill(zero_weight, 0.0)
+
+    def reaches_target(exponent: Tensor) -> Tensor:
+        tempered = (exponent * shifted).masked_fill(zero_weight, -torch.inf)
+        # Rounding in the sums must not turn down N equal weights for a target of N.
+        return effective_sample_size(tempered) >= target * (1.0 - 1e-12)
+
+    low = torch.zeros((), dtype=torch.float64, device=values.device)
+    high = torch.ones_like(low)
+    whole = reaches_target(high)
+    for _ in range(60):  # 2^-60 is below the spacing of float64 at 1
+        middle = 0.5 * (low + high)
+        enough = reaches_target(middle)
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return torch.where(whole, torch.ones_like(low), low)
+
+
+def count_distinct(
+    rows: Tensor,  # shape: (N, D)
+) -> Tensor:  # shape: ()
+    """Number of distinct rows, a 0-d tensor, by a 64-bit hash of their bits; no host sync."""
+    if rows.shape[0] == 0:
+        return torch.zeros((), device=rows.device)
+    words = rows.contiguous().view(torch.int32).to(torch.int64)
+    generator = Generator().manual_seed(0)
+    odd = torch.randint(2**62, (words.shape[1],), generator=generator) * 2 + 1
+    hashes = ((words ^ (words << 32)) * odd.to(words.device)).sum(dim=1).sort().values
+    return 1.0 + (hashes[1:] != hashes[:-1]).sum()
+
+
+def uniform(count: int, device: torch.device, generator: Generator | None) -> Tensor:
+    """``count`` float64 numbers in [0, 1), moved to ``device`` without making a GPU wait."""
+    source = generator.device if generator is not None else torch.device("cpu")
+    drawn = torch.rand(count, dtype=torch.float64, device=source, generator=generator)
+    if device.type == "cuda" and source.type == "cpu":
+        drawn = drawn.pin_memory()
+    return drawn.to(device, non_blocking=True)
+
+
+def gumbel(uniforms: Tensor) -> Tensor:
+    """Standard Gumbel noise by inversion of numbers in [0, 1)."""
+    tiny = torch.finfo(uniforms.dtype).tiny
+    return -(-uniforms.clamp_min(tiny).log()).log()
+
+
+def _check_vector(log_weights: Tensor) -> None:
+    if not isinstance(log_weights, Tensor) or log_weights.ndim != 1 or log_weights.numel() == 0:
+        got = tuple(log_weights.shape) if isinstance(log_weights, Tensor) else log_weights
+        raise ValueError(f"log_weights must be a tensor of shape (N,), N >= 1, got {got}.")
+    if not log_weights.is_floating_point():
+        raise ValueError(f"log_weights must be floating, got dtype {log_weights.dtype}.")
+
+
+def _check(log_weights: Tensor, n: int, validate_args: bool) -> None:
+    _check_vector(log_weights)
+    check_count("n", n)
+    if not validate_args:
+        return
+    if bool((log_weights.isnan() | log_weights.isposinf()).any()):
+        raise ValueError("log_weights must not hold NaN or +inf.")
+    if not bool(log_weights.isfinite().any()):
+        raise ValueError("log_weights must hold at least one finite value, got -inf only.")
+
+
+def _weights(log_weights: Tensor) -> Tensor:
+    """Weights up to a factor, float64, the largest being 1."""
+    values = log_weights.detach().double()
+    return (values - values.amax()).exp()
+
+
+def _comb(n: int, offset: Tensor) -> Tensor:
+    return (torch.arange(n, dtype=torch.float64, device=offset.device) + offset) / n
+
+
+def _invert(weights: Tensor, points: Tensor) -> Tensor:
+    """Index j with cdf[j-1] <= point < cdf[j]: half-open, so that zero weights are never met."""
+    cdf = weights.cumsum(dim=0)
+    below_one = 1.0 - torch.finfo(torch.float64).eps / 2  # (n - 1 + u) / n can round to 1
+    index = torch.searchsorted(cdf, points.clamp_max(below_one) * cdf[-1], right=True)
+    # point * cdf[-1] can round up to cdf[-1], and trailing zero weights have that value too.
+    return torch.minimum(index, torch.searchsorted(cdf, cdf[-1]))
