@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -47,19 +48,18 @@ class BankLogSumExp(torch.autograd.Function):
             shift=(1.0 + hardness) / temperature > 0.6 * largest,
             with_gradient=ctx.needs_input_grad[0],
         )
-        for start, chunk in chunks(particles, rows=len(queries)):
-            part = slice(start, start + len(chunk))
-            sums.add(chunk.to(scaled.dtype), log_multiplicities, part)
+        for part, chunk, pairs in _chunks(scaled, particles):
+            torch.mm(scaled, chunk.mT, out=pairs)
+            weights = None if log_multiplicities is None else log_multiplicities[part].exp()
+            sums.add(pairs, chunk, weights)
         rows, importance, columns, direction = sums.finish()
         ctx.mark_non_differentiable(importance, columns)
         ctx.save_for_backward(direction / temperature)
         return rows, importance, columns
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(
-        ctx: Any, grad_rows: Tensor, *_: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, grad_rows: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Scales the direction formed in the forward pass."""
         (direction,) = ctx.saved_tensors
         return grad_rows[:, None] * direction, None, None, None, None
@@ -82,23 +82,17 @@ class _Sums:
         self.importance = scaled.new_zeros(rows)
         self.direction = torch.zeros_like(scaled) if with_gradient else scaled[:, :0]
         self.columns: list[Tensor] = []
-        self.buffer = scaled.new_empty(0)
 
-    def add(self, chunk: Tensor, log_multiplicities: Tensor | None, part: slice) -> None:
-        size = len(self.scaled) * len(chunk)
-        if self.buffer.numel() < size:
-            self.buffer = self.scaled.new_empty(size)
-        pairs = self.buffer[:size].view(len(self.scaled), len(chunk))
-        torch.mm(self.scaled, chunk.mT, out=pairs)
+    def add(self, pairs: Tensor, chunk: Tensor, multiplicities: Tensor | None) -> None:
         if self.peak is not None:
             self._shift(pairs, self.peak)
         pairs.exp_()
         if self.peak is None:
             self.columns.append(torch.mv(pairs.mT, self.counted.to(chunk)).log_())
-        if log_multiplicities is None:
+        if multiplicities is None:
             multiplicities = chunk.new_ones(len(chunk))
         else:
-            multiplicities = log_multiplicities[part].to(chunk).exp()
+            multiplicities = multiplicities.to(chunk)
             chunk = chunk * multiplicities[:, None]
         if self.hardness > 0.0:
             importance = pairs.sqrt() if self.hardness == 0.5 else pairs.pow(self.hardness)
@@ -135,7 +129,7 @@ def column_log_sum_exp(
     temperature: float,
     skip_diagonal: bool = False,
 ) -> Tensor:  # shape: (N,)
-    """log sum_i exp(q_i . z_j / temperature) over the finite queries, without the (B, N) matrix.
+    """Sums log sum_i exp(q_i . z_j / temperature) over the finite queries, in chunks.
 
     Args:
         queries: Queries, shape (B, dim). Rows with a non-finite entry are left out.
@@ -150,23 +144,28 @@ def column_log_sum_exp(
     scaled = queries.masked_fill(~counted[:, None], 0.0) / temperature
     bias = scaled.new_zeros(len(scaled), 1).masked_fill(~counted[:, None], -math.inf)
     lowest = torch.finfo(scaled.dtype).min
-    parts = []
-    for start, chunk in chunks(points, rows=len(scaled)):
-        logits = torch.addmm(bias, scaled, chunk.mT)
-        if skip_diagonal and start < len(scaled):
-            logits.diagonal(offset=-start).fill_(-math.inf)
-        peak = logits.amax(dim=0).clamp_min(lowest)
-        parts.append(logits.sub_(peak).exp_().sum(dim=0).log_().add_(peak))
-    return torch.cat(parts)
+    ones = scaled.new_ones(len(scaled))
+    columns = scaled.new_empty(len(points))
+    for part, chunk, pairs in _chunks(scaled, points):
+        torch.addmm(bias, scaled, chunk.mT, out=pairs)
+        if skip_diagonal and part.start < len(scaled):
+            pairs.diagonal(offset=-part.start).fill_(-math.inf)
+        peak = pairs.amax(dim=0).clamp_min_(lowest)
+        columns[part] = torch.mv(pairs.sub_(peak).exp_().mT, ones).log_().add_(peak)
+    return columns
 
 
-def chunks(points: Tensor, *, rows: int) -> list[tuple[int, Tensor]]:
-    """``(start, points[start:stop])`` such that (rows, stop - start) products fit the cache."""
+def _chunks(scaled: Tensor, points: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Slices of the points, the points there, and one reused buffer for their products."""
     elements = _CHUNK_ELEMENTS.get(points.device.type, _CHUNK_ELEMENTS["cuda"])
-    length = max(elements // max(rows, 1), 1)
-    return [(start, points[start : start + length]) for start in range(0, len(points), length)]
+    length = max(min(elements // len(scaled), len(points)), 1)
+    buffer = scaled.new_empty(len(scaled), length)
+    for start in range(0, len(points), length):
+        chunk = points[start : start + length].to(scaled.dtype)
+        yield slice(start, start + len(chunk)), chunk, buffer[:, : len(chunk)]
 
 
 def finite_rows(embeddings: Tensor) -> Tensor:
     """Which rows of a (B, dim) tensor are finite throughout, shape (B,)."""
-    return torch.isfinite(embeddings).all(dim=-1)
+    # 0 * x is 0 for finite x and NaN otherwise: several times faster on a CPU than isfinite.
+    return (0.0 * embeddings).sum(dim=-1) == 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from types import ModuleType
+from typing import Any
 
 import lightly.loss
 import lightly.models.modules
@@ -56,10 +57,10 @@ def swap_memory_bank(
         >>> swap_memory_bank(criterion)
         1
     """
-    owners: dict[MemoryBankModule, list[tuple[nn.Module, str]]] = {}
+    owners: dict[Any, list[tuple[nn.Module, str]]] = {}
     for parent in module.modules():
-        for name, child in parent._modules.items():
-            if type(child) is MemoryBankModule and child.size[0] > 0:
+        for name, child in parent.named_children():
+            if _is_plain_bank(child):
                 owners.setdefault(child, []).append((parent, name))
     if not owners:
         raise ValueError(
@@ -116,6 +117,10 @@ def unregister() -> None:
                 delattr(place, name)
 
 
+def _is_plain_bank(module: Any) -> bool:
+    return type(module) is MemoryBankModule and module.size[0] > 0
+
+
 def _components(source: ModuleType) -> dict[str, type]:
     return {name: value for name, value in vars(source).items() if inspect.isclass(value)}
 
@@ -128,7 +133,5 @@ def _temperature(parents: list[nn.Module]) -> float | None:
         if isinstance(getattr(parent, name, None), (int, float))
     }
     if len(found) > 1:
-        raise ValueError(
-            f"temperature must be given: the owners of one bank have {sorted(found)}."
-        )
+        raise ValueError(f"temperature must be given: the owners of one bank have {sorted(found)}.")
     return found.pop() if found else None

@@ -125,7 +125,7 @@ def without_replacement(
     generator: Generator | None = None,
     validate_args: bool = True,
 ) -> Tensor:  # shape: (n,)
-    """n different particles, drawn one after another in proportion to the weights left.
+    """Different particles, drawn one after another in proportion to the weights left.
 
     The n largest of log-weight + Gumbel noise are such a sequence of draws, in order (Efraimidis
     and Spirakis 2006; Kool et al. 2019). *Not* unbiased as a resampling of weights: particle j is

@@ -55,6 +55,8 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
         >>> loss = criterion(query, key)  # was: NTXentLoss(0.1, memory_bank_size=(4096, 128))
     """
 
+    memory_bank: SMCMemoryBankModule
+
     def __init__(
         self,
         temperature: float = 0.5,
@@ -118,43 +120,48 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
         bank = self.memory_bank
         bank.follow(keys)
         count, log_multiplicities, scores = bank.count, None, None
-        logits, importance = [], []
+        sums = []
         if count > 0:
             if self.weighted:
                 log_multiplicities = bank.log_weights[:count] + math.log(count)
-            rows, row_importance, scores = BankLogSumExp.apply(
+            *row_sums, scores = BankLogSumExp.apply(
                 queries, bank.bank[:count], log_multiplicities, self.temperature, self.hardness
             )
-            logits.append(rows[:, None])
-            importance.append(row_importance[:, None])
+            sums.append(row_sums)
         if update:
             bank.temperature = self.temperature  # the loss's may follow a schedule
             bank.update(keys, queries, particle_scores=scores)
         if self.in_batch_negatives:
             others = self._others(queries, keys)
-            count += int(others.shape[1]) - 2
-            importance.append(self.hardness * others.detach())
-            logits.append(others + importance[-1])
-        if count == 0:  # the first batch, without in-batch negatives
+            count += others.shape[1] - 2
+            sums.append(self._harden(others))
+        if count == 0:  # the first batch, without others
             return torch.full_like(queries[:, 0], -math.inf)
-        total = torch.cat(logits, dim=1).logsumexp(dim=1)
-        if self.hardness > 0.0:
-            total = total - torch.cat(importance, dim=1).logsumexp(dim=1) + math.log(count)
-        return total
+        negatives, importance = (
+            torch.stack(parts).logsumexp(dim=0) for parts in zip(*sums, strict=True)
+        )
+        return negatives if self.hardness == 0.0 else negatives - importance + math.log(count)
+
+    def _harden(self, logits: Tensor) -> list[Tensor]:
+        """What :class:`BankLogSumExp` calls ``rows`` and ``importance``, of a dense matrix."""
+        if self.hardness == 0.0:
+            return [logits.logsumexp(dim=1), logits.new_zeros(len(logits))]
+        importance = self.hardness * logits.detach()
+        return [(logits + importance).logsumexp(dim=1), importance.logsumexp(dim=1)]
 
     def _others(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Logits of the batch's other keys and queries, the own ones at -inf; shape (B, 2 N)."""
+        """Logits of the batch's keys and queries, the own ones at -inf; shape (B, 2 N)."""
         batch, first = len(queries), 0
         points = [keys, queries]
         if self.gather_distributed:
             points = [gather_rows(rows) for rows in points]
             first = rank() * batch
-        own = torch.arange(first, first + batch, device=queries.device)[:, None]
-        logits = [
-            (queries @ rows.mT / self.temperature).scatter(1, own, -math.inf)
-            for rows in points
-        ]
-        return torch.cat(logits, dim=1)
+        own = torch.zeros(batch, len(points[0]), dtype=torch.bool, device=queries.device)
+        own[:, first : first + batch].fill_diagonal_(True)
+        return torch.cat(
+            [(queries @ rows.mT).masked_fill(own, -math.inf) / self.temperature for rows in points],
+            dim=1,
+        )
 
 
 def _check_bank(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from lightly.models.modules.memory_bank import MemoryBankModule
@@ -14,6 +12,7 @@ from torch.nn.functional import normalize
 
 from gmje_plugin.distributed import gather_rows, require_distributed
 from gmje_plugin.log_sum_exp import column_log_sum_exp, finite_rows
+from gmje_plugin.modules.local_state import LocalState
 from gmje_plugin.resampling import (
     SCHEMES,
     count_distinct,
@@ -31,11 +30,9 @@ from gmje_plugin.validation import (
 )
 
 DEFAULT_TEMPERATURE = 0.1
-_TENSORS = ("bank", "log_weights", "ages")
-_COUNTERS = ("step", "count")
 
 
-class SMCMemoryBankModule(MemoryBankModule):  # type: ignore[misc]
+class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
     """Sequential Monte Carlo memory bank, in the place of lightly's ``MemoryBankModule``.
 
     Each update forms a pool of the M particles and the B new keys. A pool member's weight is its
@@ -82,9 +79,15 @@ class SMCMemoryBankModule(MemoryBankModule):  # type: ignore[misc]
         >>> loss_fn.memory_bank = SMCMemoryBankModule((4096, 128), temperature=0.1)
     """
 
+    state_tensors = ("bank", "log_weights", "ages")
+    state_counters = ("step", "count")
+    figure_tensors = ("_ess", "_pool_size", "_rejected")
+
+    size: tuple[int, ...]
     bank: Tensor
     log_weights: Tensor
     ages: Tensor
+    _rejected: Tensor
 
     def __init__(
         self,
@@ -103,15 +106,13 @@ class SMCMemoryBankModule(MemoryBankModule):  # type: ignore[misc]
         super().__init__(size, gather_distributed, feature_dim_first)
         if len(self.size) > 2 or (self.size[0] > 0 and self.size[-1] == 0):
             raise ValueError(f"size must be (num_features, dim), or 0 for no bank, got {size!r}.")
-        self.temperature = (
-            None if temperature is None else check_positive("temperature", temperature)
-        )
+        if temperature is not None:
+            check_positive("temperature", temperature)
+        if ess_threshold is not None:
+            check_number("ess_threshold", ess_threshold, low=0.0, high=1.0)
+        self.temperature = temperature
         self.resampling = resampling
-        self.ess_threshold = (
-            None
-            if ess_threshold is None
-            else check_number("ess_threshold", ess_threshold, low=0.0, high=1.0)
-        )
+        self.ess_threshold = ess_threshold
         self.count_own_query = count_own_query
         self.seed = check_count("seed", seed, low=0)
         del self.bank, self.bank_ptr  # lightly's buffers; see the class docstring
@@ -161,20 +162,19 @@ class SMCMemoryBankModule(MemoryBankModule):  # type: ignore[misc]
             away since this object was made. All 0 for an empty bank.
         """
         ages = self.ages[: self.count].to(self.log_weights.dtype)
-        some = self.count > 0
         return {
             "ess": self._ess,
             "ess_ratio": self._ess / self._pool_size.clamp_min(1),
             "unique_fraction": count_distinct(self.bank[: self.count]) / max(self.count, 1),
-            "age_mean": ages.mean() if some else self._ess.new_zeros(()),
-            "age_max": ages.amax() if some else self._ess.new_zeros(()),
+            "age_mean": ages.sum() / max(self.count, 1),
+            "age_max": torch.cat([ages.new_zeros(1), ages]).amax(),
             "rejected": self._rejected,
         }
 
     def forward(
         self,
         output: Tensor,  # shape: (B, dim)
-        labels: Tensor | None = None,
+        labels: Tensor | None = None,  # noqa: ARG002
         update: bool = False,
         *,
         queries: Tensor | None = None,  # shape: (B, dim)
@@ -263,9 +263,9 @@ class SMCMemoryBankModule(MemoryBankModule):  # type: ignore[misc]
             self._reset(dim=output.shape[1])
         dtype = torch.promote_types(self.bank.dtype, output.dtype)
         if self.bank.device != output.device or self.bank.dtype != dtype:
-            self.log_weights = self.log_weights.to(output.device, dtype)
-            self.bank = self.bank.to(output.device, dtype)
-            self._move(output.device)
+            self.log_weights = self.log_weights.to(dtype)
+            self.bank = self.bank.to(dtype)
+            self._move_state(output.device)
 
     def _reset(self, dim: int) -> None:
         size = self.size[0]
@@ -382,72 +382,18 @@ class SMCMemoryBankModule(MemoryBankModule):  # type: ignore[misc]
         self.ages = ages[:size].index_copy(0, target, ages[source])
         self.log_weights = log_weights[:size].index_copy(0, target, log_weights[source])
 
-    def _move(self, device: torch.device) -> None:
-        for name in ("ages", "_ess", "_pool_size", "_rejected"):
-            setattr(self, name, getattr(self, name).to(device))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
-        super()._apply(fn, *args, **kwargs)
-        # Only the device: .half() or .bfloat16() on a model must not narrow the bank.
-        device = fn(self.bank.new_empty(0)).device
-        self.bank = self.bank.to(device)
-        self.log_weights = self.log_weights.to(device)
-        self._move(device)
-        return self
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.size[0] == 0:
-            return
-        for name in _TENSORS:
-            destination[prefix + name] = getattr(self, name)
-        for name in _COUNTERS:
-            destination[prefix + name] = torch.tensor(getattr(self, name))
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        own = [prefix + name for name in (*_TENSORS, *_COUNTERS)] if self.size[0] > 0 else []
-        state = {name: state_dict[name] for name in own if name in state_dict}
-        others = {name: value for name, value in state_dict.items() if name not in state}
-        super()._load_from_state_dict(
-            others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        if own and not state:
-            warnings.warn(
-                f"The checkpoint has no state of the memory bank {prefix!r}, which starts empty.",
-                stacklevel=2,
-            )
-        elif len(state) < len(own):
-            missing_keys.extend(name for name in own if name not in state)
-        elif own:
-            self._load(prefix, [state[name] for name in own], error_msgs)
-
-    def _load(self, prefix: str, state: list[Any], error_msgs: list[str]) -> None:
-        bank, log_weights, ages, step, count = state
+    def _state_error(self, state: dict[str, Tensor]) -> str | None:
         size, dim = self.bank.shape
-        if bank.shape != (size, dim or bank.shape[-1]):
-            error_msgs.append(
-                f"size mismatch for {prefix}bank: the checkpoint's is {tuple(bank.shape)}, "
-                f"this bank's is {(size, dim)}."
+        if state["bank"].shape != (size, dim or state["bank"].shape[-1]):
+            return (
+                f"size mismatch for the bank: {tuple(state['bank'].shape)} in the checkpoint, "
+                f"{(size, dim)} here."
             )
-        elif not (bool(bank.isfinite().all()) and bool(log_weights[: int(count)].isfinite().all())):
-            error_msgs.append(f"{prefix}bank is damaged: it holds NaN or infinite entries.")
-        else:
-            device = self.bank.device
-            self.bank = bank.detach().to(device, copy=True)
-            self.log_weights = log_weights.detach().to(device, copy=True)
-            self.ages = ages.detach().to(device, copy=True)
-            self.step, self.count = int(step), int(count)
-            self._ess = effective_sample_size(self.log_weights)
-            self._pool_size = torch.full_like(self._ess, self.count)
-            self._move(device)
+        filled = state["log_weights"][: int(state["count"])]
+        if not (bool(state["bank"].isfinite().all()) and bool(filled.isfinite().all())):
+            return "the bank is damaged: it holds NaN or infinite entries."
+        return None
+
+    def _after_load(self) -> None:
+        self._ess = effective_sample_size(self.log_weights)
+        self._pool_size = torch.full_like(self._ess, self.count)
