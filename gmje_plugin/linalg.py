@@ -11,8 +11,10 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 LOG_2PI = math.log(2.0 * math.pi)
+_INVERSE_SOFTPLUS_OF_ONE = math.log(math.expm1(1.0))
 
 # Multiples of the mean diagonal, tried in this order on the matrices that fail, as
 # linear_operator does: the first is about the rounding error of a float32 (float64) product.
@@ -21,11 +23,14 @@ _JITTER = {torch.float32: (1e-6, 1e-5, 1e-4, 1e-3), torch.float64: (1e-10, 1e-8,
 
 def cholesky(
     matrix: Tensor,  # shape: (..., D, D)
+    *,
+    name: str = "matrix",
 ) -> Tensor:  # shape: (..., D, D)
     """Lower Cholesky factor of symmetric matrices, with jitter on those that need it.
 
     Args:
         matrix: Symmetric positive semi-definite matrices of shape (..., D, D), float32 or float64.
+        name: What the matrices are called in messages.
 
     Returns:
         The factors, shape (..., D, D). A matrix with a non-finite entry gets a factor of NaN, so
@@ -36,36 +41,38 @@ def cholesky(
     Raises:
         ValueError: If a finite matrix stays indefinite under the largest jitter.
     """
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if not bool(info.any()):
-        return factor
-    finite = torch.isfinite(matrix).all(dim=-1).all(dim=-1)
-    nan_where_not_finite = torch.where(finite, 0.0, math.nan).to(matrix.dtype)[..., None, None]
+    finite = torch.isfinite(matrix).all(dim=-1).all(dim=-1)[..., None, None]
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    safe = torch.where(finite[..., None, None], matrix, eye)
-    scale = safe.diagonal(dim1=-2, dim2=-1).detach().mean(dim=-1).clamp_min(
-        torch.finfo(matrix.dtype).tiny ** 0.5
-    )
-    jitter = torch.zeros_like(scale)
+    safe = torch.where(finite, matrix, eye)
+    factor: Tensor
     factor, info = torch.linalg.cholesky_ex(safe)
+    if bool(info.any()):
+        factor = _cholesky_with_jitter(safe, info, eye, name)
+    return torch.where(finite, factor, math.nan)
+
+
+def _cholesky_with_jitter(matrix: Tensor, info: Tensor, eye: Tensor, name: str) -> Tensor:
+    scale = matrix.diagonal(dim1=-2, dim2=-1).detach().mean(dim=-1)
+    scale = scale.clamp_min(torch.finfo(matrix.dtype).tiny ** 0.5)
+    jitter = torch.zeros_like(scale)
+    factor: Tensor
     for step in _JITTER[matrix.dtype]:
+        jitter = torch.where(info > 0, step * scale, jitter)
+        factor, info = torch.linalg.cholesky_ex(matrix + jitter[..., None, None] * eye)
         if not bool(info.any()):
             break
-        jitter = torch.where(info > 0, step * scale, jitter)
-        factor, info = torch.linalg.cholesky_ex(safe + jitter[..., None, None] * eye)
-    if bool(info.any()):
+    else:
         raise ValueError(
-            f"matrix must be positive semi-definite: {int((info > 0).sum())} of {info.numel()} "
+            f"{name} must be positive semi-definite: {int((info > 0).sum())} of {info.numel()} "
             f"stay indefinite with {_JITTER[matrix.dtype][-1]:g} of the mean diagonal added."
         )
-    if bool((jitter > 0).any()):
-        warnings.warn(
-            f"{int((jitter > 0).sum())} of {jitter.numel()} matrices were not positive definite; "
-            f"up to {float(jitter.max()):.1e} was added to their diagonal.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return factor + nan_where_not_finite
+    warnings.warn(
+        f"{int((jitter > 0).sum())} of {jitter.numel()} matrices were not positive definite; "
+        f"up to {float(jitter.max()):.1e} was added to their diagonal.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return factor
 
 
 def log_det(
@@ -80,8 +87,19 @@ def mahalanobis(
     difference: Tensor,  # shape: (..., N, D)
 ) -> Tensor:  # shape: (..., N)
     """Squared Mahalanobis norms x^T (L L^T)^-1 x of the rows of ``difference``."""
-    whitened = torch.linalg.solve_triangular(factor, difference.mT, upper=False)
+    whitened: Tensor = torch.linalg.solve_triangular(factor, difference.mT, upper=False)
     return whitened.square().sum(dim=-2)
+
+
+def learned_factor(
+    raw: Tensor,  # shape: (..., D, D)
+) -> Tensor:  # shape: (..., D, D)
+    """Cholesky factor of a learned covariance: any square ``raw`` gives one, zeros the identity.
+
+    The factor is the lower triangle of ``raw`` with softplus(raw_ii + log(e - 1)) as its diagonal.
+    """
+    diagonal = softplus(raw.diagonal(dim1=-2, dim2=-1) + _INVERSE_SOFTPLUS_OF_ONE)
+    return raw.tril(-1) + torch.diag_embed(diagonal)
 
 
 def second_moment(

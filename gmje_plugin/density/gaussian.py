@@ -1,0 +1,371 @@
+"""One Gaussian over joint embeddings z = [z_c | z_t], and what follows from it in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+
+from gmje_plugin.density.fitting import COVARIANCES, join_views, weighted_covariance
+from gmje_plugin.linalg import cholesky
+from gmje_plugin.validation import check_choice, check_count, wide_dtype
+
+
+class JointGaussian(nn.Module):
+    """Gaussian density of joint embeddings z = [z_c | z_t] (Huang 2026, Sec. 3.2).
+
+    Of the covariance S only the Cholesky factor L is kept. As the context comes first, the block
+    L_cc is the factor of S_cc, and L_tt that of the conditional S_tt - S_tc S_cc^-1 S_ct: no
+    difference of matrices is formed that could lose definiteness. The factor of a diagonal
+    covariance is its vector of standard deviations, of an isotropic one a single number; neither is
+    expanded to a matrix.
+
+    Results are differentiable in ``mean``, ``covariance`` and the points, and have the dtype of the
+    Gaussian, float32 or wider, to which points are cast. The state is ``mean`` and ``factor``; it
+    loads into a Gaussian of the same size and kind of covariance.
+
+    Args:
+        mean: Mean, shape (D,). A mean of shape (..., D) makes a batch of Gaussians, with a batch
+            shape's meaning in ``torch.distributions``; a mixture holds its components so.
+        covariance: Shape (D, D) for a full covariance, (D,) for the variances of a diagonal one, ()
+            for the variance of an isotropic one; after the batch shape, if there is one.
+        split: Number of context dimensions, from 1 to D - 1.
+        validate_args: Whether to check the values (finite, variances positive, full covariances
+            symmetric), which makes a GPU wait.
+
+    Raises:
+        ValueError: If a shape, dtype, value or ``split`` does not fit.
+
+    Example:
+        >>> covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+        >>> gaussian = JointGaussian(torch.zeros(2), covariance, split=1)
+        >>> gaussian.condition(torch.tensor([[2.0]])).mean
+        tensor([[1.6000]])
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(
+        self,
+        mean: Tensor,  # shape: (..., D)
+        covariance: Tensor,  # shape: (..., D, D) | (..., D) | (...)
+        split: int,
+        *,
+        validate_args: bool = True,
+    ) -> None:
+        super().__init__()
+        check_parameters(mean, covariance, split, validate_values=validate_args)
+        dtype = wide_dtype(mean, covariance)
+        covariance = covariance.to(dtype)
+        if covariance.ndim > mean.ndim:
+            factor = cholesky(covariance, name="covariance")
+        else:
+            factor = covariance.sqrt().reshape(*mean.shape[:-1], -1)
+        self.split = split
+        # A copy: load_state_dict writes into it, and must not reach the caller's tensor.
+        self.register_buffer("mean", mean.to(dtype, copy=True))
+        self.register_buffer("factor", factor)  # isotropic: (..., 1)
+
+    @classmethod
+    def fit(
+        cls,
+        z_c: Tensor,  # shape: (N, split)
+        z_t: Tensor,  # shape: (N, D - split)
+        *,
+        covariance: str = "full",
+        zero_mean: bool = False,
+    ) -> JointGaussian:
+        """The Gaussian of highest likelihood, differentiable in the embeddings.
+
+        Args:
+            z_c: Context embeddings, shape (N, split), N >= 2.
+            z_t: Target embeddings, shape (N, D - split).
+            covariance: "full", "diagonal" or "isotropic".
+            zero_mean: Whether the mean is 0, so that the covariance is the paper's Z^T Z / N
+                (Huang 2026, Eq. 7-8), instead of estimated.
+
+        Returns:
+            The fit. A singular full covariance (N <= D, say) gets the jitter of
+            ``linalg.cholesky``, with its warning.
+
+        Raises:
+            ValueError: If a shape, dtype or option does not fit, a value is not finite, or a
+                diagonal or isotropic variance is 0.
+        """
+        check_choice("covariance", covariance, COVARIANCES)
+        z = join_views(z_c, z_t)
+        mean = torch.zeros_like(z[0]) if zero_mean else z.mean(dim=0)
+        shares = z.new_full((z.shape[0],), 1.0 / z.shape[0])
+        return cls(mean, weighted_covariance(z - mean, shares, covariance), z_c.shape[1])
+
+    @property
+    def covariance(self) -> Tensor:  # shape: (..., D, D) | (..., D) | (...)
+        """The covariance in the form it was given in."""
+        covariance = self._square(self.factor)
+        return covariance.squeeze(-1) if covariance.shape[-1] == 1 else covariance
+
+    @property
+    def conditional_covariance(self) -> Tensor:  # shape: (..., d, d) | (..., d) | (..., 1)
+        """Covariance of the d target dimensions given the context (Huang 2026, Eq. 10)."""
+        return self._square(self._block("target"))
+
+    def log_prob(
+        self,
+        z: Tensor,  # shape: (..., D)
+    ) -> Tensor:  # shape: (...)
+        """Log-density at joint embeddings (minus Huang 2026, Eq. 9, constant included).
+
+        Args:
+            z: Joint embeddings, shape (..., D).
+
+        Returns:
+            The log-densities, shape (...), broadcast with the batch shape; NaN at a NaN.
+
+        Raises:
+            ValueError: If the last dimension is not D.
+        """
+        z = check_points("z", z, self.mean.shape[-1]).to(self.mean.dtype)
+        return self._normal(self.mean, self.factor).log_prob(z)
+
+    def marginal(self, view: str) -> Distribution:
+        """The density of one view.
+
+        Args:
+            view: "context" or "target".
+
+        Returns:
+            A plain torch distribution, since nothing is left to split: ``MultivariateNormal`` for
+            a full covariance, else an ``Independent`` ``Normal``. It checks no values.
+
+        Raises:
+            ValueError: If ``view`` is neither.
+        """
+        check_choice("view", view, ("context", "target"))
+        if view == "context":
+            return self._normal(self.mean[..., : self.split], self._block("context"))
+        factor = self._block("target")
+        if self._is_full:
+            factor = cholesky(self._square(self.factor[..., self.split :, :]))
+        return self._normal(self.mean[..., self.split :], factor)
+
+    def condition(
+        self,
+        z_c: Tensor,  # shape: (..., split)
+    ) -> Distribution:
+        """The density of the target given the context (Huang 2026, Eq. 10).
+
+        Args:
+            z_c: Context embeddings, shape (..., split).
+
+        Returns:
+            A distribution of batch shape (...) over the target dimensions, of the types of
+            ``marginal``. Its mean is the paper's predictor.
+
+        Raises:
+            ValueError: If the last dimension is not ``split``.
+        """
+        z_c = check_points("z_c", z_c, self.split).to(self.mean.dtype)
+        mean_c, mean_t = self.mean[..., : self.split], self.mean[..., self.split :]
+        if self._is_full:
+            cross = self.factor[..., self.split :, : self.split]
+            # L_tc L_cc^-1 = S_tc S_cc^-1
+            predictor = torch.linalg.solve_triangular(
+                self._block("context"), cross, upper=False, left=False
+            )
+            mean = mean_t + matvec(predictor, z_c - mean_c)
+        else:
+            # Independent of the context, but of its batch shape, and NaN where it is.
+            mean = mean_t + 0.0 * z_c.sum(dim=-1, keepdim=True)
+        return self._normal(mean, self._block("target"))
+
+    def moments(
+        self,
+        z_c: Tensor,  # shape: (..., split)
+    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (..., d), (..., d, d), (..., d, d)
+        """Mean and covariance of the d target dimensions, split as a mixture's (Eq. 105-106).
+
+        Args:
+            z_c: Context embeddings, shape (..., split).
+
+        Returns:
+            The conditional mean, the aleatoric covariance and the ambiguity, which is 0 for a
+            single Gaussian.
+
+        Raises:
+            ValueError: If the last dimension is not ``split``.
+        """
+        mean = self.condition(z_c).mean
+        covariance = as_matrix(self.conditional_covariance, self.mean[..., self.split :])
+        aleatoric = covariance.expand(*mean.shape, -1)
+        return mean, aleatoric, torch.zeros_like(aleatoric)
+
+    def rsample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: Generator | None = None,
+    ) -> Tensor:  # shape: (*shape, ..., D)
+        """Draws joint embeddings as mean + L noise, with a gradient to mean and covariance.
+
+        Args:
+            shape: Shape of the draws.
+            generator: Source of the noise, on any device. Default: torch's CPU generator.
+
+        Returns:
+            The draws, shape (*shape, D); a batch shape goes between the two.
+        """
+        noise = standard_normal((*shape, *self.mean.shape), self.mean, generator)
+        scaled = matvec(self.factor, noise) if self._is_full else self.factor * noise
+        return self.mean + scaled
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: Generator | None = None,
+    ) -> Tensor:  # shape: (*shape, ..., D)
+        """``rsample`` without a gradient."""
+        return self.rsample(shape, generator=generator)
+
+    def entropy(self) -> Tensor:  # shape: (...)
+        """Differential entropy of the joint density, in nats (Huang 2026, Eq. 38)."""
+        return self._normal(self.mean, self.factor).entropy()
+
+    def mutual_information(self) -> Tensor:  # shape: (...)
+        """Mutual information of context and target, in nats (Huang 2026, Eq. 41)."""
+        given_context = self._normal(self.mean[..., self.split :], self._block("target"))
+        return self.marginal("target").entropy() - given_context.entropy()
+
+    def kl(self, other: JointGaussian) -> Tensor:  # shape: (...)
+        """Kullback-Leibler divergence to another Gaussian, in nats (Huang 2026, Eq. 39-40).
+
+        Args:
+            other: A Gaussian q of as many dimensions, of any kind of covariance.
+
+        Returns:
+            E[log p(z) - log q(z)] for z from this Gaussian p, a 0-d tensor (or the batch shape).
+
+        Raises:
+            ValueError: If ``other`` is not a Gaussian of as many dimensions.
+        """
+        if not isinstance(other, JointGaussian) or other.mean.shape[-1] != self.mean.shape[-1]:
+            raise ValueError(
+                f"other must be a JointGaussian of {self.mean.shape[-1]} dimensions, got {other}."
+            )
+        dtype = wide_dtype(self.mean, other.mean)
+        full = self._is_full or other._is_full
+        p, q = (
+            normal(
+                each.mean.to(dtype),
+                (as_matrix(each.factor, each.mean) if full else each.factor).to(dtype),
+                full=full,
+            )
+            for each in (self, other)
+        )
+        return kl_divergence(p, q)
+
+    @property
+    def _is_full(self) -> bool:
+        return self.factor.ndim > self.mean.ndim
+
+    def _block(self, view: str) -> Tensor:
+        """The view's block on the diagonal of the factor."""
+        rows = slice(None, self.split) if view == "context" else slice(self.split, None)
+        if self._is_full:
+            return self.factor[..., rows, rows]
+        return self.factor if self.factor.shape[-1] == 1 else self.factor[..., rows]
+
+    def _square(self, factor: Tensor) -> Tensor:
+        if not self._is_full:
+            return factor.square()
+        with torch.autocast(device_type=factor.device.type, enabled=False):
+            return factor @ factor.mT
+
+    def _normal(self, mean: Tensor, factor: Tensor) -> Distribution:
+        return normal(mean, factor, full=self._is_full)
+
+
+def normal(
+    mean: Tensor,  # shape: (..., D)
+    factor: Tensor,  # shape: (..., D, D) | (..., D) | (..., 1)
+    *,
+    full: bool,
+) -> Distribution:
+    """A Gaussian of torch; unchecked, so that a NaN comes out as a NaN and no GPU has to wait."""
+    if full:
+        return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
+    return Independent(Normal(mean, factor, validate_args=False), 1, validate_args=False)
+
+
+def as_matrix(
+    diagonal: Tensor,  # shape: (..., D, D) | (..., D) | (..., 1)
+    mean: Tensor,  # shape: (..., D)
+) -> Tensor:  # shape: (..., D, D)
+    """Expands a diagonal to the matrix it stands for; a matrix stays as it is."""
+    return diagonal if diagonal.ndim > mean.ndim else torch.diag_embed(diagonal.expand_as(mean))
+
+
+def matvec(
+    matrix: Tensor,  # shape: (..., I, J)
+    vector: Tensor,  # shape: (..., J)
+) -> Tensor:  # shape: (..., I)
+    """Products of matrices and vectors, without expanding either to the other's batch shape."""
+    with torch.autocast(device_type=matrix.device.type, enabled=False):
+        return torch.einsum("...ij,...j->...i", matrix, vector)
+
+
+def standard_normal(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
+    """Standard normal noise of the dtype and on the device of ``like``, drawn where asked."""
+    source = generator.device if generator is not None else torch.device("cpu")
+    drawn = torch.randn(tuple(shape), dtype=like.dtype, device=source, generator=generator)
+    return drawn.to(like.device)
+
+
+def check_points(name: str, value: Tensor, dim: int) -> Tensor:
+    """Returns ``value`` if it is a tensor of shape (..., dim), else raises."""
+    if not isinstance(value, Tensor) or value.ndim < 1 or value.shape[-1] != dim:
+        got = tuple(value.shape) if isinstance(value, Tensor) else value
+        raise ValueError(f"{name} must be a tensor of shape (..., {dim}), got {got}.")
+    return value
+
+
+def check_parameters(
+    mean: Tensor,
+    covariance: Tensor,
+    split: int,
+    *,
+    validate_values: bool,
+    names: tuple[str, str] = ("mean", "covariance"),
+) -> None:
+    """Raises ``ValueError`` unless mean, covariance and split make a Gaussian."""
+    for name, value in zip(names, (mean, covariance), strict=True):
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(f"{name} must be a floating tensor, got {value!r}.")
+        if validate_values and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinite entries.")
+    if mean.ndim < 1 or mean.shape[-1] < 2:
+        raise ValueError(
+            f"{names[0]} must have a last dimension of at least 2, got shape {tuple(mean.shape)}."
+        )
+    kinds = ((*mean.shape, mean.shape[-1]), tuple(mean.shape), tuple(mean.shape[:-1]))
+    if covariance.shape not in kinds:
+        raise ValueError(
+            f"{names[1]} must have shape {kinds[0]} (full), {kinds[1]} (diagonal) or {kinds[2]} "
+            f"(isotropic), got {tuple(covariance.shape)}."
+        )
+    if check_count("split", split) >= mean.shape[-1]:
+        raise ValueError(f"split must be below the {mean.shape[-1]} dimensions, got {split}.")
+    if validate_values:
+        _check_covariance(names[1], covariance, full=covariance.ndim > mean.ndim)
+
+
+def _check_covariance(name: str, covariance: Tensor, *, full: bool) -> None:
+    if not full:
+        if not bool((covariance > 0).all()):
+            raise ValueError(f"{name} must be positive, got {float(covariance.min())}.")
+    elif bool((covariance - covariance.mT).abs().max() > 1e-4 * covariance.abs().max()):
+        raise ValueError(f"{name} must be symmetric.")

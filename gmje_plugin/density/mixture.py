@@ -1,0 +1,387 @@
+"""A mixture of Gaussians over joint embeddings z = [z_c | z_t], and its fit by EM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
+
+from gmje_plugin.density.fitting import COVARIANCES, join_views, maximise, nearest_seed
+from gmje_plugin.density.gaussian import (
+    JointGaussian,
+    as_matrix,
+    check_parameters,
+    check_points,
+    matvec,
+    standard_normal,
+)
+from gmje_plugin.resampling import multinomial
+from gmje_plugin.validation import (
+    check_choice,
+    check_count,
+    check_number,
+    check_positive,
+    wide_dtype,
+)
+
+# Largest product of rows, components and dimensions that an E-step expands at a time.
+_CHUNK_ELEMENTS = 2**22
+
+
+class MonteCarloEstimate(NamedTuple):
+    """A mean over draws and its standard error, 0-d tensors."""
+
+    value: Tensor
+    standard_error: Tensor
+
+
+class JointGaussianMixture(nn.Module):
+    """Gaussian mixture density of joint embeddings z = [z_c | z_t] (Huang 2026, Eq. 12).
+
+    The marginal and conditional densities of a joint mixture are again mixtures, which come out as
+    plain ``torch.distributions.MixtureSameFamily``, as nothing is left of them to split. What has
+    no closed form is estimated by Monte Carlo, as a ``MonteCarloEstimate``. See ``JointGaussian``
+    for the form of the components, dtypes and gradients. The state is ``log_weights``,
+    ``components.mean`` and ``components.factor``; it loads into a mixture of the same sizes and
+    kind of covariance.
+
+    Args:
+        weights: Component weights, shape (K,), at least 0 and summing to 1 (within 1e-4; they are
+            normalised). A weight of exactly 0 gets no gradient.
+        means: Component means, shape (K, D).
+        covariances: Shape (K, D, D) for full covariances, (K, D) for the variances of diagonal
+            ones, (K,) for the variances of isotropic ones.
+        split: Number of context dimensions, from 1 to D - 1.
+        validate_args: Whether to check the values, which makes a GPU wait.
+
+    Raises:
+        ValueError: If a shape, dtype, value or ``split`` does not fit.
+
+    Example:
+        >>> means = torch.tensor([[0.0, -1.0], [0.0, 1.0]])
+        >>> mixture = JointGaussianMixture(torch.full((2,), 0.5), means, torch.ones(2), split=1)
+        >>> mean, aleatoric, ambiguity = mixture.moments(torch.zeros(1, 1))
+        >>> mean, aleatoric, ambiguity
+        (tensor([[0.]]), tensor([[[1.]]]), tensor([[[1.]]]))
+    """
+
+    log_weights: Tensor
+
+    def __init__(
+        self,
+        weights: Tensor,  # shape: (K,)
+        means: Tensor,  # shape: (K, D)
+        covariances: Tensor,  # shape: (K, D, D) | (K, D) | (K,)
+        split: int,
+        *,
+        validate_args: bool = True,
+    ) -> None:
+        super().__init__()
+        names = ("means", "covariances")
+        check_parameters(means, covariances, split, names=names, validate_values=validate_args)
+        _check_weights(weights, means, validate_values=validate_args)
+        dtype = wide_dtype(weights, means, covariances)
+        zero = weights == 0
+        # Not log(0), whose gradient would be NaN.
+        log_weights = torch.where(zero, 1.0, weights.to(dtype)).log()
+        log_weights = log_weights.masked_fill(zero, -torch.inf).log_softmax(dim=0)
+        self.register_buffer("log_weights", log_weights)
+        self.components = JointGaussian(
+            means.to(dtype), covariances.to(dtype), split, validate_args=False
+        )
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        z_c: Tensor,  # shape: (N, split)
+        z_t: Tensor,  # shape: (N, D - split)
+        num_components: int,
+        *,
+        covariance: str = "full",
+        max_steps: int = 100,
+        tolerance: float = 1e-3,
+        covariance_floor: float = 1e-6,
+        generator: Generator | None = None,
+    ) -> JointGaussianMixture:
+        """Fits a mixture by expectation maximisation, from a k-means++ start.
+
+        EM ends in a local optimum: of several fits, keep the one of highest likelihood.
+
+        Args:
+            z_c: Context embeddings, shape (N, split), N >= 2.
+            z_t: Target embeddings, shape (N, D - split).
+            num_components: K, from 1 to N.
+            covariance: "full", "diagonal" or "isotropic".
+            max_steps: Largest number of EM steps.
+            tolerance: EM stops when a step gains less than this in mean log-likelihood, in nats.
+            covariance_floor: Share of the embeddings' mean variance that every step adds to the
+                variances, without which a component could shrink onto one point.
+            generator: Source of the start's randomness. Default: torch's CPU generator.
+
+        Returns:
+            The mixture after the last step, without a gradient.
+
+        Raises:
+            ValueError: If a shape, dtype or option does not fit, a value is not finite, there are
+                fewer rows than components, or all rows are equal.
+        """
+        check_choice("covariance", covariance, COVARIANCES)
+        check_count("max_steps", max_steps)
+        check_number("tolerance", tolerance, low=0.0)
+        check_positive("covariance_floor", covariance_floor)
+        z = join_views(z_c, z_t)
+        if check_count("num_components", num_components) > z.shape[0]:
+            raise ValueError(
+                f"num_components must be at most the number of rows, "
+                f"got {num_components} for {z.shape[0]} rows."
+            )
+        floor = covariance_floor * z.var(dim=0, correction=0).mean()
+        if not bool(floor > 0):
+            raise ValueError("z_c and z_t must not be constant, got equal rows.")
+        with torch.autocast(device_type=z.device.type, enabled=False):
+            shares = nearest_seed(z, num_components, generator)
+            previous = -torch.inf
+            for _ in range(max_steps):
+                parameters = maximise(z, shares, covariance, floor)
+                mixture = cls(*parameters, split=z_c.shape[1], validate_args=False)
+                shares, likelihood = mixture._expect(z)
+                if likelihood - previous < tolerance:
+                    break
+                previous = likelihood
+        return mixture
+
+    @property
+    def weights(self) -> Tensor:  # shape: (K,)
+        """Component weights."""
+        return self.log_weights.exp()
+
+    @property
+    def means(self) -> Tensor:  # shape: (K, D)
+        """Component means."""
+        return self.components.mean
+
+    @property
+    def covariances(self) -> Tensor:  # shape: (K, D, D) | (K, D) | (K,)
+        """Component covariances in the form they were given in."""
+        return self.components.covariance
+
+    @property
+    def split(self) -> int:
+        """Number of context dimensions."""
+        return self.components.split
+
+    def log_prob(
+        self,
+        z: Tensor,  # shape: (..., D)
+    ) -> Tensor:  # shape: (...)
+        """Log-density at joint embeddings (Huang 2026, Eq. 12).
+
+        Args:
+            z: Joint embeddings, shape (..., D).
+
+        Returns:
+            The log-densities, shape (...); NaN at a NaN.
+
+        Raises:
+            ValueError: If the last dimension is not D.
+        """
+        return self._joint_log_prob(z).logsumexp(dim=-1)
+
+    def marginal(self, view: str) -> MixtureSameFamily:
+        """The density of one view (Huang 2026, Eq. 97-98).
+
+        Args:
+            view: "context" or "target".
+
+        Returns:
+            A mixture of the view's blocks of the components, with the same weights. It checks no
+            values.
+
+        Raises:
+            ValueError: If ``view`` is neither.
+        """
+        return _mixture(self.log_weights, self.components.marginal(view))
+
+    def condition(
+        self,
+        z_c: Tensor,  # shape: (..., split)
+    ) -> MixtureSameFamily:
+        """The density of the target given the context (Huang 2026, Eq. 102-104).
+
+        Args:
+            z_c: Context embeddings, shape (..., split).
+
+        Returns:
+            A mixture of batch shape (...) over the target dimensions. Its weights are the
+            components' responsibilities for the context; it checks no values.
+
+        Raises:
+            ValueError: If the last dimension is not ``split``.
+        """
+        points = check_points("z_c", z_c, self.split).to(self.means.dtype).unsqueeze(-2)
+        log_joint = self.log_weights + self.components.marginal("context").log_prob(points)
+        return _mixture(log_joint, self.components.condition(points))
+
+    def moments(
+        self,
+        z_c: Tensor,  # shape: (..., split)
+    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (..., d), (..., d, d), (..., d, d)
+        """Mean and both parts of the covariance of the target given the context.
+
+        Args:
+            z_c: Context embeddings, shape (..., split).
+
+        Returns:
+            The conditional mean, the aleatoric covariance (the components' own, averaged) and the
+            ambiguity (the covariance of their means), d = D - split. The last two add up to the
+            conditional covariance (Huang 2026, Eq. 105-106).
+
+        Raises:
+            ValueError: If the last dimension is not ``split``.
+        """
+        conditional = self.condition(z_c)
+        shares = conditional.mixture_distribution.probs
+        means = conditional.component_distribution.mean
+        with torch.autocast(device_type=shares.device.type, enabled=False):
+            mean = (shares[..., None] * means).sum(dim=-2)
+            spread = means - mean[..., None, :]
+            ambiguity = (shares[..., None] * spread).mT @ spread
+            within = torch.tensordot(shares, self.components.conditional_covariance, dims=1)
+        return mean, as_matrix(within, mean), ambiguity
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: Generator | None = None,
+    ) -> Tensor:  # shape: (*shape, D)
+        """Draws joint embeddings (Huang 2026, Sec. 4.8), without a gradient.
+
+        Args:
+            shape: Shape of the draws.
+            generator: Source of the randomness, on any device. Default: torch's CPU generator.
+
+        Returns:
+            The draws, shape (*shape, D).
+        """
+        shape = torch.Size(shape)
+        drawn = multinomial(self.log_weights, shape.numel(), generator=generator)
+        component, order = drawn.sort()
+        noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
+        # One product with each component's factor, instead of a factor for each draw.
+        counts = torch.bincount(drawn, minlength=self.log_weights.shape[0]).tolist()
+        scaled = [
+            matvec(factor, rows) if factor.ndim == 2 else factor * rows
+            for factor, rows in zip(self.components.factor, torch.split(noise, counts), strict=True)
+        ]
+        samples = torch.empty_like(noise)
+        samples[order] = self.means[component] + torch.cat(scaled)
+        return samples.reshape(*shape, -1)
+
+    def entropy(
+        self, *, num_samples: int = 2000, generator: Generator | None = None
+    ) -> MonteCarloEstimate:
+        """Differential entropy of the joint density, in nats, by Monte Carlo.
+
+        Args:
+            num_samples: Number of draws, divided evenly among the components (at least 2 each) and
+                reparametrised, so that the estimate is differentiable.
+            generator: Source of the noise, on any device. Default: torch's CPU generator.
+
+        Returns:
+            The estimate and its standard error.
+
+        Raises:
+            ValueError: If ``num_samples`` is not a positive integer.
+        """
+        return self._expectation(lambda z: -self.log_prob(z), num_samples, generator)
+
+    def mutual_information(
+        self, *, num_samples: int = 2000, generator: Generator | None = None
+    ) -> MonteCarloEstimate:
+        """Mutual information of context and target, in nats, by Monte Carlo.
+
+        Arguments, result and errors are those of ``entropy``.
+        """
+        context: Distribution = self.marginal("context")
+        target: Distribution = self.marginal("target")
+
+        def log_ratio(z: Tensor) -> Tensor:
+            z_c, z_t = z[..., : self.split], z[..., self.split :]
+            return self.log_prob(z) - context.log_prob(z_c) - target.log_prob(z_t)
+
+        return self._expectation(log_ratio, num_samples, generator)
+
+    def kl(
+        self,
+        other: JointGaussianMixture | JointGaussian,
+        *,
+        num_samples: int = 2000,
+        generator: Generator | None = None,
+    ) -> MonteCarloEstimate:
+        """Kullback-Leibler divergence to another density, in nats, by Monte Carlo.
+
+        Args:
+            other: A density of as many dimensions.
+            num_samples: As in ``entropy``.
+            generator: As in ``entropy``.
+
+        Returns:
+            The estimate of E[log p(z) - log q(z)], z from this density p, and its standard error.
+
+        Raises:
+            ValueError: If ``other`` has another number of dimensions, or ``num_samples`` is not a
+                positive integer.
+        """
+        if not isinstance(other, (JointGaussian, JointGaussianMixture)):
+            raise ValueError(f"other must be a joint density, got {type(other).__name__}.")
+        return self._expectation(
+            lambda z: self.log_prob(z) - other.log_prob(z), num_samples, generator
+        )
+
+    def _joint_log_prob(self, z: Tensor) -> Tensor:  # shape: (..., K)
+        """Log-densities of points and components together, log(pi_k N(z; mu_k, Sigma_k))."""
+        points = check_points("z", z, self.means.shape[1]).unsqueeze(-2)
+        return self.log_weights + self.components.log_prob(points)
+
+    def _expect(self, z: Tensor) -> tuple[Tensor, float]:
+        """E-step: responsibilities, shape (N, K), and the mean log-likelihood."""
+        rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
+        joint = torch.cat([self._joint_log_prob(chunk) for chunk in torch.split(z, rows)])
+        return joint.softmax(dim=1), float(joint.logsumexp(dim=1).mean())
+
+    def _expectation(
+        self, function: Callable[[Tensor], Tensor], num_samples: int, generator: Generator | None
+    ) -> MonteCarloEstimate:
+        """E[function(z)] as the weighted sum of its means under the components."""
+        check_count("num_samples", num_samples)
+        count = max(-(-num_samples // self.means.shape[0]), 2)
+        values = function(self.components.rsample((count,), generator=generator))  # (count, K)
+        variances = self.weights.square() * values.var(dim=0) / count
+        return MonteCarloEstimate(
+            (self.weights * values.mean(dim=0)).sum(), variances.sum().detach().sqrt()
+        )
+
+
+def _mixture(logits: Tensor, components: Distribution) -> MixtureSameFamily:
+    weights = Categorical(logits=logits, validate_args=False)
+    return MixtureSameFamily(weights, components, validate_args=False)
+
+
+def _check_weights(weights: Tensor, means: Tensor, *, validate_values: bool) -> None:
+    if means.ndim != 2:
+        raise ValueError(f"means must have shape (K, D), got {tuple(means.shape)}.")
+    if not isinstance(weights, Tensor) or not weights.is_floating_point():
+        raise ValueError(f"weights must be a floating tensor, got {weights!r}.")
+    if weights.shape != means.shape[:1]:
+        raise ValueError(
+            f"weights must have shape {tuple(means.shape[:1])}, one for each of the means, "
+            f"got {tuple(weights.shape)}."
+        )
+    if validate_values and not bool((weights >= 0).all() & ((weights.sum() - 1).abs() < 1e-4)):
+        raise ValueError(f"weights must be at least 0 and sum to 1, got {weights.tolist()}.")
