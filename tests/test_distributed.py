@@ -92,13 +92,27 @@ def train(rank: int, name: str, gather: bool, parts: int) -> dict[str, Any]:
     return {"losses": torch.stack(losses), "gradient": gradient, "state": state}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["smc", "paper", "simclr", "stock", "prototype", "entropy", "joint_entropy", "nll", "mdn"],
-)
-def test_two_processes_give_what_one_gives(name: str) -> None:
+NAMES = ["smc", "paper", "simclr", "stock", "prototype", "entropy", "joint_entropy", "nll", "mdn"]
+
+
+def everything(rank: int) -> dict[str, Any]:
+    """All that one rank has to do for this file: starting processes takes seconds."""
+    results: dict[str, Any] = {name: train(rank, name, True, 2) for name in NAMES}
+    results["own"] = run_own_part(rank, whose="ours", wrap=True)
+    results["lightly"] = run_own_part(rank, whose="lightly", wrap=True)
+    results["bits"] = gathered_bank(rank)
+    return results
+
+
+@pytest.fixture(scope="module")
+def ranks() -> list[dict[str, Any]]:
+    return ddp.run(everything)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_give_what_one_gives(name: str, ranks: list[dict[str, Any]]) -> None:
     one = train(0, name, True, 1)
-    two = ddp.run(train, name, True, 2)
+    two = [results[name] for results in ranks]
     mean = torch.stack([result["losses"] for result in two]).mean(dim=0)
     torch.testing.assert_close(mean, one["losses"], rtol=1e-4, atol=1e-5)
     for result in two:
@@ -108,48 +122,35 @@ def test_two_processes_give_what_one_gives(name: str) -> None:
             torch.testing.assert_close(result["state"][key], value, rtol=1e-3, atol=1e-4)
 
 
-def test_without_gathering_each_rank_keeps_its_own_bank() -> None:
-    alone = [train_one_part(part) for part in range(2)]
-    for rank, result in enumerate(ddp.run(forward_only, "ours")):
-        assert torch.equal(result, alone[rank])
-    assert not torch.equal(alone[0], alone[1])
-
-
-def test_lightlys_bank_is_overwritten_by_rank_0() -> None:
-    """The defect that we do not inherit: if this fails, lightly has mended it."""
-    first, second = ddp.run(forward_only, "lightly")
-    torch.testing.assert_close(first[:DIM_FILLED], second[:DIM_FILLED])
-
-
-DIM_FILLED = BATCH // 2 * 2  # what the first two of three batches wrote
-
-
-def views_of(rank: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(10 + rank)
-    return [torch.randn(2, BATCH // 2, 6, generator=generator) for _ in range(3)]
-
-
-def forward_only(rank: int, whose: str) -> Tensor:
+def run_own_part(rank: int, *, whose: str, wrap: bool) -> Tensor:
+    """The bank after three forward passes without gathering, on the rank's own data."""
     criterion = NTXentLoss(0.2, (20, DIM))
     if whose == "ours":
         swap_memory_bank(criterion)
     model = Model(criterion)
-    wrapped = DistributedDataParallel(model)
-    for x0, x1 in views_of(rank):
-        wrapped(x0, x1)
+    wrapped: nn.Module = DistributedDataParallel(model) if wrap else model
+    generator = torch.Generator().manual_seed(10 + rank)
+    for _ in range(3):
+        views = torch.randn(2, BATCH // 2, 6, generator=generator)
+        wrapped(views[0], views[1])
     return model.criterion.memory_bank.bank.clone()
 
 
-def train_one_part(rank: int) -> Tensor:
-    criterion = NTXentLoss(0.2, (20, DIM))
-    swap_memory_bank(criterion)
-    model = Model(criterion)
-    for x0, x1 in views_of(rank):
-        model(x0, x1)
-    return model.criterion.memory_bank.bank
+def test_without_gathering_each_rank_keeps_its_own_bank(ranks: list[dict[str, Any]]) -> None:
+    alone = [run_own_part(rank, whose="ours", wrap=False) for rank in range(2)]
+    for rank in range(2):
+        assert torch.equal(ranks[rank]["own"], alone[rank])
+    assert not torch.equal(alone[0], alone[1])
 
 
-def ranks_agree(rank: int) -> Tensor:
+def test_lightlys_bank_is_overwritten_by_rank_0(ranks: list[dict[str, Any]]) -> None:
+    """The defect that we do not inherit: if this fails, lightly has mended it."""
+    of_two_batches = BATCH // 2 * 2  # the third was written after the last broadcast
+    first, second = (results["lightly"][:of_two_batches] for results in ranks)
+    assert torch.equal(first, second)
+
+
+def gathered_bank(rank: int) -> Tensor:
     bank = SMCMemoryBankModule((20, DIM), gather_distributed=True, temperature=0.05)
     generator = torch.Generator().manual_seed(rank)
     for step in range(30):
@@ -161,7 +162,7 @@ def ranks_agree(rank: int) -> Tensor:
     return torch.cat([bank.bank, bank.log_weights[:, None]], dim=1)
 
 
-def test_ranks_hold_the_same_bank_bit_for_bit() -> None:
-    first, second = ddp.run(ranks_agree)
+def test_ranks_hold_the_same_bank_bit_for_bit(ranks: list[dict[str, Any]]) -> None:
+    first, second = (results["bits"] for results in ranks)
     assert torch.equal(first, second)
     assert torch.isfinite(first).all()

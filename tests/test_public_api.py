@@ -1,0 +1,61 @@
+import doctest
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import gmje_plugin
+
+CONTRACT = {
+    "SMCMemoryBankModule",
+    "SMCNTXentLoss",
+    "GMJEPrototypeLoss",
+    "GMJEMDNHead",
+    "GMJEMDNLoss",
+    "GJEEntropyLoss",
+    "GJENLLLoss",
+    "JointGaussian",
+    "JointGaussianMixture",
+    "swap_memory_bank",
+    "register",
+    "unregister",
+    "resampling",
+}
+CLASSES = sorted(name for name in CONTRACT if name[0].isupper())
+
+
+def test_exactly_the_contract_is_public() -> None:
+    assert set(gmje_plugin.__all__) == CONTRACT
+    assert all(hasattr(gmje_plugin, name) for name in CONTRACT)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_is_documented_with_an_example(name: str) -> None:
+    component = getattr(gmje_plugin, name)
+    doc = inspect.getdoc(component) or ""
+    assert doctest.DocTestParser().get_examples(doc), f"{name} has no example"
+    assert "Huang 2026" in doc
+    methods = {k: v for k, v in vars(component).items() if k[0] != "_" and callable(v)}
+    for method, function in methods.items():
+        assert inspect.getdoc(function), f"{name}.{method}"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_options_are_attributes_or_documented(name: str) -> None:
+    component = getattr(gmje_plugin, name)
+    doc = inspect.getdoc(component) or ""
+    for option in inspect.signature(component).parameters:
+        assert f"{option}:" in doc or f"``{option}``" in doc, f"{name}({option}) is undocumented"
+
+
+def test_importing_the_plugin_neither_needs_the_harness_nor_patches_lightly() -> None:
+    script = (
+        "import sys, lightly.loss, lightly.models.modules\n"
+        "before = set(vars(lightly.loss)) | set(vars(lightly.models.modules))\n"
+        "import gmje_plugin\n"
+        "after = set(vars(lightly.loss)) | set(vars(lightly.models.modules))\n"
+        "assert before == after\n"
+        "assert not {'harness', 'wandb', 'sklearn', 'matplotlib'} & set(sys.modules), sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
