@@ -243,7 +243,7 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
             if full and particle_scores is not None:
                 self._reweigh(keys, accepted, queries, particle_scores)
             else:
-                self._fill(keys[accepted])
+                self._fill(keys[accepted])  # the only place that makes a GPU wait
         self.step += 1
 
     def follow(self, output: Tensor) -> None:
