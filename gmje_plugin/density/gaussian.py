@@ -252,10 +252,7 @@ class JointGaussian(nn.Module):
         Raises:
             ValueError: If ``other`` is not a Gaussian of as many dimensions.
         """
-        if not isinstance(other, JointGaussian) or other.mean.shape[-1] != self.mean.shape[-1]:
-            raise ValueError(
-                f"other must be a JointGaussian of {self.mean.shape[-1]} dimensions, got {other}."
-            )
+        check_other(other, self.mean.shape[-1])
         dtype = wide_dtype(self.mean, other.mean)
         full = self._is_full or other._is_full
         p, q = (
@@ -331,6 +328,17 @@ def check_points(name: str, value: Tensor, dim: int) -> Tensor:
         got = tuple(value.shape) if isinstance(value, Tensor) else value
         raise ValueError(f"{name} must be a tensor of shape (..., {dim}), got {got}.")
     return value
+
+
+def check_other(other: object, dim: int) -> None:
+    """Raises ``ValueError`` unless ``other`` is a Gaussian of ``dim`` dimensions."""
+    if not isinstance(other, JointGaussian):
+        raise ValueError(
+            f"other must be a JointGaussian (or, for a mixture, a JointGaussianMixture), "
+            f"got {type(other).__name__}."
+        )
+    if other.mean.shape[-1] != dim:
+        raise ValueError(f"other must have {dim} dimensions, got {other.mean.shape[-1]}.")
 
 
 def check_parameters(

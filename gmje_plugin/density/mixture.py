@@ -13,6 +13,7 @@ from gmje_plugin.density.fitting import COVARIANCES, join_views, maximise, neare
 from gmje_plugin.density.gaussian import (
     JointGaussian,
     as_matrix,
+    check_other,
     check_parameters,
     check_points,
     matvec,
@@ -81,8 +82,8 @@ class JointGaussianMixture(nn.Module):
     ) -> None:
         super().__init__()
         names = ("means", "covariances")
-        check_parameters(means, covariances, split, names=names, validate_values=validate_args)
         _check_weights(weights, means, validate_values=validate_args)
+        check_parameters(means, covariances, split, names=names, validate_values=validate_args)
         dtype = wide_dtype(weights, means, covariances)
         zero = weights == 0
         # Not log(0), whose gradient would be NaN.
@@ -148,7 +149,7 @@ class JointGaussianMixture(nn.Module):
             for _ in range(max_steps):
                 parameters = maximise(z, shares, covariance, floor)
                 mixture = cls(*parameters, split=z_c.shape[1], validate_args=False)
-                shares, likelihood = mixture._expect(z)
+                shares, likelihood = mixture._responsibilities(z)
                 if likelihood - previous < tolerance:
                     break
                 previous = likelihood
@@ -246,8 +247,8 @@ class JointGaussianMixture(nn.Module):
         conditional = self.condition(z_c)
         shares = conditional.mixture_distribution.probs
         means = conditional.component_distribution.mean
+        mean = conditional.mean
         with torch.autocast(device_type=shares.device.type, enabled=False):
-            mean = (shares[..., None] * means).sum(dim=-2)
             spread = means - mean[..., None, :]
             ambiguity = (shares[..., None] * spread).mT @ spread
             within = torch.tensordot(shares, self.components.conditional_covariance, dims=1)
@@ -299,7 +300,7 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If ``num_samples`` is not a positive integer.
         """
-        return self._expectation(lambda z: -self.log_prob(z), num_samples, generator)
+        return self._monte_carlo(lambda z: -self.log_prob(z), num_samples, generator)
 
     def mutual_information(
         self, *, num_samples: int = 2000, generator: Generator | None = None
@@ -315,7 +316,7 @@ class JointGaussianMixture(nn.Module):
             z_c, z_t = z[..., : self.split], z[..., self.split :]
             return self.log_prob(z) - context.log_prob(z_c) - target.log_prob(z_t)
 
-        return self._expectation(log_ratio, num_samples, generator)
+        return self._monte_carlo(log_ratio, num_samples, generator)
 
     def kl(
         self,
@@ -335,12 +336,12 @@ class JointGaussianMixture(nn.Module):
             The estimate of E[log p(z) - log q(z)], z from this density p, and its standard error.
 
         Raises:
-            ValueError: If ``other`` has another number of dimensions, or ``num_samples`` is not a
+            ValueError: If ``other`` is no density of as many dimensions, or ``num_samples`` no
                 positive integer.
         """
-        if not isinstance(other, (JointGaussian, JointGaussianMixture)):
-            raise ValueError(f"other must be a joint density, got {type(other).__name__}.")
-        return self._expectation(
+        components = other.components if isinstance(other, JointGaussianMixture) else other
+        check_other(components, self.means.shape[1])
+        return self._monte_carlo(
             lambda z: self.log_prob(z) - other.log_prob(z), num_samples, generator
         )
 
@@ -349,13 +350,13 @@ class JointGaussianMixture(nn.Module):
         points = check_points("z", z, self.means.shape[1]).unsqueeze(-2)
         return self.log_weights + self.components.log_prob(points)
 
-    def _expect(self, z: Tensor) -> tuple[Tensor, float]:
+    def _responsibilities(self, z: Tensor) -> tuple[Tensor, float]:
         """E-step: responsibilities, shape (N, K), and the mean log-likelihood."""
         rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
         joint = torch.cat([self._joint_log_prob(chunk) for chunk in torch.split(z, rows)])
         return joint.softmax(dim=1), float(joint.logsumexp(dim=1).mean())
 
-    def _expectation(
+    def _monte_carlo(
         self, function: Callable[[Tensor], Tensor], num_samples: int, generator: Generator | None
     ) -> MonteCarloEstimate:
         """E[function(z)] as the weighted sum of its means under the components."""
@@ -374,8 +375,9 @@ def _mixture(logits: Tensor, components: Distribution) -> MixtureSameFamily:
 
 
 def _check_weights(weights: Tensor, means: Tensor, *, validate_values: bool) -> None:
-    if means.ndim != 2:
-        raise ValueError(f"means must have shape (K, D), got {tuple(means.shape)}.")
+    if not isinstance(means, Tensor) or means.ndim != 2:
+        got = tuple(means.shape) if isinstance(means, Tensor) else means
+        raise ValueError(f"means must be a tensor of shape (K, D), got {got}.")
     if not isinstance(weights, Tensor) or not weights.is_floating_point():
         raise ValueError(f"weights must be a floating tensor, got {weights!r}.")
     if weights.shape != means.shape[:1]:
