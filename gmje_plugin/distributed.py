@@ -11,7 +11,7 @@ import torch.distributed as dist
 from lightly.utils.dist import gather, rank, world_size
 from torch import Tensor
 
-__all__ = ["all_reduce_sum", "gather_rows", "rank", "require_distributed", "world_size"]
+__all__ = ["gather_rows", "rank", "require_distributed"]
 
 
 def require_distributed(gather_distributed: bool) -> None:
@@ -34,13 +34,3 @@ def gather_rows(
     if world_size() == 1:
         return rows
     return torch.cat(gather(rows.contiguous()), dim=0)
-
-
-@torch.no_grad()
-def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum of ``value`` over all ranks, without a gradient; ``value`` is left as it is."""
-    if world_size() == 1:
-        return value
-    total = value.clone()
-    dist.all_reduce(total)
-    return total

@@ -166,3 +166,10 @@ def test_ranks_hold_the_same_bank_bit_for_bit(ranks: list[dict[str, Any]]) -> No
     first, second = (results["bits"] for results in ranks)
     assert torch.equal(first, second)
     assert torch.isfinite(first).all()
+
+
+def test_gathering_needs_torch_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    for make in (SMCNTXentLoss, GJEEntropyLoss):
+        with pytest.raises(ValueError, match="gather_distributed is True but"):
+            make(gather_distributed=True)

@@ -6,7 +6,7 @@ import lightly.loss
 import lightly.models.modules
 import pytest
 import torch
-from lightly.loss import DirectCLRLoss, NTXentLoss
+from lightly.loss import NTXentLoss
 from lightly.loss.regularizer import CO2Regularizer
 from lightly.models.modules import NNMemoryBankModule
 from packaging.version import Version
@@ -20,7 +20,7 @@ def test_swaps_every_plain_bank_and_leaves_the_rest() -> None:
     model = nn.ModuleDict(
         {
             "moco": NTXentLoss(0.07, (32, 8)),
-            "direct": nn.Sequential(DirectCLRLoss(8, 0.2, (16, 8))),
+            "nested": nn.Sequential(NTXentLoss(0.2, (16, 8))),
             "co2": CO2Regularizer(t_consistency=0.03, memory_bank_size=(24, 8)),
             "simclr": NTXentLoss(0.5),
             "nnclr": NNMemoryBankModule((16, 8)),
@@ -30,7 +30,7 @@ def test_swaps_every_plain_bank_and_leaves_the_rest() -> None:
     assert swap_memory_bank(model, ess_threshold=None, resampling="systematic", seed=3) == 3
     for criterion, size, temperature in (
         (model["moco"], (32, 8), 0.07),
-        (model["direct"][0], (16, 8), 0.2),
+        (model["nested"][0], (16, 8), 0.2),
         (model["co2"], (24, 8), 0.03),
     ):
         bank = criterion.memory_bank
