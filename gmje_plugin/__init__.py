@@ -1,11 +1,14 @@
 """Gaussian (Mixture) Joint Embeddings for lightly (Huang 2026, arXiv 2603.26799)."""
 
 from gmje_plugin import resampling
+from gmje_plugin.density import JointGaussian, JointGaussianMixture
 from gmje_plugin.loss import SMCNTXentLoss
 from gmje_plugin.modules import SMCMemoryBankModule
 from gmje_plugin.registry import register, swap_memory_bank, unregister
 
 __all__ = [
+    "JointGaussian",
+    "JointGaussianMixture",
     "SMCMemoryBankModule",
     "SMCNTXentLoss",
     "register",
