@@ -46,8 +46,7 @@ def check_pair(
         )
     if out0.device != out1.device:
         raise ValueError(
-            f"{names[0]} and {names[1]} must be on one device, "
-            f"got {out0.device} and {out1.device}."
+            f"{names[0]} and {names[1]} must be on one device, got {out0.device} and {out1.device}."
         )
     if out0.shape[0] < min_rows:
         raise ValueError(f"{names[0]} must have at least {min_rows} rows, got {out0.shape[0]}.")

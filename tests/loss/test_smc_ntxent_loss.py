@@ -128,24 +128,6 @@ def test_chunks_do_not_matter(
         torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("temperature", [0.002, 0.1])
-def test_gradcheck(temperature: float) -> None:
-    criterion = full(SMCNTXentLoss(temperature, (24, 4), weighted=True)).double()
-    criterion.memory_bank.ess_threshold = 0.0
-    bank = criterion.memory_bank
-    bank.bank, bank.log_weights = bank.bank.double(), bank.log_weights.double()
-    log_weights = (bank.log_weights + torch.linspace(-1, 1, 24)).log_softmax(0)
-    queries = normalize(batch_of(5, 4, dtype=torch.float64)[0], dim=1).requires_grad_()
-
-    def rows(queries: Tensor) -> Tensor:
-        result: Tensor = log_sum_exp.BankLogSumExp.apply(
-            queries, bank.bank, log_weights, temperature, 0.0
-        )[0]
-        return result
-
-    assert torch.autograd.gradcheck(rows, queries)
-
-
 @pytest.mark.parametrize("paper", [False, True])
 def test_updates_the_bank_as_the_bank_itself_does(paper: bool) -> None:
     """The column sums of the loss's pass are the weights the bank computes alone."""
