@@ -1,0 +1,157 @@
+"""Likelihood of the target under a predicted density, with a guard on the context."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.functional import normalize
+
+from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.linalg import (
+    LOG_2PI,
+    EMASecondMoment,
+    cholesky,
+    entropy_log_det,
+    log_det,
+    mahalanobis,
+    second_moment,
+)
+from gmje_plugin.validation import (
+    check_choice,
+    check_count,
+    check_embeddings,
+    check_number,
+    wide_dtype,
+)
+
+
+class GMJEMDNLoss(nn.Module):
+    """Conditional likelihood of the target plus a guard on the context (Huang 2026, Eq. 22-23).
+
+        nll + guard_weight * guard,   nll = -mean_i log p(z_t,i | z_c,i), in nats,
+
+    where ``GMJEMDNHead`` gives p. It fits BYOL's ``criterion(p0, z1)``: two lines change, the head
+    and the criterion. The guard acts on the context embeddings that the distribution carries, so
+    with a head that passes gradients on, it acts on the encoder.
+
+    - "entropy": minus the entropy 1/2 log|S + eps * mean(diag S) * I| of the L2-normalised context,
+      whose second moment S is averaged over the batches (App. G); the gradient to the current
+      batch has full strength. It spreads the context.
+    - "marginal": the negative log-likelihood of the context as given under N(0, S), as Eq. 23
+      prints it. **It pulls the context to the origin** (the log-det cheat of App. O.4) and is here
+      to show that.
+    - None: no guard.
+
+    The likelihood is exact, so it grows with the target's dimension; learning rates that suit a
+    cosine loss under SGD are too large for it. The loss is computed in float32 under autocast, in
+    float64 for float64 embeddings.
+
+    Attributes:
+        input_dim: Features of the context; needed for a guard.
+        guard: "entropy", "marginal" or None.
+        guard_weight: Weight of the guard, at least 0. Default: 1.
+        momentum: Share of the history in each update of S, in [0, 1). At 0.99 the entropy guard
+            answers a change of the encoder 100 steps late, and the embeddings swing: on digits,
+            kNN accuracy is 95.0 %, at the default of 0.5 it is 97.8 % (untrained: 97.0 %).
+        eps: Share of the mean diagonal of S that the entropy guard adds to it, at least 0.
+        gather_distributed: Whether S is taken over the batches of all ranks.
+        terms: After a forward pass, the detached parts ``nll`` and, if there is one, ``guard``.
+
+    Raises:
+        ValueError: If an argument is out of its range, ``input_dim`` is missing for a guard, or a
+            distribution does not fit the targets or carries no context for the guard.
+
+    Examples:
+        >>> from gmje_plugin import GMJEMDNHead, GMJEMDNLoss
+        >>> prediction_head = GMJEMDNHead(256, 512, 256)  # was: BYOLPredictionHead(256, 512, 256)
+        >>> criterion = GMJEMDNLoss(256)  # was: NegativeCosineSimilarity()
+        >>> loss = criterion(prediction_head(torch.randn(64, 256)), torch.randn(64, 256))
+    """
+
+    def __init__(
+        self,
+        input_dim: int | None = None,
+        *,
+        guard: str | None = "entropy",
+        guard_weight: float = 1.0,
+        momentum: float = 0.5,
+        eps: float = 1e-4,
+        gather_distributed: bool = False,
+    ) -> None:
+        super().__init__()
+        require_distributed(gather_distributed)
+        self.input_dim = input_dim
+        self.guard = guard
+        self.guard_weight = check_number("guard_weight", guard_weight, low=0.0)
+        self.momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
+        self.eps = check_number("eps", eps, low=0.0)
+        self.gather_distributed = gather_distributed
+        if guard is not None:
+            check_choice("guard", guard, ("entropy", "marginal"))
+            if input_dim is None:
+                raise ValueError(
+                    f"input_dim must be the size of the context for guard={guard!r}, got None."
+                )
+            self.context_moment = EMASecondMoment(check_count("input_dim", input_dim), momentum)
+        self.terms: dict[str, Tensor] = {}
+
+    def forward(
+        self,
+        distribution: Distribution,
+        z_t: Tensor,  # shape: (B, output_dim)
+    ) -> Tensor:  # shape: ()
+        """The loss of a batch of B targets, B >= 2 under a guard.
+
+        Args:
+            distribution: Predicted density of the targets, of batch shape (B,) and event shape
+                (output_dim,); under a guard with the context embeddings (B, input_dim) as its
+                attribute ``context``, as ``GMJEMDNHead`` gives it.
+            z_t: Target embeddings, shape (B, output_dim), as given.
+
+        Returns:
+            The loss, 0-d.
+
+        Raises:
+            ValueError: If shapes or dtypes do not fit, or the context is missing for the guard.
+        """
+        check_embeddings("z_t", z_t)
+        expected = (*distribution.batch_shape, *distribution.event_shape)
+        if z_t.shape != expected:
+            raise ValueError(
+                f"z_t must have the distribution's shape {expected}, got {tuple(z_t.shape)}."
+            )
+        with torch.autocast(device_type=z_t.device.type, enabled=False):
+            nll = -distribution.log_prob(z_t.to(wide_dtype(z_t))).mean()
+            self.terms = {"nll": nll.detach()}
+            if self.guard is None:
+                return nll
+            guard = self._guard(self._context(distribution))
+            self.terms["guard"] = guard.detach()
+            return nll + self.guard_weight * guard
+
+    def _context(self, distribution: Distribution) -> Tensor:
+        context = getattr(distribution, "context", None)
+        if context is None:
+            raise ValueError(
+                f"distribution must carry its context for guard={self.guard!r}, "
+                f"got a {type(distribution).__name__} without an attribute context."
+            )
+        check_embeddings("distribution.context", context, dim=self.input_dim)
+        if context.shape[0] < 2:
+            raise ValueError(
+                f"distribution.context must have at least 2 rows, got {context.shape[0]}."
+            )
+        wide: Tensor = context.to(wide_dtype(context))
+        return wide
+
+    def _guard(self, context: Tensor) -> Tensor:
+        if self.guard == "entropy":
+            moment = self._moment(normalize(context, dim=1))
+            return -entropy_log_det(self.context_moment(moment, full_gradient=True), self.eps)
+        factor = cholesky(self.context_moment(self._moment(context)))
+        constant = context.shape[1] * LOG_2PI
+        return 0.5 * (mahalanobis(factor, context).mean() + log_det(factor) + constant)
+
+    def _moment(self, rows: Tensor) -> Tensor:
+        return second_moment(gather_rows(rows) if self.gather_distributed else rows)
