@@ -2,11 +2,22 @@
 
 from gmje_plugin import resampling
 from gmje_plugin.density import JointGaussian, JointGaussianMixture
-from gmje_plugin.loss import SMCNTXentLoss
-from gmje_plugin.modules import SMCMemoryBankModule
+from gmje_plugin.loss import (
+    GJEEntropyLoss,
+    GJENLLLoss,
+    GMJEMDNLoss,
+    GMJEPrototypeLoss,
+    SMCNTXentLoss,
+)
+from gmje_plugin.modules import GMJEMDNHead, SMCMemoryBankModule
 from gmje_plugin.registry import register, swap_memory_bank, unregister
 
 __all__ = [
+    "GJEEntropyLoss",
+    "GJENLLLoss",
+    "GMJEMDNHead",
+    "GMJEMDNLoss",
+    "GMJEPrototypeLoss",
     "JointGaussian",
     "JointGaussianMixture",
     "SMCMemoryBankModule",
