@@ -1,0 +1,55 @@
+"""The commands: an experiment composed by Hydra (the default), or ``bench``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.settings import SettingsError, one_line, register_schemas, resolve
+
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@hydra.main(version_base="1.3", config_path=str(_CONFIGS), config_name="config")
+def _experiment(config: DictConfig) -> None:
+    try:
+        settings = resolve(config)
+        # A wrong option is told at once; torch and Lightning take seconds to import.
+        from harness import experiments
+        from harness.tracking import RunFolder
+
+        experiments.run(settings, RunFolder(settings, HydraConfig.get().overrides.task))
+    except SettingsError as error:  # here, as Hydra adds a line to what passes through it
+        sys.exit(_refuse(str(error)))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs a command; what the user got wrong is one line on stderr and exit code 2."""
+    if arguments[:1] == ["bench"]:
+        from harness import bench
+
+        bench.main(arguments[1:])
+        return
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    try:
+        _experiment()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(_refuse(one_line(error)))
+
+
+def _refuse(message: str) -> int:
+    print(f"python -m harness: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,33 @@
+"""Weighted k nearest neighbours on frozen features (Wu et al. 2018), by lightly's own function."""
+
+from __future__ import annotations
+
+from lightly.utils.benchmarking import knn_predict
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def knn_accuracy(
+    train_features: Tensor,  # shape: (N, D)
+    train_labels: Tensor,  # shape: (N,)
+    test_features: Tensor,  # shape: (T, D)
+    test_labels: Tensor,  # shape: (T,)
+    *,
+    num_classes: int,
+    neighbours: int,
+    temperature: float,
+) -> float:
+    """Share of test images whose label gets the most votes of the nearest training images.
+
+    A neighbour of cosine similarity s votes with weight exp(s / temperature). With fewer training
+    images than ``neighbours``, all vote.
+    """
+    predicted = knn_predict(
+        normalize(test_features, dim=1),
+        normalize(train_features, dim=1).T,
+        train_labels,
+        num_classes=num_classes,
+        knn_k=min(neighbours, train_features.shape[0]),
+        knn_t=temperature,
+    )
+    return (predicted[:, 0] == test_labels).double().mean().item()

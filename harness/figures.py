@@ -1,0 +1,155 @@
+"""Figures as pure functions of data; none touches a file or matplotlib's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+
+from harness.evaluation.density import PlanarDensity
+
+Array = npt.NDArray[np.float64]
+
+# Okabe and Ito (2008), "Color universal design".
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
+_DIGIT_COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7",
+    "#56B4E9", "#000000", "#8C6D00", "#7B3294", "#666666",
+)  # fmt: skip
+
+
+def loss_curves(
+    curves: Mapping[str, Array],  # shapes: (seeds, steps)
+) -> Figure:
+    """One panel a pipeline: the loss over steps, mean and range over seeds."""
+    columns = 3
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(4.0 * columns, 2.4 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axis, (title, values) in zip(axes.flat, curves.items(), strict=False):
+        _band(axis, values, colour=BLUE)
+        axis.set_title(title, fontsize=10)
+    for axis in axes.flat[len(curves) :]:
+        axis.set_visible(False)
+    figure.supxlabel("training step", fontsize=10)
+    figure.supylabel("loss (nats; not comparable between criteria)", fontsize=10)
+    return figure
+
+
+def ess_curves(
+    curves: Mapping[str, Array],  # shapes: (seeds, steps)
+    *,
+    thresholds: Collection[float],
+) -> Figure:
+    """Effective sample size of the banks over steps, as a share of the pool.
+
+    Args:
+        curves: For each pipeline's title, shape (seeds, steps).
+        thresholds: Where banks start to resample.
+    """
+    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
+    axis = figure.subplots()
+    for (title, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
+        _band(axis, values, colour=colour, label=title)
+    for threshold in thresholds:
+        axis.axhline(threshold, color=GREY, linestyle="--", linewidth=1)
+        axis.annotate(
+            "the default bank resamples below this line",
+            (1.0, threshold),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=9,
+            color=GREY,
+        )
+    axis.set_ylim(0.0, 1.05)
+    axis.set_xlabel("training step")
+    axis.set_ylabel("effective sample size / pool size")
+    axis.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def accuracy_bars(
+    accuracies: Mapping[str, Mapping[str, Sequence[float]]],
+    untrained: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Mean accuracies in percent with every seed's, beside the untrained network's.
+
+    Args:
+        accuracies: For each pipeline's title, for each protocol's name, one share a seed.
+        untrained: The same of the untrained network.
+    """
+    figure = Figure(figsize=(8.0, 0.62 * len(accuracies) + 1.4), layout="constrained")
+    axis = figure.subplots()
+    places = np.arange(len(accuracies), dtype=float)
+    height = 0.36
+    lowest = 100.0
+    for number, (protocol, colour) in enumerate(zip(untrained, (BLUE, ORANGE), strict=False)):
+        shift = (number - 0.5) * height
+        seeds = 100.0 * np.array([list(found[protocol]) for found in accuracies.values()])
+        axis.barh(places + shift, seeds.mean(axis=1), height, color=colour, label=protocol)
+        axis.plot(
+            seeds,
+            np.broadcast_to((places + shift)[:, None], seeds.shape),
+            linestyle="none",
+            marker="o",
+            markersize=4,
+            markerfacecolor="white",
+            markeredgecolor="black",
+            markeredgewidth=0.8,
+        )
+        baseline = 100.0 * float(np.mean(untrained[protocol]))
+        axis.axvline(
+            baseline, color=colour, linestyle="--", linewidth=1.5, label=f"{protocol}, untrained"
+        )
+        lowest = min(lowest, baseline, float(seeds.min()))
+    axis.set_yticks(places, list(accuracies))
+    axis.invert_yaxis()
+    start = 5.0 * np.floor((lowest - 1.0) / 5.0)
+    axis.set_xlim(start, 100.0)
+    axis.set_xlabel(f"test accuracy in percent (the axis starts at {start:.0f}); dots are seeds")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def density(
+    planar: PlanarDensity,
+    labels: Sequence[int],
+) -> Figure:
+    """The learned density in the principal plane, the embeddings as the digits they show."""
+    figure = Figure(figsize=(7.0, 5.6), layout="constrained")
+    axis = figure.subplots()
+    points = planar.points.double().cpu().numpy()
+    margin = 0.15 * np.ptp(points, axis=0)
+    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
+    grid_x, grid_y = np.meshgrid(
+        np.linspace(low[0], high[0], 120), np.linspace(low[1], high[1], 120)
+    )
+    places = torch.tensor(np.stack([grid_x, grid_y], axis=-1)).to(planar.means)
+    values = planar.density.log_prob(places).exp().cpu().numpy()
+    filled = axis.contourf(grid_x, grid_y, values, levels=12, cmap="Greys", alpha=0.6)
+    figure.colorbar(filled, ax=axis, label="density of the learned mixture")
+    means = planar.means.cpu().numpy()
+    axis.plot(*means.T, "x", color="black", markersize=5, label="prototypes")
+    for (x, y), label in zip(points, labels, strict=True):
+        axis.text(x, y, str(label), color=_DIGIT_COLOURS[label % 10], fontsize=8, ha="center", va="center")
+    axis.set_xlim(low[0], high[0])
+    axis.set_ylim(low[1], high[1])
+    axis.set_xlabel("first principal direction of the test embeddings")
+    axis.set_ylabel("second principal direction")
+    axis.set_title(f"the plane holds {planar.explained:.0%} of the variance", fontsize=10)
+    axis.legend(frameon=True, loc="upper right")
+    return figure
+
+
+def _band(axis: object, values: Array, *, colour: str, label: str | None = None) -> None:
+    steps = np.arange(values.shape[1])
+    axis.plot(steps, values.mean(axis=0), color=colour, linewidth=1.2, label=label)
+    axis.fill_between(
+        steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0
+    )

@@ -1,0 +1,87 @@
+"""What all methods share: the views, the optimiser, the schedule and the logging."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightly.models.utils import get_weight_decay_parameters
+from lightly.utils.scheduler import CosineWarmupScheduler
+from torch import Tensor, nn
+
+from harness.settings import MethodSettings, TrainerSettings
+from harness.views import Views
+
+
+class Method(pl.LightningModule):
+    """A pipeline: views -> backbone -> head -> loss, trained by SGD with a cosine schedule.
+
+    A subclass builds its heads and implements :meth:`loss`. Batches are (images, indices) as
+    :func:`harness.data.train_loader` makes them.
+
+    Args:
+        backbone: The network whose features are evaluated, with an attribute ``feature_dim``.
+        views: Makes two views of a batch of images.
+        settings: The optimiser's part of the method's settings.
+        trainer: Number of epochs and of warm-up epochs.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        views: Views,
+        settings: MethodSettings,
+        trainer: TrainerSettings,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.views = views
+        self.optimizer_settings = settings
+        self.trainer_settings = trainer
+
+    @abstractmethod
+    def loss(
+        self,
+        view0: Tensor,  # shape: (B, C, H, W)
+        view1: Tensor,  # shape: (B, C, H, W)
+    ) -> Tensor:  # shape: ()
+        """The loss of a batch's two views."""
+
+    def terms(self) -> dict[str, Tensor]:
+        """Parts of the last loss and state of the bank, by name, for logging."""
+        return {}
+
+    def training_step(
+        self, batch: tuple[Tensor, Tensor], batch_idx: int  # noqa: ARG002
+    ) -> Tensor:
+        """Loss of a batch of (images, indices), logged with its parts."""
+        images, indices = batch
+        loss = self.loss(*self.views(images, indices, epoch=self.current_epoch))
+        logged = {"loss": loss.detach(), **self.terms()}
+        self.log_dict({name: value.float() for name, value in logged.items()})
+        return loss
+
+    def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
+        """SGD with a cosine schedule by steps; no weight decay on norms, biases and losses."""
+        settings = self.optimizer_settings
+        criteria = [part for name, part in self.named_children() if name == "criterion"]
+        others = [part for name, part in self.named_children() if name != "criterion"]
+        decayed, plain = get_weight_decay_parameters(others)
+        plain += [parameter for part in criteria for parameter in part.parameters()]
+        groups = [
+            {"params": [p for p in decayed if p.requires_grad]},
+            {"params": [p for p in plain if p.requires_grad], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.SGD(
+            groups,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = steps * self.trainer_settings.warmup_epochs // self.trainer_settings.epochs
+        scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=steps)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]

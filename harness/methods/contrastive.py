@@ -1,0 +1,111 @@
+"""SimCLR and MoCo v2, written as in lightly's documentation, with any criterion and bank."""
+
+from __future__ import annotations
+
+import copy
+
+from lightly.models.modules import MoCoProjectionHead, SimCLRProjectionHead
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from torch import Tensor, nn
+
+from harness.methods.base import Method
+from harness.settings import MethodSettings, MoCoSettings, TrainerSettings
+from harness.views import Views
+
+
+class SimCLR(Method):
+    """SimCLR (Chen et al. 2020) with any ``criterion(out0, out1)``.
+
+    Args:
+        backbone: As in :class:`Method`.
+        criterion: The loss; its parameters, if any, are trained too.
+        views: As in :class:`Method`.
+        settings: As in :class:`Method`.
+        trainer: As in :class:`Method`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        criterion: nn.Module,
+        *,
+        views: Views,
+        settings: MethodSettings,
+        trainer: TrainerSettings,
+    ) -> None:
+        super().__init__(backbone, views=views, settings=settings, trainer=trainer)
+        self.projection_head = SimCLRProjectionHead(
+            backbone.feature_dim, settings.hidden_dim, settings.output_dim
+        )
+        self.criterion = criterion
+
+    def forward(
+        self,
+        images: Tensor,  # shape: (B, C, H, W)
+    ) -> Tensor:  # shape: (B, output_dim)
+        """Embeddings of normalised images."""
+        embeddings: Tensor = self.projection_head(self.backbone(images))
+        return embeddings
+
+    def loss(
+        self,
+        view0: Tensor,  # shape: (B, C, H, W)
+        view1: Tensor,  # shape: (B, C, H, W)
+    ) -> Tensor:  # shape: ()
+        """The criterion of the two views' embeddings."""
+        loss: Tensor = self.criterion(self(view0), self(view1))
+        return loss
+
+    def terms(self) -> dict[str, Tensor]:
+        """The parts of the loss, where the criterion tells them."""
+        return dict(getattr(self.criterion, "terms", {}))
+
+
+class MoCo(Method):
+    """MoCo v2 (Chen et al. 2020) with any ``criterion(query, key)`` that holds a memory bank.
+
+    Args:
+        backbone: As in :class:`Method`.
+        criterion: The loss, with its memory bank.
+        views: As in :class:`Method`.
+        settings: As in :class:`Method`.
+        trainer: As in :class:`Method`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        criterion: nn.Module,
+        *,
+        views: Views,
+        settings: MoCoSettings,
+        trainer: TrainerSettings,
+    ) -> None:
+        super().__init__(backbone, views=views, settings=settings, trainer=trainer)
+        self.ema = settings.ema
+        self.projection_head = MoCoProjectionHead(
+            backbone.feature_dim, settings.hidden_dim, settings.output_dim
+        )
+        self.backbone_momentum = copy.deepcopy(backbone)
+        self.projection_head_momentum = copy.deepcopy(self.projection_head)
+        deactivate_requires_grad(self.backbone_momentum)
+        deactivate_requires_grad(self.projection_head_momentum)
+        self.criterion = criterion
+
+    def loss(
+        self,
+        view0: Tensor,  # shape: (B, C, H, W)
+        view1: Tensor,  # shape: (B, C, H, W)
+    ) -> Tensor:  # shape: ()
+        """Moves the key encoder and returns the criterion of queries and keys."""
+        update_momentum(self.backbone, self.backbone_momentum, m=self.ema)
+        update_momentum(self.projection_head, self.projection_head_momentum, m=self.ema)
+        query = self.projection_head(self.backbone(view0))
+        key = self.projection_head_momentum(self.backbone_momentum(view1)).detach()
+        loss: Tensor = self.criterion(query, key)
+        return loss
+
+    def terms(self) -> dict[str, Tensor]:
+        """The parts of the loss and the bank's diagnostics, where there are any."""
+        diagnostics = getattr(self.criterion.memory_bank, "diagnostics", dict)
+        return {**getattr(self.criterion, "terms", {}), **diagnostics()}

@@ -1,0 +1,312 @@
+"""The options of every command line: names, types, ranges, defaults and where each comes from.
+
+Hydra composes the YAML files of ``configs/`` into these dataclasses, so an unknown key or a wrong
+type never passes; :func:`resolve` adds the ranges. Marks on defaults: [P] printed in the paper,
+[R] chosen by us because the print is lost, [D] chosen by us for the digits, by kNN accuracy on a
+fifth of the training images (``data.split=validation``); the test images were not looked at.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class SettingsError(Exception):
+    """What was asked cannot be run; the message is one line for the user."""
+
+
+def ranged(
+    default: float | None,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> Any:
+    """A number with inclusive (``low``, ``high``) and exclusive (``above``, ``below``) bounds."""
+    bounds = {"at least": low, "at most": high, "above": above, "below": below}
+    return field(default=default, metadata={"bounds": bounds})
+
+
+def choice(default: str, *others: str) -> Any:
+    """A word out of several."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+@dataclass
+class ViewSettings:
+    """Random affine maps; each view of an image draws its own, uniform within these bounds."""
+
+    rotation: float = ranged(15.0, low=0.0, high=180.0)  # degrees, either way [D]
+    shift: float = ranged(0.15, low=0.0, high=1.0)  # share of the width, either way [D]
+    zoom: float = ranged(0.2, low=0.0, below=1.0)  # size of the content from 1 - zoom to 1 + zoom [D]
+    shear: float = ranged(0.2, low=0.0, high=1.0)  # tangent of the angle, either way [D]
+
+
+@dataclass
+class DataSettings:
+    """Which images, how they are split and how they are augmented."""
+
+    name: str = choice("digits")
+    # validation holds a fifth of the training images out, for choosing settings.
+    split: str = choice("test", "validation")
+    views: ViewSettings = field(default_factory=ViewSettings)
+
+
+@dataclass
+class BackboneSettings:
+    """The network whose features are evaluated."""
+
+    name: str = choice("small_cnn")
+    width: int = ranged(16, low=1, high=1024)  # channels of the first layer [D]
+
+
+@dataclass
+class TrainerSettings:
+    """How long and on what to train; the learning rate belongs to the method."""
+
+    epochs: int = ranged(20, low=1)  # [D]
+    batch_size: int = ranged(64, low=2)  # [D]
+    warmup_epochs: int = ranged(2, low=0)  # [D]
+    accelerator: str = choice("auto", "cpu", "gpu")
+    # Threads of one CPU operation. Operations on 8 x 8 images are too small to share, and two
+    # threads on a core that another process uses wait for each other: 250 ms a step against 25.
+    threads: int = ranged(1, low=1)
+
+
+@dataclass
+class EvaluationSettings:
+    """Weighted k nearest neighbours (Wu et al. 2018), as in lightly's benchmarks."""
+
+    neighbours: int = ranged(20, low=1)  # 200 in lightly's, of 50,000 images; digits have 1,347
+    temperature: float = ranged(0.1, above=0.0)  # lightly's
+
+
+@dataclass
+class LoggerSettings:
+    """Where curves go beside metrics.csv and results.json, which are always written."""
+
+    name: str = choice("wandb", "none")
+    mode: str = choice("offline", "online")  # offline needs neither an account nor a network
+    project: str = "gmje-plugin"
+
+
+@dataclass
+class BankSettings:
+    """A memory bank of MoCo."""
+
+    size: int = ranged(256, low=1)  # [P]
+
+
+@dataclass
+class FIFOBankSettings(BankSettings):
+    """lightly's queue."""
+
+
+@dataclass
+class SMCBankSettings(BankSettings):
+    """``SMCMemoryBankModule`` with its defaults; ``bank=smc_paper`` is Algorithm 2 [P]."""
+
+    resampling: str = choice(
+        "without_replacement", "multinomial", "stratified", "systematic", "residual"
+    )
+    ess_threshold: float | None = ranged(0.5, low=0.0, high=1.0)
+    count_own_query: bool = False
+
+
+@dataclass
+class MethodSettings:
+    """What every method has: SGD with a cosine schedule, and lightly's projection head."""
+
+    learning_rate: float = ranged(0.1, above=0.0)  # [D]
+    momentum: float = ranged(0.9, low=0.0, below=1.0)  # [R]
+    weight_decay: float = ranged(5e-4, low=0.0)  # [R]
+    hidden_dim: int = ranged(128, low=1)  # the backbone's feature size, as in MoCo v2
+    output_dim: int = ranged(32, low=1)  # [D]
+
+
+@dataclass
+class SimCLRSettings(MethodSettings):
+    """SimCLR with lightly's ``NTXentLoss``."""
+
+    temperature: float = ranged(0.5, above=0.0)  # [R]
+
+
+@dataclass
+class SimCLRPrototypeSettings(MethodSettings):
+    """SimCLR's pipeline with ``GMJEPrototypeLoss``."""
+
+    num_prototypes: int = ranged(64, low=1)  # [R]
+    temperature: float = ranged(0.1, above=0.0)  # [R]
+
+
+@dataclass
+class SimCLREntropySettings(MethodSettings):
+    """SimCLR's pipeline with ``GJEEntropyLoss``."""
+
+    weight: float = ranged(1.0, low=0.0)
+
+
+@dataclass
+class MoCoSettings(MethodSettings):
+    """MoCo with any bank."""
+
+    bank: BankSettings = MISSING
+    temperature: float = ranged(0.1, above=0.0)  # [R]
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # [R]
+    in_batch_negatives: bool = False  # the same on both sides wherever banks are compared
+
+
+@dataclass
+class BYOLSettings(MethodSettings):
+    """BYOL with lightly's ``BYOLPredictionHead`` and ``NegativeCosineSimilarity``."""
+
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # 0.996 [R] is for long runs [D]
+    predictor_dim: int = ranged(128, low=1)  # [D]
+
+
+@dataclass
+class BYOLMDNSettings(BYOLSettings):
+    """BYOL's pipeline with ``GMJEMDNHead`` and ``GMJEMDNLoss``."""
+
+    num_components: int = ranged(5, low=1)  # [R]
+    scale: str = choice("softplus", "exp")  # [P]
+
+
+@dataclass
+class RowSettings:
+    """One pipeline of a comparison."""
+
+    title: str = MISSING
+    method: MethodSettings = MISSING
+
+
+@dataclass
+class ExperimentSettings:
+    """Any experiment."""
+
+    name: str = MISSING
+
+
+@dataclass
+class QuickstartSettings(ExperimentSettings):
+    """Pipelines that differ by one line, each over several seeds from ``seed`` on."""
+
+    name: str = "quickstart"
+    num_seeds: int = ranged(3, low=1)
+    rows: dict[str, RowSettings] = field(default_factory=dict)
+
+
+@dataclass
+class Settings:
+    """Everything one can ask of ``python -m harness``."""
+
+    experiment: ExperimentSettings = MISSING
+    data: DataSettings = MISSING
+    backbone: BackboneSettings = MISSING
+    trainer: TrainerSettings = MISSING
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    logger: LoggerSettings = MISSING
+    seed: int = ranged(1, low=0, high=2**31)
+    output_root: str = "outputs"
+    overwrite: bool = False  # whether to run again what has finished
+
+
+_SCHEMAS: dict[str, type] = {
+    "schema": Settings,
+    "experiment/quickstart_schema": QuickstartSettings,
+    "method/simclr_schema": SimCLRSettings,
+    "method/simclr_prototype_schema": SimCLRPrototypeSettings,
+    "method/simclr_entropy_schema": SimCLREntropySettings,
+    "method/moco_schema": MoCoSettings,
+    "method/byol_schema": BYOLSettings,
+    "method/byol_mdn_schema": BYOLMDNSettings,
+    "bank/fifo_schema": FIFOBankSettings,
+    "bank/smc_schema": SMCBankSettings,
+    "data/schema": DataSettings,
+    "backbone/schema": BackboneSettings,
+    "trainer/schema": TrainerSettings,
+    "logger/schema": LoggerSettings,
+}
+
+
+def register_schemas() -> None:
+    """Makes the schemas known to Hydra, under the names that the YAML files build on."""
+    store = ConfigStore.instance()
+    for path, schema in _SCHEMAS.items():
+        group, _, name = path.rpartition("/")
+        store.store(name=name, node=schema, group=group or None)
+
+
+def resolve(config: DictConfig) -> Settings:
+    """Turns a composed config into settings, with every range checked.
+
+    Raises:
+        SettingsError: If a value is missing, out of its range, or not known to the schema.
+    """
+    try:
+        settings = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise SettingsError(one_line(error)) from error
+    if not isinstance(settings, Settings):
+        raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
+    problems = [*_unknown_keys(config, settings, ""), *_out_of_range(settings, "")]
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return settings
+
+
+def one_line(error: BaseException) -> str:
+    """What Hydra or OmegaConf has to say, on one line and with a close match where there is one."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if not isinstance(cause, OmegaConfBaseException):
+        return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    message = str(cause.msg or cause).splitlines()[0]
+    known = [f.name for f in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
+    close = difflib.get_close_matches(str(cause.key), known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close and cause.key not in known else ""
+    return f"{cause.full_key}: {message}{hint}"
+
+
+def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]:
+    """Keys put in with Hydra's ``+``, which skips the schema."""
+    known = settings if isinstance(settings, dict) else vars(settings)
+    for key in config:
+        if key not in known:
+            yield f"{path}{key}: there is no such option"
+        elif isinstance(config[key], DictConfig):
+            yield from _unknown_keys(config[key], known[str(key)], f"{path}{key}.")
+
+
+def _out_of_range(settings: Any, path: str) -> Iterator[str]:
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from _out_of_range(value, f"{path}{key}.")
+    elif is_dataclass(settings):
+        for item in fields(settings):
+            value = getattr(settings, item.name)
+            yield from _out_of_range(value, f"{path}{item.name}.")
+            choices: Sequence[str] = item.metadata.get("choices", ())
+            if choices and value not in choices:
+                yield f"{path}{item.name} must be one of {', '.join(choices)}, got {value!r}"
+            bounds = item.metadata.get("bounds", {})
+            if value is not None and bounds and not _inside(value, bounds):
+                wanted = [f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf]
+                yield f"{path}{item.name} must be {' and '.join(wanted)}, got {value!r}"
+
+
+def _inside(value: float, bounds: dict[str, float]) -> bool:
+    """Whether a number is finite and within its bounds (NaN is within none)."""
+    return (
+        math.isfinite(value)
+        and bounds["at least"] <= value <= bounds["at most"]
+        and bounds["above"] < value < bounds["below"]
+    )

@@ -1,0 +1,95 @@
+"""One training: a method of given settings, from one seed."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from harness import backbones, methods
+from harness.data import ImageData, train_loader
+from harness.methods import Method
+from harness.settings import MethodSettings, Settings
+from harness.views import Views
+
+
+def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> nn.Module:
+    """The untrained backbone of a seed: the same for every method."""
+    with _seeded(seed):
+        return backbones.build(settings.backbone, in_channels=data.train.images.shape[1])
+
+
+def train(
+    method: MethodSettings,
+    settings: Settings,
+    data: ImageData,
+    *,
+    seed: int,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+) -> Method:
+    """Trains a method and returns it, its backbone and heads on the device they were trained on.
+
+    Args:
+        method: What to train.
+        settings: The rest: data, backbone, trainer.
+        data: The images.
+        seed: Of the weights, the bank, the order of the images and their views.
+        loggers: Get the loss and its parts at every step.
+        callbacks: As Lightning's.
+    """
+    backbone = build_backbone(settings, data, seed=seed)
+    views = Views(settings.data.views, mean=data.mean, std=data.std, seed=seed)
+    with _seeded(seed):
+        module = methods.build(
+            method, backbone, views=views, trainer=settings.trainer, seed=seed
+        )
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=settings.trainer.epochs,
+            accelerator=settings.trainer.accelerator,
+            devices=1,
+            logger=list(loggers),
+            callbacks=list(callbacks),
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        images = data.train.to(trainer.strategy.root_device)
+        loader = train_loader(images, batch_size=settings.trainer.batch_size, seed=seed)
+        trainer.fit(module, loader)
+    return module
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's global generator, which layers draw their weights from, for a while."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning's notes on the machine out of the table, not its warnings on the run."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # A loader of resident images has nothing for workers to do; the other is between
+            # Lightning and newer versions of torch.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+            yield
+    finally:
+        logger.setLevel(level)
