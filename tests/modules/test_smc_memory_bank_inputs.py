@@ -1,0 +1,139 @@
+"""Bad rows, dtypes, devices and arguments of the SMC bank."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gmje_plugin import SMCMemoryBankModule
+from tests.banks import embeddings, full_bank, rows_of
+from tests.references.smc import pool_log_weights
+
+
+def test_bad_rows_do_not_change_what_the_good_ones_do() -> None:
+    dirty, clean = full_bank(ess_threshold=0.0), full_bank(ess_threshold=0.0)
+    keys, queries = embeddings(8, seed=1), embeddings(8, seed=2)
+    queries[5] = math.nan
+    dirty(keys, update=True, queries=queries)
+    # The seven good queries alone, each key weighted without its own.
+    reference = pool_log_weights(
+        clean.bank,
+        clean.log_weights,
+        keys,
+        queries[[0, 1, 2, 3, 4, 6, 7]],
+        temperature=0.1,
+        count_own_query=True,
+    )
+    rows = torch.cat([clean.bank, keys])
+    index = (dirty.bank[:, None] == rows[None]).all(dim=-1).long().argmax(dim=1)
+    old = index < 32
+    weights = dirty.log_weights.double()
+    expected = reference[index]
+    torch.testing.assert_close(
+        weights[old] - weights[old][0], expected[old] - expected[old][0], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_all_rows_bad() -> None:
+    bank = full_bank()
+    before = rows_of(bank.bank)
+    bank.update(torch.full((8, 8), math.nan))
+    assert rows_of(bank.bank) == before
+    assert bank.diagnostics()["rejected"] == 8
+    bank(embeddings(8), update=True, queries=torch.full((8, 8), math.inf))
+    assert torch.isfinite(bank.log_weights).all()
+
+
+def test_huge_rows_bring_no_nan() -> None:
+    bank = full_bank()
+    for _ in range(3):
+        bank.update(1e25 * embeddings(8))
+    assert torch.isfinite(bank.bank).all()
+    assert torch.isfinite(bank.log_weights).all()
+
+
+def test_constant_batches() -> None:
+    bank = SMCMemoryBankModule((16, 8))
+    constant = embeddings(1).expand(8, -1)
+    for _ in range(6):
+        bank.update(constant)
+    assert torch.isfinite(bank.log_weights).all()
+    assert bank.diagnostics()["unique_fraction"] == 1 / 16
+    torch.testing.assert_close(bank.diagnostics()["ess_ratio"], torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtypes(dtype: torch.dtype) -> None:
+    bank = full_bank(feature_dim_first=False)
+    output, particles = bank(embeddings(8).to(dtype), update=True)
+    assert output.dtype == particles.dtype == dtype
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert bank.bank.dtype == bank.log_weights.dtype == wide
+
+
+def test_autocast_does_not_narrow_the_weights() -> None:
+    plain, mixed = full_bank(ess_threshold=0.0), full_bank(ess_threshold=0.0)
+    plain.update(embeddings(8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed.update(embeddings(8))
+    assert torch.equal(plain.log_weights, mixed.log_weights)
+
+
+def test_apply_moves_but_does_not_narrow() -> None:
+    parent = nn.Sequential(nn.Linear(2, 2), full_bank())
+    parent.to(torch.bfloat16)
+    assert parent[0].weight.dtype == torch.bfloat16
+    assert parent[1].bank.dtype == torch.float32
+    parent.to("meta")
+    assert parent[1].bank.device.type == parent[1].ages.device.type == "meta"
+
+
+def test_moves_to_the_first_batch() -> None:
+    bank = SMCMemoryBankModule((16, 8)).to("meta")
+    _, particles = bank(torch.empty(4, 8, device="meta"))
+    assert particles.device.type == "meta"
+
+
+def test_is_in_no_buffer_and_no_parameter() -> None:
+    bank = full_bank()
+    assert list(bank.buffers()) == []
+    assert list(bank.parameters()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"size": (-1, 4)}, "non-negative"),
+        ({"size": (4, 0)}, "size must be"),
+        ({"size": (4, 2, 3)}, "size"),
+        ({"temperature": 0.0}, "temperature must be a finite number"),
+        ({"temperature": -1.0}, "temperature must be a finite number"),
+        ({"temperature": math.nan}, "temperature must be a finite number"),
+        ({"temperature": math.inf}, "temperature must be a finite number"),
+        ({"resampling": "fifo"}, "resampling must be one of multinomial"),
+        ({"ess_threshold": 1.5}, r"ess_threshold must be a finite number in \[0.0, 1.0\]"),
+        ({"seed": -1}, "seed must be an integer"),
+        ({"seed": 0.5}, "seed must be an integer"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        SMCMemoryBankModule(**{"size": (16, 4), **options})
+
+
+@pytest.mark.parametrize(
+    ("keys", "queries", "match"),
+    [
+        (torch.zeros(4), None, "output must have shape"),
+        (torch.zeros(0, 8), None, "at least one row"),
+        (torch.zeros(4, 7), None, "output must have 8 features"),
+        (torch.zeros(4, 8, dtype=torch.int64), None, "output must be a floating tensor"),
+        (torch.zeros(4, 8), torch.zeros(3, 8), "keys and queries must have the same shape"),
+        (torch.zeros(4, 8), torch.zeros(4, 8, device="meta"), "must be on one device"),
+    ],
+)
+def test_bad_batches(keys: Tensor, queries: Tensor | None, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        full_bank()(keys, update=True, queries=queries)
