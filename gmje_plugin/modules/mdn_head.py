@@ -31,6 +31,7 @@ class GMJEMDNHead(nn.Module):
         ValueError: If an argument is out of its range.
 
     Examples:
+        >>> import torch
         >>> from gmje_plugin import GMJEMDNHead
         >>> prediction_head = GMJEMDNHead(256, 512, 128, num_components=3)
         >>> density = prediction_head(torch.randn(64, 256))

@@ -1,0 +1,137 @@
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.distributions import MixtureSameFamily
+from torch.nn.functional import softplus
+
+from gmje_plugin import GMJEMDNHead
+
+INPUT, HIDDEN, OUTPUT, NUM = 4, 16, 3, 5
+
+
+def context(batch: int = 8, dim: int = INPUT, seed: int = 0) -> Tensor:
+    return torch.randn(batch, dim, generator=Generator().manual_seed(seed))
+
+
+def make(scale: str = "exp") -> GMJEMDNHead:
+    torch.manual_seed(0)
+    return GMJEMDNHead(INPUT, HIDDEN, OUTPUT, scale=scale)
+
+
+def test_shapes_and_context() -> None:
+    z_c = context()
+    mixture = make()(z_c)
+    assert isinstance(mixture, MixtureSameFamily)
+    assert mixture.context is z_c
+    assert mixture.batch_shape == (8,)
+    assert mixture.event_shape == (OUTPUT,)
+    assert mixture.mixture_distribution.probs.shape == (8, NUM)
+    assert mixture.log_prob(torch.zeros(8, OUTPUT)).shape == (8,)
+
+
+@pytest.mark.parametrize("scale", ["exp", "softplus"])
+def test_density_by_its_formula(scale: str) -> None:
+    # Huang 2026, Eq. 18-22, component by component.
+    head = make(scale).double().eval()
+    z_c, z_t = context().double(), context(dim=OUTPUT, seed=1).double()
+    hidden = head.trunk(z_c)
+    weights = torch.softmax(head.logits(hidden), dim=1)
+    means = head.means(hidden).reshape(8, NUM, OUTPUT)
+    raw = head.log_scales(hidden)
+    sigma = raw.exp() if scale == "exp" else softplus(raw) + 1e-3
+    density = torch.zeros(8).double()
+    for k in range(NUM):
+        distance = (z_t - means[:, k]).square().sum(dim=1)
+        volume = (2 * math.pi * sigma[:, k].square()) ** (OUTPUT / 2)
+        density += weights[:, k] * torch.exp(-distance / (2 * sigma[:, k].square())) / volume
+    torch.testing.assert_close(head(z_c).log_prob(z_t), density.log(), rtol=1e-12, atol=1e-12)
+
+
+def test_softplus_has_a_floor_and_exp_has_not() -> None:
+    for scale, smallest in (("exp", math.exp(-60.0)), ("softplus", 1e-3)):
+        head = make(scale)
+        head.log_scales.weight.data.zero_()
+        head.log_scales.bias.data.fill_(-60.0)
+        deviations = head(context()).component_distribution.base_dist.scale
+        torch.testing.assert_close(deviations, torch.full_like(deviations, smallest))
+
+
+def test_it_finds_both_branches_of_an_ambiguous_target() -> None:
+    # z_t = +-1 with a deviation of 0.1, whatever the context: the density's entropy is
+    # log 2 + log(0.1) + (1 + log 2 pi) / 2 = -0.19, the best single Gaussian's 1.42.
+    torch.manual_seed(0)
+    generator = Generator().manual_seed(0)
+    entropies = {}
+    for num in (1, 3):
+        head = GMJEMDNHead(1, 16, 1, num_components=num)
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+        for _ in range(200):
+            z_c = torch.rand(256, 1, generator=generator)
+            branch = torch.randint(2, (256, 1), generator=generator) * 2.0 - 1.0
+            z_t = branch + 0.1 * torch.randn(256, 1, generator=generator)
+            optimizer.zero_grad()
+            nll = -head(z_c).log_prob(z_t).mean()
+            nll.backward()
+            optimizer.step()
+        entropies[num] = nll.item()
+    assert entropies[3] == pytest.approx(-0.19, abs=0.15)
+    assert entropies[1] == pytest.approx(1.42, abs=0.15)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_density_is_wide_under_autocast(dtype: torch.dtype) -> None:
+    head, z_c = make(), context()
+    with torch.autocast("cpu", dtype=dtype):
+        mixture = head(z_c)
+        log_prob = mixture.log_prob(torch.zeros(8, OUTPUT))
+    assert log_prob.dtype == torch.float32
+    assert mixture.component_distribution.base_dist.scale.dtype == torch.float32
+    torch.testing.assert_close(
+        log_prob, make()(z_c).log_prob(torch.zeros(8, OUTPUT)), rtol=0.05, atol=0.05
+    )
+
+
+def test_a_nan_comes_out_as_a_nan() -> None:
+    z_c = context()
+    z_c[2, 1] = torch.nan
+    log_prob = make().eval()(z_c).log_prob(torch.zeros(8, OUTPUT))
+    assert log_prob.isnan().tolist() == [row == 2 for row in range(8)]
+
+
+def test_state_dict_round_trip() -> None:
+    trained = make()
+    trained(context())
+    torch.manual_seed(1)
+    resumed = GMJEMDNHead(INPUT, HIDDEN, OUTPUT)
+    resumed.load_state_dict(trained.state_dict())
+    target = torch.zeros(8, OUTPUT)
+    expected = trained.eval()(context(seed=1)).log_prob(target)
+    assert torch.equal(resumed.eval()(context(seed=1)).log_prob(target), expected)
+
+
+def test_one_row_in_training_and_in_evaluation() -> None:
+    head = make()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        head(context(1))
+    assert head.eval()(context(1)).log_prob(torch.zeros(1, OUTPUT)).isfinite()
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="z_c must have 4 features"):
+        make()(context(dim=5))
+    with pytest.raises(ValueError, match="z_c must be a floating tensor"):
+        make()(context().long())
+
+
+@pytest.mark.parametrize("name", ["input_dim", "hidden_dim", "output_dim", "num_components"])
+def test_sizes_out_of_range(name: str) -> None:
+    sizes = {"input_dim": 2, "hidden_dim": 2, "output_dim": 2, name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got 0"):
+        GMJEMDNHead(**sizes)
+
+
+def test_unknown_scale() -> None:
+    with pytest.raises(ValueError, match="scale must be one of exp, softplus, got 'relu'"):
+        GMJEMDNHead(2, 2, 2, scale="relu")
