@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Products held at a time: on a CPU what fits a core's cache, on a GPU what keeps it busy.
-_CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
+# Products held at a time: what fits the second-level cache of a core, or of a GPU.
+_CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**22}
 
 
 class BankLogSumExp(torch.autograd.Function):
@@ -24,7 +24,8 @@ class BankLogSumExp(torch.autograd.Function):
     - ``columns`` (M,): log sum_i e_ij over the finite queries, without gradient.
 
     The gradient of ``rows`` with respect to the queries is formed in the forward pass, so nothing
-    of the size of the bank is kept, and the bank may be overwritten before the backward pass.
+    of the size of the bank is kept, and the bank may be overwritten before the backward pass. It
+    can be differentiated once.
     """
 
     @staticmethod
@@ -40,18 +41,14 @@ class BankLogSumExp(torch.autograd.Function):
         counted = finite_rows(queries)
         scaled = queries.masked_fill(~counted[:, None], 0.0) / temperature
         # exp(1 / temperature) and its sums must stay within the dtype, else shift by the maxima.
+        # Multiplicities may put all the mass on a distant particle, whose exponential underflows.
         largest = math.log(torch.finfo(scaled.dtype).max)
-        sums = _Sums(
-            scaled,
-            counted,
-            hardness=hardness,
-            shift=(1.0 + hardness) / temperature > 0.6 * largest,
-            with_gradient=ctx.needs_input_grad[0],
-        )
+        in_range = log_multiplicities is None and (1.0 + hardness) / temperature < 0.6 * largest
+        kind = _Sums if in_range else _ShiftedSums
+        sums = kind(scaled, counted, hardness=hardness, with_gradient=ctx.needs_input_grad[0])
         for part, chunk, pairs in _chunks(scaled, particles):
             torch.mm(scaled, chunk.mT, out=pairs)
-            weights = None if log_multiplicities is None else log_multiplicities[part].exp()
-            sums.add(pairs, chunk, weights)
+            sums.add(pairs, chunk, None if log_multiplicities is None else log_multiplicities[part])
         rows, importance, columns, direction = sums.finish()
         ctx.mark_non_differentiable(importance, columns)
         ctx.save_for_backward(direction / temperature)
@@ -66,60 +63,69 @@ class BankLogSumExp(torch.autograd.Function):
 
 
 class _Sums:
-    """Running sums of :class:`BankLogSumExp` over chunks of the bank.
-
-    With ``shift`` they are kept relative to the rows' running maxima (an online softmax), and the
-    columns take a second exponential.
-    """
+    """Running sums of :class:`BankLogSumExp` over chunks of the bank, multiplicities all 1."""
 
     def __init__(
-        self, scaled: Tensor, counted: Tensor, *, hardness: float, shift: bool, with_gradient: bool
+        self, scaled: Tensor, counted: Tensor, *, hardness: float, with_gradient: bool
     ) -> None:
-        rows = len(scaled)
-        self.scaled, self.counted, self.hardness = scaled, counted, hardness
-        self.peak = scaled.new_full((rows,), torch.finfo(scaled.dtype).min) if shift else None
-        self.rows = scaled.new_zeros(rows)
-        self.importance = scaled.new_zeros(rows)
+        self.counted = counted
+        self.hardness = hardness
+        self.rows = scaled.new_zeros(len(scaled))
+        self.importance = scaled.new_zeros(len(scaled))
         self.direction = torch.zeros_like(scaled) if with_gradient else scaled[:, :0]
         self.columns: list[Tensor] = []
 
-    def add(self, pairs: Tensor, chunk: Tensor, multiplicities: Tensor | None) -> None:
-        if self.peak is not None:
-            self._shift(pairs, self.peak)
-        pairs.exp_()
-        if self.peak is None:
-            self.columns.append(torch.mv(pairs.mT, self.counted.to(chunk)).log_())
-        if multiplicities is None:
-            multiplicities = chunk.new_ones(len(chunk))
-        else:
-            multiplicities = multiplicities.to(chunk)
-            chunk = chunk * multiplicities[:, None]
+    def add(self, logits: Tensor, chunk: Tensor, _: Tensor | None) -> None:
+        """Adds a chunk's particles; overwrites ``logits``."""
+        pairs, ones = logits.exp_(), chunk.new_ones(len(chunk))
+        # Products with a vector are faster than sums over a dimension.
+        self.columns.append(torch.mv(pairs.mT, self.counted.to(chunk)).log_())
         if self.hardness > 0.0:
             importance = pairs.sqrt() if self.hardness == 0.5 else pairs.pow(self.hardness)
-            self.importance.addmv_(importance, multiplicities)
+            self.importance.addmv_(importance, ones)
             pairs.mul_(importance)
-        self.rows.addmv_(pairs, multiplicities)
+        self.rows.addmv_(pairs, ones)
         if self.direction.shape[1] > 0:
             self.direction.addmm_(pairs, chunk)
 
-    def _shift(self, logits: Tensor, peak: Tensor) -> None:
-        bias = torch.zeros_like(peak).masked_fill(~self.counted, -math.inf)
-        self.columns.append(torch.logsumexp(logits + bias[:, None], dim=0))
-        higher = torch.maximum(peak, logits.amax(dim=1))
-        decay = peak - higher
-        self.importance *= (self.hardness * decay).exp()
-        self.rows *= ((1.0 + self.hardness) * decay).exp()
-        self.direction *= ((1.0 + self.hardness) * decay).exp()[:, None]
-        logits.sub_(higher[:, None])
+    def finish(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows, importance, columns and the rows' gradients (times the temperature)."""
+        direction = self.direction / self.rows[:, None]
+        return self.rows.log(), self.importance.log(), torch.cat(self.columns), direction
+
+
+class _ShiftedSums(_Sums):
+    """The same relative to the rows' running maxima (an online softmax), at any temperature.
+
+    The columns, which know no multiplicities, take a second exponential.
+    """
+
+    def __init__(
+        self, scaled: Tensor, counted: Tensor, *, hardness: float, with_gradient: bool
+    ) -> None:
+        super().__init__(scaled, counted, hardness=hardness, with_gradient=with_gradient)
+        self.bias = torch.zeros_like(self.rows).masked_fill_(~counted, -math.inf)[:, None]
+        self.peak = torch.full_like(self.rows, torch.finfo(scaled.dtype).min)
+        self.importance = torch.full_like(self.rows, -math.inf)
+
+    def add(self, logits: Tensor, chunk: Tensor, log_multiplicities: Tensor | None) -> None:
+        self.columns.append(torch.logsumexp(logits + self.bias, dim=0))
+        log_m = 0.0 if log_multiplicities is None else log_multiplicities.to(chunk)
+        if self.hardness > 0.0:
+            part = torch.logsumexp(self.hardness * logits + log_m, dim=1)
+            self.importance = torch.logaddexp(self.importance, part)
+        logits.mul_(1.0 + self.hardness).add_(log_m)
+        higher = torch.maximum(self.peak, logits.amax(dim=1))
+        decay = (self.peak - higher).exp()
         self.peak = higher
+        pairs = logits.sub_(higher[:, None]).exp_()
+        self.rows.mul_(decay).addmv_(pairs, chunk.new_ones(len(chunk)))
+        if self.direction.shape[1] > 0:
+            self.direction.mul_(decay[:, None]).addmm_(pairs, chunk)
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        direction = self.direction / self.rows[:, None]
-        rows, importance = self.rows.log(), self.importance.log()
-        if self.peak is not None:
-            rows += (1.0 + self.hardness) * self.peak
-            importance += self.hardness * self.peak
-        return rows, importance, torch.cat(self.columns), direction
+        rows, _, columns, direction = super().finish()
+        return rows + self.peak, self.importance, columns, direction
 
 
 def column_log_sum_exp(

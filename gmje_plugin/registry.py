@@ -39,7 +39,8 @@ def swap_memory_bank(
     Args:
         module: A loss, a regulariser, or a model that holds some.
         temperature: Temperature of the weights. Default: None, the ``temperature`` or
-            ``t_consistency`` of the module that owns the bank.
+            ``t_consistency`` that the module that owns the bank has now; a schedule has to set
+            the bank's too.
         resampling: As of ``SMCMemoryBankModule``, like the arguments that follow.
         ess_threshold: See there.
         count_own_query: See there.
@@ -59,7 +60,7 @@ def swap_memory_bank(
     """
     owners: dict[Any, list[tuple[nn.Module, str]]] = {}
     for parent in module.modules():
-        for name, child in parent.named_children():
+        for name, child in parent._modules.items():  # named_children() leaves out second names
             if _is_plain_bank(child):
                 owners.setdefault(child, []).append((parent, name))
     if not owners:

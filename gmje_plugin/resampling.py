@@ -3,8 +3,10 @@
 Log-weights need not be normalised; -inf is a weight of zero, and such a particle is never drawn.
 The schemes (Douc, Cappe and Moulines 2005, "Comparison of resampling schemes for particle
 filtering") work on the cumulative weights in float64 and never make a GPU wait, except for the
-checks that ``validate_args`` switches off. Uniform numbers are drawn on the generator's device
-(the CPU's default generator without one), so that CPU and GPU draw alike from one seed.
+checks that ``validate_args`` switches off. Cumulative sums have no deterministic implementation
+on a GPU: ``torch.use_deterministic_algorithms`` admits ``without_replacement`` only there. Uniform
+numbers are drawn on the generator's device (the CPU's default generator without one), so that CPU
+and GPU draw alike from one seed.
 
 Every scheme has the signature ``scheme(log_weights, n, *, generator=None, validate_args=True)``:
 
@@ -29,7 +31,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from gmje_plugin.validation import check_count, check_number
+from gmje_plugin.validation import check_count, check_number, wide_dtype
 
 __all__ = [
     "effective_sample_size",
@@ -162,15 +164,16 @@ def effective_sample_size(
         log_weights: Unnormalised log-weights, shape (N,), floating.
 
     Returns:
-        A 0-d tensor of the same dtype, from 1 (all weight on one particle) to N (all equal), on
+        A 0-d tensor, float32 or wider, from 1 (all weight on one particle) to N (all equal), on
         the device of ``log_weights``; 0 if no weight is positive.
 
     Raises:
         ValueError: If ``log_weights`` is not a floating vector.
     """
     _check_vector(log_weights)
-    peak = log_weights.amax()
-    shifted = torch.where(torch.isneginf(peak), log_weights, log_weights - peak)
+    values = log_weights.to(wide_dtype(log_weights))
+    peak = values.amax()
+    shifted = torch.where(torch.isneginf(peak), values, values - peak)
     total, squares = shifted.exp().sum(), (2.0 * shifted).exp().sum()
     return total.square() / torch.where(squares > 0, squares, torch.ones_like(squares))
 
@@ -190,7 +193,7 @@ def temper(
 
     Returns:
         The exponent, a 0-d float64 tensor: 1 if ESS(w) reaches the target, 0 if even equal
-        weights on the positive particles do not.
+        weights on the positive particles do not; NaN if a log-weight is NaN or +inf.
 
     Raises:
         ValueError: If ``log_weights`` is not a floating vector or ``target_ess`` is out of range.
@@ -213,7 +216,8 @@ def temper(
         middle = 0.5 * (low + high)
         enough = reaches_target(middle)
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return torch.where(whole, torch.ones_like(low), low)
+    damaged = (values.isnan() | values.isposinf()).any()
+    return torch.where(whole, torch.ones_like(low), low).masked_fill(damaged, torch.nan)
 
 
 def count_distinct(
@@ -223,9 +227,10 @@ def count_distinct(
     if rows.shape[0] == 0:
         return torch.zeros((), device=rows.device)
     words = rows.contiguous().view(torch.int32).to(torch.int64)
-    generator = Generator().manual_seed(0)
-    odd = torch.randint(2**62, (words.shape[1],), generator=generator) * 2 + 1
-    hashes = ((words ^ (words << 32)) * odd.to(words.device)).sum(dim=1).sort().values
+    # Knuth's 64-bit multiplier; its multiples, made odd, stand for random numbers.
+    places = torch.arange(1, words.shape[1] + 1, device=words.device)
+    odd = (places * 6364136223846793005) | 1
+    hashes = ((words ^ (words << 32)) * odd).sum(dim=1).sort().values
     return 1.0 + (hashes[1:] != hashes[:-1]).sum()
 
 

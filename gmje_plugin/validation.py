@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ def check_number(
     high_open: bool = False,
 ) -> float:
     """Returns ``value`` as a float if it is finite and within the range, else raises."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     inside = (
         number
         and math.isfinite(value)
@@ -84,14 +85,14 @@ def check_positive(name: str, value: float) -> float:
 
 def check_count(name: str, value: int, *, low: int = 1) -> int:
     """Returns ``value`` if it is an integer of at least ``low``, else raises."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}.")
-    return value
+    return int(value)
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raises ``ValueError`` unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(sorted(choices))}, got {value!r}.")
 
 

@@ -100,6 +100,30 @@ def test_gradcheck(temperature: float, weighted: bool) -> None:
     assert torch.autograd.gradcheck(rows, unit_rows(5).requires_grad_())
 
 
+@pytest.mark.parametrize("temperature", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize("log_multiplicity", [-150.0, -104.0, -40.0])
+@pytest.mark.parametrize("hardness", [0.0, 0.5])
+def test_all_the_mass_on_a_distant_particle(
+    temperature: float, log_multiplicity: float, hardness: float
+) -> None:
+    """The nearest particle's weight underflows float32, and so does the distant one's product."""
+    query = torch.tensor([[1.0, 0.0]])
+    bank = torch.cat([query, -query])
+    log_m = torch.tensor([log_multiplicity, 0.0])
+    got, expected = [], []
+    for results, dtype in ((got, torch.float32), (expected, torch.float64)):
+        q = query.to(dtype).clone().requires_grad_()
+        if dtype == torch.float32:
+            rows = BankLogSumExp.apply(q, bank, log_m, temperature, hardness)[0]
+        else:
+            logits = q @ bank.T.double() / temperature
+            rows = torch.logsumexp(logits + hardness * logits.detach() + log_m, dim=1)
+        rows.sum().backward()
+        results.extend([rows.detach().double(), q.grad.double()])
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-4 / temperature)
+
+
 @pytest.mark.parametrize("temperature", [0.001, 0.1])
 def test_hard_gradient_stops_at_the_importance(temperature: float) -> None:
     queries, bank = unit_rows(5).requires_grad_(), unit_rows(24, seed=1)

@@ -60,6 +60,14 @@ def test_shared_bank_stays_shared_and_keeps_its_options() -> None:
     assert bank.bank.device.type == "meta"
 
 
+def test_bank_under_two_names_of_one_owner() -> None:
+    criterion = NTXentLoss(0.1, (16, 8))
+    criterion.second_name = criterion.memory_bank
+    assert swap_memory_bank(criterion) == 1
+    assert criterion.second_name is criterion.memory_bank
+    assert type(criterion.memory_bank) is SMCMemoryBankModule
+
+
 def test_owners_of_different_temperatures() -> None:
     first, second = NTXentLoss(0.1, (16, 8)), NTXentLoss(0.2)
     second.memory_bank = first.memory_bank

@@ -71,14 +71,14 @@ def test_low_variance_schemes_have_less_variance_than_multinomial() -> None:
         assert variance[scheme] < 0.7 * variance["multinomial"]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", UNBIASED)
 def test_underflowing_weights_keep_their_ratio(scheme: str) -> None:
-    # exp(-2000) is zero in float64; only the differences count.
-    log_weights = torch.tensor([-2000.0, -math.inf, -2000.0])
-    counts = counts_of(scheme, log_weights, 2, seed=5)
+    # exp(-2000) is zero in float64; only the differences count. 4000 draws, seed 5: a share of 1/4
+    # within 5 standard errors of the multinomial, which the other schemes stay below.
+    log_weights = torch.tensor([-2000.0, -math.inf, -2000.0 + math.log(3.0)])
+    counts = counts_of(scheme, log_weights, 4000, seed=5)
     assert counts[1] == 0
-    if scheme != "multinomial":
-        assert counts.tolist() in ([1, 0, 1], [2, 0, 0], [0, 0, 2])
+    assert abs(int(counts[0]) - 1000) < 5 * math.sqrt(4000 * 0.25 * 0.75)
 
 
 @pytest.mark.parametrize("scheme", ["systematic", "stratified"])
@@ -171,6 +171,12 @@ def test_effective_sample_size_of_no_weight_is_zero() -> None:
     assert resampling.effective_sample_size(torch.full((3,), -math.inf)) == 0
 
 
+def test_effective_sample_size_of_half_weights_does_not_overflow() -> None:
+    ess = resampling.effective_sample_size(torch.zeros(70_000, dtype=torch.float16))
+    assert ess.dtype == torch.float32
+    assert ess == 70_000
+
+
 @settings(deadline=None)
 @given(values=log_weight_vectors, share=st.floats(0, 1))
 def test_temper_reaches_the_target(values: list[float], share: float) -> None:
@@ -192,6 +198,7 @@ def test_temper_limits() -> None:
     log_weights = torch.tensor([0.0, -1.0, -math.inf])
     assert resampling.temper(log_weights, 1.0) == 1
     assert resampling.temper(log_weights, 3.0) == 0  # two positive weights cannot give three
+    assert torch.isnan(resampling.temper(torch.tensor([0.0, math.nan]), 1.5))
     for target in (0.5, 3.5, math.nan):
         with pytest.raises(ValueError, match="target_ess must be a finite number"):
             resampling.temper(log_weights, target)

@@ -141,8 +141,11 @@ class JointGaussianMixture(nn.Module):
                 f"got {num_components} for {z.shape[0]} rows."
             )
         floor = covariance_floor * z.var(dim=0, correction=0).mean()
-        if not bool(floor > 0):
-            raise ValueError("z_c and z_t must not be constant, got equal rows.")
+        if not bool((floor > 0) & floor.isfinite()):
+            raise ValueError(
+                "z_c and z_t must have a positive variance that does not overflow their dtype, "
+                f"got {float(floor) / covariance_floor:g}."
+            )
         with torch.autocast(device_type=z.device.type, enabled=False):
             shares = nearest_seed(z, num_components, generator)
             previous = -torch.inf

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from lightly.loss.ntx_ent_loss import NTXentLoss
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, softplus
 
 from gmje_plugin.distributed import gather_rows, rank, require_distributed
 from gmje_plugin.log_sum_exp import BankLogSumExp
@@ -27,14 +27,16 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
     updated when ``out0`` requires a gradient, and ``memory_bank_size=0`` is SimCLR's loss.
 
     A row with a NaN or infinite entry makes the loss NaN and does not enter the bank. The loss is
-    computed in float32 under autocast, in float64 for float64 embeddings.
+    computed in float32 under autocast, in float64 for float64 embeddings. It can be differentiated
+    once.
 
     Attributes:
-        temperature: Positive temperature. Default: 0.5, lightly's.
+        temperature: Positive number, may be changed between steps. Default: 0.5, lightly's.
         memory_bank_size: Size of the bank as (num_features, dim), or 0 for none.
         gather_distributed: Whether the batches of all ranks serve as negatives and enter the bank.
         memory_bank: An ``SMCMemoryBankModule`` made before, instead of ``memory_bank_size``. Its
-            ``ess_threshold=0`` is a FIFO queue. Its temperature, if it has one, must be the loss's.
+            ``ess_threshold=0`` is a FIFO queue. Its temperature, if it has one, must be the loss's,
+            and the rows it holds must have unit norm, as those that this loss gives it.
         in_batch_negatives: Whether the keys and queries of the batch's other images are negatives
             too; they have a gradient through the queries.
         weighted: Whether the particles' weights enter the loss: log(M w_m) is added to the logits
@@ -71,12 +73,13 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
         require_distributed(gather_distributed)
         super().__init__(check_positive("temperature", temperature), 0, gather_distributed)
         if memory_bank is None:
+            self.memory_bank_size = memory_bank_size
             memory_bank = SMCMemoryBankModule(memory_bank_size, gather_distributed)
         else:
             _check_bank(memory_bank, memory_bank_size, gather_distributed, temperature)
+            self.memory_bank_size = memory_bank.size
         memory_bank.temperature = self.temperature
         self.memory_bank = memory_bank
-        self.memory_bank_size = memory_bank.size
         self.in_batch_negatives = in_batch_negatives
         self.weighted = weighted
         self.hardness = check_number("hardness", hardness, low=0.0)
@@ -102,6 +105,7 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
             ValueError: If shapes, dtypes or devices do not fit.
         """
         check_pair(out0, out1)
+        check_positive("temperature", self.temperature)  # it may follow a schedule
         with torch.autocast(device_type=out0.device.type, enabled=False):
             dtype = wide_dtype(out0, out1)
             queries, keys = normalize(out0.to(dtype), dim=1), normalize(out1.to(dtype), dim=1)
@@ -110,15 +114,17 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
                 loss: Tensor = super().forward(queries, keys)
             else:
                 negatives = self._negatives(queries, keys, update=out0.requires_grad)
-                loss = (torch.logaddexp(positives, negatives) - positives).mean()
+                # log(p + n) - log p without the cancellation of small losses.
+                loss = softplus(negatives - positives, threshold=50.0).mean()
         alignment = -positives.detach().mean()
         self.terms = {"alignment": alignment, "uniformity": loss.detach() - alignment}
         return loss
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _negatives(self, queries: Tensor, keys: Tensor, *, update: bool) -> Tensor:
         """Log of the sum over each query's negatives, shape (B,); updates the bank."""
         bank = self.memory_bank
-        bank.follow(keys)
+        bank.follow(keys, name="out1")
         count, log_multiplicities, scores = bank.count, None, None
         sums = []
         if count > 0:
@@ -129,7 +135,7 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
             )
             sums.append(row_sums)
         if update:
-            bank.temperature = self.temperature  # the loss's may follow a schedule
+            bank.temperature = self.temperature
             bank.update(keys, queries, particle_scores=scores)
         if self.in_batch_negatives:
             others = self._others(queries, keys)
@@ -156,8 +162,8 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
         if self.gather_distributed:
             points = [gather_rows(rows) for rows in points]
             first = rank() * batch
-        own = torch.zeros(batch, len(points[0]), dtype=torch.bool, device=queries.device)
-        own[:, first : first + batch].fill_diagonal_(True)
+        places = torch.arange(len(points[0]), device=queries.device)
+        own = places[first : first + batch, None] == places
         return torch.cat(
             [(queries @ rows.mT).masked_fill(own, -math.inf) / self.temperature for rows in points],
             dim=1,

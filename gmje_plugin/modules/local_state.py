@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmje_plugin.validation import wide_dtype
+
 
 class LocalState(nn.Module):
     """Mixin for plain tensors that belong to ``state_dict`` and not to ``buffers()``.
@@ -37,7 +39,9 @@ class LocalState(nn.Module):
 
     def _move_state(self, device: torch.device) -> None:
         for name in (*self.state_tensors, *self.figure_tensors):
-            setattr(self, name, getattr(self, name).to(device))
+            value = getattr(self, name)
+            moved = torch.empty_like(value, device=device) if value.is_meta else value.to(device)
+            setattr(self, name, moved)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
         super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
@@ -50,8 +54,9 @@ class LocalState(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self._state_names():
             value = getattr(self, name)
+            # A copy: the bank is updated in place, and a state kept aside must stay of one step.
             destination[prefix + name] = (
-                value if name in self.state_tensors else torch.tensor(value)
+                value.clone() if name in self.state_tensors else torch.tensor(value)
             )
 
     def _load_from_state_dict(
@@ -66,7 +71,8 @@ class LocalState(nn.Module):
     ) -> None:
         names = self._state_names()
         state = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
-        others = {key: state_dict[key] for key in state_dict if key[len(prefix) :] not in state}
+        own = {prefix + name for name in state}
+        others = {key: value for key, value in state_dict.items() if key not in own}
         super()._load_from_state_dict(
             others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -83,14 +89,18 @@ class LocalState(nn.Module):
         elif names:
             self._load_state(state)
 
+    @torch.inference_mode(False)  # what is made under it cannot be updated in place later
     def _load_state(self, state: dict[str, Tensor]) -> None:
         device = getattr(self, self.state_tensors[0]).device
         for name in self.state_tensors:
-            setattr(self, name, state[name].detach().to(device, copy=True))
+            value = state[name].detach()
+            dtype = wide_dtype(value) if value.is_floating_point() else value.dtype
+            target = value.device if device.type == "meta" else device
+            setattr(self, name, value.to(target, dtype, copy=True))
         for name in self.state_counters:
             setattr(self, name, int(state[name]))
         self._after_load()
-        self._move_state(device)
+        self._move_state(getattr(self, self.state_tensors[0]).device)
 
     def _state_names(self) -> tuple[str, ...]:
         empty = len(getattr(self, self.state_tensors[0])) == 0

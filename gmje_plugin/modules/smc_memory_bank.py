@@ -48,13 +48,16 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
     bank; ``SMCNTXentLoss`` leaves them out. Where no queries are given (a stock loss passes only
     the keys), the keys stand in for them. A key with a NaN or infinite entry never enters.
 
-    The state (``bank`` (M, dim), ``log_weights`` (M,), ``ages`` (M,) in steps, ``step``,
-    ``count`` of filled entries) is part of ``state_dict``, so a resumed run goes on exactly. It is
-    in neither ``buffers()`` nor ``parameters()``: DDP would overwrite every rank's bank with rank
-    0's at each forward pass. A DDP checkpoint holds rank 0's bank, and without
-    ``gather_distributed`` all ranks resume from that one. Random numbers are a function of
-    (``seed``, ``step``): devices and ranks agree, and a resumed run repeats them. The bank is
-    float32, or float64 once float64 keys have come, and follows the device of its input.
+    The state (``bank`` (M, dim), ``log_weights`` (M,), ``ages`` (M,) in steps, ``step``, ``count``
+    of filled entries) is in ``state_dict``, so a resumed run goes on exactly, but is no buffer: DDP
+    would overwrite every rank's bank with rank 0's at each forward pass. A DDP checkpoint holds
+    rank 0's bank, from which without ``gather_distributed`` all ranks resume. Random numbers are a
+    function of (``seed``, ``step``), alike on devices and ranks. The bank is float32, or float64
+    once float64 keys have come, and follows the device of its input.
+
+    A key is not weighted by its own image's query, but that holds within one call: a symmetrised
+    MoCo that calls one criterion twice a step meets the first call's keys as particles in the
+    second, and ESS falls. Give each direction a criterion of its own.
 
     Attributes:
         size: Size of the bank as (num_features, dim); 0 disables it. A bare positive integer
@@ -156,7 +159,7 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
         """What the bank looks like, as 0-d tensors on its device; no host sync.
 
         Returns:
-            ``ess``, :attr:`effective_sample_size`; ``ess_ratio``, its share of the pool;
+            ``ess`` and ``ess_ratio``, :attr:`effective_sample_size` and its share of the pool;
             ``unique_fraction``, the share of distinct rows among the filled entries; ``age_mean``
             and ``age_max``, in steps since an entry came; ``rejected``, the non-finite rows turned
             away since this object was made. All 0 for an empty bank.
@@ -204,6 +207,8 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
             self.update(output, queries)
         return output, bank.transpose(0, -1) if self.feature_dim_first else bank
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.inference_mode(False)
     @torch.no_grad()
     def update(
         self,
@@ -212,7 +217,7 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
         *,
         particle_scores: Tensor | None = None,  # shape: (count,)
     ) -> None:
-        """Weighs the pool of particles and keys and keeps M of it (Huang 2026, Eq. 34, Alg. 2).
+        """Weighs the pool of particles and keys and keeps M of it (Eq. 34, Alg. 2).
 
         Args:
             keys: Keys of the batch, shape (B, dim).
@@ -224,7 +229,7 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
         Raises:
             ValueError: If a shape, dtype or feature size does not fit.
         """
-        self.follow(keys)
+        self.follow(keys, name="keys")
         if queries is not None:
             check_pair(keys, queries, names=("keys", "queries"))
         with torch.autocast(device_type=self.bank.device.type, enabled=False):
@@ -246,19 +251,21 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
                 self._fill(keys[accepted])  # the only place that makes a GPU wait
         self.step += 1
 
-    def follow(self, output: Tensor) -> None:
-        """Checks a batch's embeddings and moves the bank to their device.
+    @torch.inference_mode(False)
+    def follow(self, output: Tensor, *, name: str = "output") -> None:
+        """Checks a batch's embeddings and moves the bank to their device, widening it for float64.
 
-        Stock training code never calls ``.to`` on a criterion. A lazily sized bank (lightly
-        1.5.20) gets its feature size here, and float64 embeddings widen the bank.
+        Stock code never calls ``.to`` on a criterion. A lazily sized bank (lightly 1.5.20) gets its
+        feature size here.
 
         Args:
             output: Embeddings of a batch, shape (B, dim).
+            name: What to call them in an error.
 
         Raises:
             ValueError: If they are not a floating (B, dim) tensor of the bank's feature size.
         """
-        check_embeddings("output", output, dim=self.bank.shape[1] or None)
+        check_embeddings(name, output, dim=self.bank.shape[1] or None)
         if self.bank.shape[1] == 0:
             self._reset(dim=output.shape[1])
         dtype = torch.promote_types(self.bank.dtype, output.dtype)
@@ -267,34 +274,31 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
             self.bank = self.bank.to(dtype)
             self._move_state(output.device)
 
+    @torch.inference_mode(False)
     def _reset(self, dim: int) -> None:
         size = self.size[0]
-        self.step = -1
-        initial = torch.randn(size, dim, generator=self._generator())
+        self.step, self.count = -1, 0
+        # On the CPU whatever the default device is, as the generator is there.
+        initial = torch.randn(size, dim, generator=self._generator(), device="cpu")
         self.step = 0
-        self.count = 0
         self.bank = normalize(initial, dim=-1)
-        self.log_weights = torch.full((size,), -math.inf)
-        self.ages = torch.zeros(size, dtype=torch.int64)
-        self._ess = torch.zeros(())
-        self._pool_size = torch.zeros(())
-        self._rejected = torch.zeros((), dtype=torch.int64)
+        self.log_weights = self.bank.new_full((size,), -math.inf)
+        self.ages = self.bank.new_zeros(size, dtype=torch.int64)
+        self._ess = self.bank.new_zeros(())
+        self._pool_size = self.bank.new_zeros(())
+        self._rejected = self.bank.new_zeros((), dtype=torch.int64)
 
     def _init_memory_bank(self, size: tuple[int, ...]) -> None:
-        """Does nothing: lightly fills its buffer here; ours is no buffer, see ``_reset``."""
+        """Does nothing: lightly fills its buffer here; see ``_reset``."""
 
     def _generator(self) -> Generator:
         # An odd multiplier keeps the streams of neighbouring seeds apart.
         mixed = (self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63
-        return Generator().manual_seed(mixed)
+        return Generator("cpu").manual_seed(mixed)
 
     def _scores(self, queries: Tensor, points: Tensor, *, skip_own: bool = False) -> Tensor:
-        return column_log_sum_exp(
-            queries,
-            points,
-            temperature=self.temperature or DEFAULT_TEMPERATURE,
-            skip_diagonal=skip_own,
-        )
+        temperature = self.temperature or DEFAULT_TEMPERATURE
+        return column_log_sum_exp(queries, points, temperature=temperature, skip_diagonal=skip_own)
 
     def _fill(self, keys: Tensor) -> None:
         """Appends keys; when they overflow, the oldest leave at random among equals."""
@@ -322,10 +326,8 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
         ages = torch.cat([self.ages + 1, self.ages.new_zeros(keys.shape[0])])
         self._ess = effective_sample_size(log_weights).to(keys.dtype)
         self._pool_size = (size + accepted.sum()).to(keys.dtype)
-        if self.ess_threshold is None:
-            resample = torch.ones((), dtype=torch.bool, device=keys.device)
-        else:
-            resample = self._ess < self.ess_threshold * self._pool_size
+        threshold = math.inf if self.ess_threshold is None else self.ess_threshold
+        resample = self._ess < threshold * self._pool_size
         # Ages are whole numbers, so noise in [0, 1) orders equal ages at random.
         noise = uniform(ages.shape[0], keys.device, self._generator())
         newest = (noise - ages).masked_fill(log_weights == -math.inf, -math.inf)
@@ -383,14 +385,13 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
         self.log_weights = log_weights[:size].index_copy(0, target, log_weights[source])
 
     def _state_error(self, state: dict[str, Tensor]) -> str | None:
-        size, dim = self.bank.shape
-        if state["bank"].shape != (size, dim or state["bank"].shape[-1]):
-            return (
-                f"size mismatch for the bank: {tuple(state['bank'].shape)} in the checkpoint, "
-                f"{(size, dim)} here."
-            )
-        filled = state["log_weights"][: int(state["count"])]
-        if not (bool(state["bank"].isfinite().all()) and bool(filled.isfinite().all())):
+        (size, dim), bank, count = self.bank.shape, state["bank"], int(state["count"])
+        if bank.shape != (size, dim or bank.shape[-1]):
+            return f"size mismatch for the bank: {tuple(bank.shape)}, here it is {(size, dim)}."
+        if {state["log_weights"].shape, state["ages"].shape} != {(size,)} or not 0 <= count <= size:
+            return "the bank is damaged: log_weights, ages or count do not fit it."
+        filled = state["log_weights"][:count]
+        if not (bool(bank.isfinite().all()) and bool(filled.isfinite().all())):
             return "the bank is damaged: it holds NaN or infinite entries."
         return None
 

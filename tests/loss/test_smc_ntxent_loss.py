@@ -187,6 +187,54 @@ def test_backward_survives_later_updates() -> None:
     torch.testing.assert_close(out0.grad, expected)
 
 
+def test_small_losses_do_not_cancel() -> None:
+    """A positive at 1 and negatives at -1: the loss is exp(-20) of one, in float32."""
+    criterion = SMCNTXentLoss(0.1, (1, 2), in_batch_negatives=False)
+    query = torch.tensor([[1.0, 0.0]])
+    criterion.memory_bank.update(-query)
+    torch.testing.assert_close(
+        criterion(query, query), torch.tensor(math.exp(-20)), rtol=1e-4, atol=0
+    )
+
+
+def test_symmetrised_moco_with_a_fifo_queue_equals_lightlys() -> None:
+    """The criterion twice before one backward pass."""
+    bank = SMCMemoryBankModule((32, 8), ess_threshold=0.0)
+    ours = full(SMCNTXentLoss(0.2, memory_bank=bank, in_batch_negatives=False))
+    stock = NTXentLoss(0.2, memory_bank_size=(32, 8))
+    stock.memory_bank.bank = ours.memory_bank.bank.clone()
+    for seed in range(4):
+        out0, out1 = batch_of(8, seed=seed)
+        results = [
+            value_and_gradients(
+                lambda a, b, c=loss: c(a, b.detach()) + c(b, a.detach()), out0, out1
+            )
+            for loss in (ours, stock)
+        ]
+        for got, expected in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_compiles() -> None:
+    plain, compiled = (full(SMCNTXentLoss(0.1, (32, 8))) for _ in range(2))
+    step = torch.compile(compiled, backend="aot_eager")
+    for seed in range(3):
+        for got, expected in zip(
+            value_and_gradients(step, *batch_of(8, seed=seed)),
+            value_and_gradients(plain, *batch_of(8, seed=seed)),
+            strict=True,
+        ):
+            torch.testing.assert_close(got, expected)
+    assert torch.equal(plain.memory_bank.bank, compiled.memory_bank.bank)
+
+
+def test_learnable_temperature_is_refused() -> None:
+    criterion = SMCNTXentLoss(0.1, (16, 8))
+    criterion.temperature = torch.tensor(0.1, requires_grad=True)
+    with pytest.raises(ValueError, match="temperature must be a finite number"):
+        criterion(*batch_of(4))
+
+
 def test_terms_add_up() -> None:
     for criterion in (SMCNTXentLoss(0.2), full(SMCNTXentLoss(0.2, (32, 8)))):
         out0, out1 = batch_of(8)
@@ -254,6 +302,7 @@ def test_takes_a_bank_and_gives_it_the_temperature() -> None:
     assert criterion.memory_bank is bank
     assert bank.temperature == 0.07
     assert criterion.memory_bank_size == (16, 8)
+    assert SMCNTXentLoss(memory_bank_size=0).memory_bank_size == 0
     criterion.temperature = 0.2  # a schedule
     criterion(batch_of(4)[0].requires_grad_(), batch_of(4)[1])
     assert bank.temperature == 0.2
@@ -294,7 +343,7 @@ def test_bad_arguments(options: dict[str, Any], match: str) -> None:
     [
         (((4, 8), (5, 8)), "out0 and out1 must have the same shape"),
         (((4,), (4,)), "out0 must have shape"),
-        (((4, 7), (4, 7)), "must have 8 features"),
+        (((4, 7), (4, 7)), "out1 must have 8 features"),
     ],
 )
 def test_bad_batches(shapes: tuple[tuple[int, ...], ...], match: str) -> None:

@@ -54,3 +54,63 @@ def test_bad_state() -> None:
     state["bank"][3, 2] = math.nan
     with pytest.raises(RuntimeError, match="damaged"):
         SMCMemoryBankModule((32, 8)).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("log_weights", torch.zeros(8)),
+        ("ages", torch.zeros(3, dtype=torch.int64)),
+        ("count", torch.tensor(1000)),
+        ("count", torch.tensor(-1)),
+    ],
+)
+def test_parts_that_do_not_fit(name: str, value: torch.Tensor) -> None:
+    state = {**full_bank().state_dict(), name: value}
+    with pytest.raises(RuntimeError, match="log_weights, ages or count do not fit"):
+        SMCMemoryBankModule((32, 8)).load_state_dict(state)
+
+
+def test_a_state_kept_aside_stays_of_one_step() -> None:
+    bank = full_bank()
+    state = bank.state_dict()
+    before = {name: value.clone() for name, value in state.items()}
+    bank.update(embeddings(8))
+    for name, value in state.items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_half_checkpoint_does_not_narrow_the_bank() -> None:
+    bank = SMCMemoryBankModule((32, 8))
+    state = full_bank().state_dict()
+    bank.load_state_dict({n: v.half() if v.is_floating_point() else v for n, v in state.items()})
+    assert bank.bank.dtype == bank.log_weights.dtype == torch.float32
+
+
+def test_what_inference_mode_made_can_be_updated_later() -> None:
+    bank = SMCMemoryBankModule((20, 8))
+    state = full_bank(20, batch=6).state_dict()
+    with torch.inference_mode():
+        bank.load_state_dict(state)
+        bank(embeddings(6).double())
+        bank.update(embeddings(6))
+        filled = SMCMemoryBankModule((20, 8))
+        filled.update(embeddings(50))
+    for each in (bank, filled):
+        for seed in range(3):
+            each.update(embeddings(6, seed=seed))
+        assert torch.isfinite(each.log_weights).all()
+
+
+def test_meta_device_and_default_device() -> None:
+    state = full_bank().state_dict()
+    parent = nn.ModuleDict({"bank": SMCMemoryBankModule((32, 8))}).to("meta")
+    parent.load_state_dict({f"bank.{k}": v for k, v in state.items()}, assign=True)
+    assert torch.equal(parent["bank"].bank, state["bank"])
+    emptied = SMCMemoryBankModule((32, 8)).to("meta").to_empty(device="cpu")
+    emptied.load_state_dict(state)
+    assert torch.equal(emptied.bank, state["bank"])
+    with torch.device("meta"):
+        bank = SMCMemoryBankModule((32, 8))
+    bank.update(embeddings(4))
+    assert bank.diagnostics()["unique_fraction"] == 1
