@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.evaluation.density import PlanarDensity
@@ -43,34 +44,31 @@ def ess_curves(
     curves: Mapping[str, Array],  # shapes: (seeds, steps)
     *,
     thresholds: Collection[float],
+    window: int,
 ) -> Figure:
     """Effective sample size of the banks over steps, as a share of the pool.
+
+    It jumps whenever a bank is resampled, so the curves are means over ``window`` steps.
 
     Args:
         curves: For each pipeline's title, shape (seeds, steps).
         thresholds: Where banks start to resample.
+        window: Steps to take the mean over.
     """
     figure = Figure(figsize=(8.0, 4.0), layout="constrained")
     axis = figure.subplots()
     for (title, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
-        _band(axis, values, colour=colour, label=title)
+        smooth = np.lib.stride_tricks.sliding_window_view(values, window, axis=1).mean(axis=-1)
+        _band(axis, smooth, colour=colour, label=title, first=window - 1)
     for threshold in thresholds:
-        axis.axhline(threshold, color=GREY, linestyle="--", linewidth=1)
-        axis.annotate(
-            "the default bank resamples below this line",
-            (1.0, threshold),
-            xycoords=("axes fraction", "data"),
-            xytext=(-4, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=9,
-            color=GREY,
+        axis.axhline(
+            threshold, color=GREY, linestyle="--", linewidth=1, label="resampled below (default)"
         )
     axis.set_ylim(0.0, 1.05)
     axis.set_xlabel("training step")
     axis.set_ylabel("effective sample size / pool size")
-    axis.legend(frameon=False, loc="lower left")
+    axis.set_title(f"mean over {window} steps; bands are the range over seeds", fontsize=10)
+    axis.legend(frameon=False, loc="lower left", ncols=2, fontsize=9)
     return figure
 
 
@@ -113,7 +111,16 @@ def accuracy_bars(
     start = 5.0 * np.floor((lowest - 1.0) / 5.0)
     axis.set_xlim(start, 100.0)
     axis.set_xlabel(f"test accuracy in percent (the axis starts at {start:.0f}); dots are seeds")
-    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    handles, names = axis.get_legend_handles_labels()
+    order = np.argsort(["untrained" in name for name in names], kind="stable")
+    figure.legend(
+        [handles[place] for place in order],
+        [names[place] for place in order],
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+    )
     return figure
 
 
@@ -132,7 +139,7 @@ def density(
     )
     places = torch.tensor(np.stack([grid_x, grid_y], axis=-1)).to(planar.means)
     values = planar.density.log_prob(places).exp().cpu().numpy()
-    filled = axis.contourf(grid_x, grid_y, values, levels=12, cmap="Greys", alpha=0.6)
+    filled = axis.contourf(grid_x, grid_y, values, levels=12, cmap="Blues", alpha=0.7)
     figure.colorbar(filled, ax=axis, label="density of the learned mixture")
     means = planar.means.cpu().numpy()
     axis.plot(*means.T, "x", color="black", markersize=5, label="prototypes")
@@ -147,9 +154,12 @@ def density(
     return figure
 
 
-def _band(axis: object, values: Array, *, colour: str, label: str | None = None) -> None:
-    steps = np.arange(values.shape[1])
+def _band(
+    axis: Axes, values: Array, *, colour: str, label: str | None = None, first: int = 0
+) -> None:
+    """Mean and range over seeds of values of shape (seeds, steps), from step ``first`` on."""
+    steps = np.arange(first, first + values.shape[1])
     axis.plot(steps, values.mean(axis=0), color=colour, linewidth=1.2, label=label)
     axis.fill_between(
-        steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0
+        steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0
     )

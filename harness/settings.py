@@ -76,6 +76,7 @@ class TrainerSettings:
     epochs: int = ranged(20, low=1)  # [D]
     batch_size: int = ranged(64, low=2)  # [D]
     warmup_epochs: int = ranged(2, low=0)  # [D]
+    log_every: int = ranged(1, low=1)  # steps
     accelerator: str = choice("auto", "cpu", "gpu")
     # Threads of one CPU operation. Operations on 8 x 8 images are too small to share, and two
     # threads on a core that another process uses wait for each other: 250 ms a step against 25.

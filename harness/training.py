@@ -58,7 +58,7 @@ def train(
             devices=1,
             logger=list(loggers),
             callbacks=list(callbacks),
-            log_every_n_steps=1,
+            log_every_n_steps=settings.trainer.log_every,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -149,10 +149,9 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
 
     @property
     def effective_sample_size(self) -> Tensor:
-        """ESS of the pool at the last update, before any resampling; a 0-d tensor in [1, M + B].
+        """ESS of the pool at the last update, before any resampling: 0-d, from 1 to M + B.
 
-        While the bank fills, and after a state was loaded, that of the entries it holds.
-        """
+        While the bank fills and after loading a state, that of the entries it holds."""
         return self._ess
 
     def diagnostics(self) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +64,7 @@ def run(settings: Settings, experiment: QuickstartSettings, folder: RunFolder) -
             trained[name], results["rows"][name] = _train_row(
                 name, row, settings, images, seeds, lines=lines, folder=folder.path, bar=bar
             )
-    drawn = _draw(results, lines, images, trained, thresholds=_thresholds(experiment))
+    drawn = _draw(results, lines, images, trained, settings, experiment)
     _save(drawn, results, settings, folder.path)
     results["wall_time_s"] = round(time.perf_counter() - started, 1)
     folder.write_results(results)
@@ -155,8 +155,8 @@ def _draw(
     lines: MetricsFile,
     images: ImageData,
     trained: Mapping[str, Method],
-    *,
-    thresholds: Collection[float],
+    settings: Settings,
+    experiment: QuickstartSettings,
 ) -> dict[str, Figure]:
     """The figures by name; those on banks and prototypes only where a row has them."""
     rows = results["rows"]
@@ -176,7 +176,12 @@ def _draw(
     }
     sizes = _titled(lines.curves("ess_ratio"), titles)
     if sizes:
-        drawn["ess"] = figures.ess_curves(sizes, thresholds=thresholds)
+        logged = next(iter(sizes.values())).shape[1]
+        drawn["ess"] = figures.ess_curves(
+            sizes,
+            thresholds=_thresholds(experiment),
+            window=max(1, logged // settings.trainer.epochs),
+        )
     for module in trained.values():
         if isinstance(module.criterion, GMJEPrototypeLoss):
             embeddings, labels = encode(module, images.test, images)
