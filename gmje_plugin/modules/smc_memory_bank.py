@@ -151,7 +151,8 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
     def effective_sample_size(self) -> Tensor:
         """ESS of the pool at the last update, before any resampling: 0-d, from 1 to M + B.
 
-        While the bank fills and after loading a state, that of the entries it holds."""
+        While the bank fills and after loading a state, that of the entries it holds.
+        """
         return self._ess
 
     def diagnostics(self) -> dict[str, Tensor]:
@@ -291,9 +292,8 @@ class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
         """Does nothing: lightly fills its buffer here; see ``_reset``."""
 
     def _generator(self) -> Generator:
-        # An odd multiplier keeps the streams of neighbouring seeds apart.
-        mixed = (self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63
-        return Generator("cpu").manual_seed(mixed)
+        # The multiplier keeps the streams of neighbouring seeds apart.
+        return Generator("cpu").manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
 
     def _scores(self, queries: Tensor, points: Tensor, *, skip_own: bool = False) -> Tensor:
         temperature = self.temperature or DEFAULT_TEMPERATURE
