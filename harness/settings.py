@@ -36,8 +36,8 @@ def ranged(
     return field(default=default, metadata={"bounds": bounds})
 
 
-def choice(default: str, *others: str) -> Any:
-    """A word out of several."""
+def choice(default: str, *others: str | bool) -> Any:
+    """A word, or true or false, out of several."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
@@ -47,7 +47,9 @@ class ViewSettings:
 
     rotation: float = ranged(15.0, low=0.0, high=180.0)  # degrees, either way [D]
     shift: float = ranged(0.15, low=0.0, high=1.0)  # share of the width, either way [D]
-    zoom: float = ranged(0.2, low=0.0, below=1.0)  # size of the content from 1 - zoom to 1 + zoom [D]
+    zoom: float = ranged(
+        0.2, low=0.0, below=1.0
+    )  # size of the content from 1 - zoom to 1 + zoom [D]
     shear: float = ranged(0.2, low=0.0, high=1.0)  # tangent of the angle, either way [D]
 
 
@@ -65,8 +67,32 @@ class DataSettings:
 class BackboneSettings:
     """The network whose features are evaluated."""
 
+    name: str = MISSING
+
+
+@dataclass
+class SmallCNNSettings(BackboneSettings):
+    """Three convolutions, for a laptop."""
+
     name: str = choice("small_cnn")
     width: int = ranged(16, low=1, high=1024)  # channels of the first layer [D]
+
+
+@dataclass
+class ResNet18Settings(BackboneSettings):
+    """torchvision's ResNet-18 with a 3 x 3 stem of stride 1 and no max-pooling [P]."""
+
+    name: str = choice("resnet18")
+
+
+@dataclass
+class TimmSettings(BackboneSettings):
+    """Any model of timm, by timm's name, without pretrained weights."""
+
+    name: str = MISSING
+    # Whether the first layer keeps more of the image: harness.backbones says how. auto: where the
+    # images have at most 64 pixels a side and the model lets it be done.
+    small_stem: str | bool = choice("auto", True, False)
 
 
 @dataclass
@@ -233,7 +259,9 @@ _SCHEMAS: dict[str, type] = {
     "bank/fifo_schema": FIFOBankSettings,
     "bank/smc_schema": SMCBankSettings,
     "data/schema": DataSettings,
-    "backbone/schema": BackboneSettings,
+    "backbone/small_cnn_schema": SmallCNNSettings,
+    "backbone/resnet18_schema": ResNet18Settings,
+    "backbone/timm_schema": TimmSettings,
     "trainer/schema": TrainerSettings,
     "logger/schema": LoggerSettings,
 }
@@ -295,12 +323,15 @@ def _out_of_range(settings: Any, path: str) -> Iterator[str]:
         for item in fields(settings):
             value = getattr(settings, item.name)
             yield from _out_of_range(value, f"{path}{item.name}.")
-            choices: Sequence[str] = item.metadata.get("choices", ())
+            choices: Sequence[str | bool] = item.metadata.get("choices", ())
             if choices and value not in choices:
-                yield f"{path}{item.name} must be one of {', '.join(choices)}, got {value!r}"
+                allowed = ", ".join(str(word) for word in choices)
+                yield f"{path}{item.name} must be one of {allowed}, got {value!r}"
             bounds = item.metadata.get("bounds", {})
             if value is not None and bounds and not _inside(value, bounds):
-                wanted = [f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf]
+                wanted = [
+                    f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf
+                ]
                 yield f"{path}{item.name} must be {' and '.join(wanted)}, got {value!r}"
 
 

@@ -11,19 +11,20 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from torch import nn
 
 from harness import backbones, methods
+from harness.backbones import Backbone
 from harness.data import ImageData, train_loader
 from harness.methods import Method
 from harness.settings import MethodSettings, Settings
 from harness.views import Views
 
 
-def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> nn.Module:
+def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> Backbone:
     """The untrained backbone of a seed: the same for every method."""
+    _, channels, height, width = data.train.images.shape
     with _seeded(seed):
-        return backbones.build(settings.backbone, in_channels=data.train.images.shape[1])
+        return backbones.build(settings.backbone, in_channels=channels, image_size=(height, width))
 
 
 def train(
@@ -48,9 +49,7 @@ def train(
     backbone = build_backbone(settings, data, seed=seed)
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=seed)
     with _seeded(seed):
-        module = methods.build(
-            method, backbone, views=views, trainer=settings.trainer, seed=seed
-        )
+        module = methods.build(method, backbone, views=views, trainer=settings.trainer, seed=seed)
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=settings.trainer.epochs,

@@ -17,6 +17,7 @@ from lightly.loss import NegativeCosineSimilarity, NTXentLoss
 from lightly.models.modules import BYOLPredictionHead
 from torch import nn
 
+from harness.backbones import Backbone
 from harness.methods.base import Method
 from harness.methods.byol import BYOL
 from harness.methods.contrastive import MoCo, SimCLR
@@ -40,7 +41,7 @@ __all__ = ["Method", "build"]
 
 def build(
     settings: MethodSettings,
-    backbone: nn.Module,
+    backbone: Backbone,
     *,
     views: Views,
     trainer: TrainerSettings,

@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.scheduler import CosineWarmupScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
+from harness.backbones import Backbone
 from harness.settings import MethodSettings, TrainerSettings
 from harness.views import Views
 
@@ -22,7 +23,7 @@ class Method(pl.LightningModule):
     :func:`harness.data.train_loader` makes them.
 
     Args:
-        backbone: The network whose features are evaluated, with an attribute ``feature_dim``.
+        backbone: The network whose features are evaluated.
         views: Makes two views of a batch of images.
         settings: The optimiser's part of the method's settings.
         trainer: Number of epochs and of warm-up epochs.
@@ -30,7 +31,7 @@ class Method(pl.LightningModule):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         *,
         views: Views,
         settings: MethodSettings,
@@ -69,6 +70,14 @@ class Method(pl.LightningModule):
         metrics = {name: value.item() for name, value in values.items()}
         for logger in self.loggers:
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step=self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what ``python -m harness export`` needs to know beside the backbone's weights."""
+        checkpoint["backbone"] = {
+            **self.backbone.description(),
+            "mean": self.views.mean.tolist(),
+            "std": self.views.std.tolist(),
+        }
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """SGD with a cosine schedule by steps; no weight decay on norms, biases and losses."""
