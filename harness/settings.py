@@ -130,7 +130,7 @@ class LoggerSettings:
 class BankSettings:
     """A memory bank of MoCo."""
 
-    size: int = ranged(256, low=1)  # [P]
+    size: int = ranged(64, low=1)  # one batch, as the paper's 256 is of its batches [P]
 
 
 @dataclass
@@ -153,10 +153,10 @@ class SMCBankSettings(BankSettings):
 class MethodSettings:
     """What every method has: SGD with a cosine schedule, and lightly's projection head."""
 
-    learning_rate: float = ranged(0.1, above=0.0)  # [D]
+    learning_rate: float = ranged(0.1, above=0.0)  # each method has its own
     momentum: float = ranged(0.9, low=0.0, below=1.0)  # [R]
     weight_decay: float = ranged(5e-4, low=0.0)  # [R]
-    hidden_dim: int = ranged(128, low=1)  # the backbone's feature size, as in MoCo v2
+    hidden_dim: int = ranged(128, low=1)  # twice the features [D]
     output_dim: int = ranged(32, low=1)  # [D]
 
 
@@ -164,28 +164,32 @@ class MethodSettings:
 class SimCLRSettings(MethodSettings):
     """SimCLR with lightly's ``NTXentLoss``."""
 
-    temperature: float = ranged(0.5, above=0.0)  # [R]
+    learning_rate: float = ranged(0.4, above=0.0)  # [D]
+    temperature: float = ranged(0.2, above=0.0)  # [D]
 
 
 @dataclass
 class SimCLRPrototypeSettings(MethodSettings):
     """SimCLR's pipeline with ``GMJEPrototypeLoss``."""
 
+    learning_rate: float = ranged(0.01, above=0.0)  # [D]
     num_prototypes: int = ranged(64, low=1)  # [R]
-    temperature: float = ranged(0.1, above=0.0)  # [R]
+    temperature: float = ranged(0.05, above=0.0)  # [D]
 
 
 @dataclass
 class SimCLREntropySettings(MethodSettings):
     """SimCLR's pipeline with ``GJEEntropyLoss``."""
 
-    weight: float = ranged(1.0, low=0.0)
+    learning_rate: float = ranged(0.05, above=0.0)  # [D]
+    weight: float = ranged(1.0, low=0.0)  # the loss's default; 0.3 and less were worse [D]
 
 
 @dataclass
 class MoCoSettings(MethodSettings):
     """MoCo with any bank."""
 
+    learning_rate: float = ranged(0.02, above=0.0)  # [D]
     bank: BankSettings = MISSING
     temperature: float = ranged(0.1, above=0.0)  # [R]
     ema: float = ranged(0.99, low=0.0, high=1.0)  # [R]
@@ -196,14 +200,16 @@ class MoCoSettings(MethodSettings):
 class BYOLSettings(MethodSettings):
     """BYOL with lightly's ``BYOLPredictionHead`` and ``NegativeCosineSimilarity``."""
 
-    ema: float = ranged(0.99, low=0.0, high=1.0)  # 0.996 [R] is for long runs [D]
-    predictor_dim: int = ranged(128, low=1)  # [D]
+    learning_rate: float = ranged(0.1, above=0.0)  # [D]
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # [D]
+    predictor_dim: int = ranged(128, low=1)  # [R]
 
 
 @dataclass
 class BYOLMDNSettings(BYOLSettings):
     """BYOL's pipeline with ``GMJEMDNHead`` and ``GMJEMDNLoss``."""
 
+    learning_rate: float = ranged(0.008, above=0.0)  # an exact likelihood needs a small one [D]
     num_components: int = ranged(5, low=1)  # [R]
     scale: str = choice("softplus", "exp")  # [P]
 
