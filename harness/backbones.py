@@ -64,7 +64,8 @@ class Backbone(nn.Module):
         self, network: nn.Module, recipe: Recipe, *, input_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        self.network = network
+        # A fifth to a quarter less time for convolutions on a CPU, no more for any other network.
+        self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.input_shape = input_shape
         self.feature_dim = self._feature_dim()
@@ -133,7 +134,6 @@ def _small_cnn(in_channels: int, width: int) -> tuple[nn.Module, Recipe]:
         channels = out_channels
     layers += [("AdaptiveAvgPool2d", {"output_size": 1}), ("Flatten", {})]
     network = nn.Sequential(*(_layer(layer) for layer in layers))
-    network.to(memory_format=torch.channels_last)  # a quarter less time on a CPU
     return network, Recipe("torch", layers={str(i): layer for i, layer in enumerate(layers)})
 
 
@@ -227,7 +227,8 @@ def _import_timm(name: str) -> Any:
         raise SettingsError("backbone=timm needs timm: pip install 'timm>=1.0'") from error
     known = timm.list_models()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
+        untagged = name.partition(".")[0]  # resnet50.a1_in1k names pretrained weights
+        close = difflib.get_close_matches(untagged, known, n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise SettingsError(f"backbone.name: timm {timm.__version__} has no model {name!r}{hint}")
     return timm

@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -79,10 +80,11 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (out / f"{name}.tmp").write_bytes(content)
-        for name in files:  # whole files only take the places of older ones
-            os.replace(out / f"{name}.tmp", out / name)
+        with TemporaryDirectory(dir=out, prefix=".") as unfinished:
+            for name, content in files.items():
+                Path(unfinished, name).write_bytes(content)
+            for name in files:  # both are whole before either takes the place of an older one
+                os.replace(Path(unfinished, name), out / name)
     except OSError as error:
         raise SettingsError(f"cannot export to {out}: {error}") from error
     return config
@@ -100,11 +102,12 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         # Memory-mapped: of all but the last, only the step is read.
         found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise SettingsError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    if not {"state_dict", "global_step", "backbone"} <= found.keys():
+    except (EOFError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SettingsError(f"cannot read {path}: {why}") from error
+    if not isinstance(found, dict) or not {"state_dict", "global_step", "backbone"} <= found.keys():
         raise SettingsError(f"{path} is no checkpoint of the harness: it describes no backbone")
-    return dict(found)
+    return found
 
 
 def _config(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,8 +118,9 @@ def _config(described: Mapping[str, Any]) -> dict[str, Any]:
     """
     library = described["library"]
     key = "base_architecture" if described["layers"] else "architecture"
+    libraries = sorted({"json", "safetensors.torch", "torch", library})
     load = [
-        f"import json, safetensors.torch, {library}",
+        f"import {', '.join(libraries)}",
         f"config = json.load(open({CONFIG!r}))",
         _CREATE[library].format(key=key),
         *([_REPLACE] if described["layers"] and library != "torch" else []),
