@@ -26,20 +26,26 @@ from statistics import median
 from typing import Any, NoReturn
 
 import torch
-from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss, swap_memory_bank
 from lightly.loss import NTXentLoss
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss, swap_memory_bank
+
 TEMPERATURE = 0.1
 Size = tuple[int, int]
 Step = Callable[[], None]
 
 
+def _stock(size: Size) -> nn.Module:
+    criterion: nn.Module = NTXentLoss(TEMPERATURE, memory_bank_size=size)
+    return criterion
+
+
 def _swapped(size: Size) -> nn.Module:
-    criterion = NTXentLoss(TEMPERATURE, memory_bank_size=size)
+    criterion = _stock(size)
     swap_memory_bank(criterion)
     return criterion
 
@@ -51,7 +57,7 @@ def _paper(size: Size) -> nn.Module:
 
 LIGHTLY, PRODUCTS = "NTXentLoss, FIFO (lightly)", "two matrix products alone"
 CRITERIA: dict[str, Callable[[Size], nn.Module]] = {
-    LIGHTLY: lambda size: NTXentLoss(TEMPERATURE, memory_bank_size=size),
+    LIGHTLY: _stock,
     "NTXentLoss, SMC swapped in": _swapped,
     "SMCNTXentLoss, bank only": lambda size: SMCNTXentLoss(
         TEMPERATURE, size, in_batch_negatives=False
@@ -150,7 +156,7 @@ def make_step(name: str, size: Size, *, batch_size: int, device: torch.device) -
 
         return products
     criterion = CRITERIA[name](size).to(device)
-    criterion.memory_bank(entries, update=True)
+    criterion.get_submodule("memory_bank")(entries, update=True)
     queries.requires_grad_()
 
     def step() -> None:
@@ -160,9 +166,7 @@ def make_step(name: str, size: Size, *, batch_size: int, device: torch.device) -
     return step
 
 
-def _time(
-    steps: dict[str, Step], *, repeats: int, device: torch.device
-) -> dict[str, list[float]]:
+def _time(steps: dict[str, Step], *, repeats: int, device: torch.device) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(repeats + 2):  # the first two warm up
         for name, step in steps.items():

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from harness.settings import DataSettings, SettingsError
+from harness.settings import DataSettings
 
 _SPLIT_SEED = 0  # one split for every run: seeds vary the training, not the test images
 _TEST_SHARE = 0.25
@@ -75,11 +75,6 @@ class EpochBatches(Sampler[Tensor]):
     """
 
     def __init__(self, num_images: int, *, batch_size: int, seed: int) -> None:
-        if batch_size > num_images:
-            raise SettingsError(
-                f"trainer.batch_size must be at most the number of training images, "
-                f"{num_images}, got {batch_size}"
-            )
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
@@ -95,10 +90,12 @@ class EpochBatches(Sampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 2**31 + self.epoch)
         order = torch.randperm(self.num_images, generator=generator)
-        return iter(order.split(self.batch_size)[: len(self)])
+        return iter(torch.split(order, self.batch_size)[: len(self)])
 
 
-def train_loader(train: ImageSet, *, batch_size: int, seed: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def train_loader(
+    train: ImageSet, *, batch_size: int, seed: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
     """A loader of (images (B, C, H, W) uint8, indices (B,)) for Lightning."""
     batches = EpochBatches(len(train), batch_size=batch_size, seed=seed)
     return DataLoader(train, sampler=batches, batch_size=None)
@@ -119,8 +116,8 @@ def load(settings: DataSettings) -> ImageData:
         mean=torch.tensor(pixels.mean(axis=(0, 2, 3)), dtype=torch.float32),
         std=torch.tensor(pixels.std(axis=(0, 2, 3)), dtype=torch.float32),
         variant=(
-            f"scikit-learn digits, 8 x 8, {len(train[0])} training and {len(test[0])} "
-            f"{settings.split} images, stratified"
+            f"digits of scikit-learn, 8 x 8 pixels: {len(train[0])} training images, "
+            f"{len(test[0])} {settings.split} images"
         ),
     )
 

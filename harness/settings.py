@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -101,7 +102,7 @@ class TrainerSettings:
 
     epochs: int = ranged(20, low=1)  # [D]
     batch_size: int = ranged(64, low=2)  # [D]
-    warmup_epochs: int = ranged(2, low=0)  # [D]
+    warmup: float = ranged(0.1, low=0.0, below=1.0)  # share of the steps [R]
     log_every: int = ranged(1, low=1)  # steps
     accelerator: str = choice("auto", "cpu", "gpu")
     # Threads of one CPU operation. Operations on 8 x 8 images are too small to share, and two
@@ -253,32 +254,30 @@ class Settings:
     overwrite: bool = False  # whether to run again what has finished
 
 
-_SCHEMAS: dict[str, type] = {
-    "schema": Settings,
-    "experiment/quickstart_schema": QuickstartSettings,
-    "method/simclr_schema": SimCLRSettings,
-    "method/simclr_prototype_schema": SimCLRPrototypeSettings,
-    "method/simclr_entropy_schema": SimCLREntropySettings,
-    "method/moco_schema": MoCoSettings,
-    "method/byol_schema": BYOLSettings,
-    "method/byol_mdn_schema": BYOLMDNSettings,
-    "bank/fifo_schema": FIFOBankSettings,
-    "bank/smc_schema": SMCBankSettings,
-    "data/schema": DataSettings,
-    "backbone/small_cnn_schema": SmallCNNSettings,
-    "backbone/resnet18_schema": ResNet18Settings,
-    "backbone/timm_schema": TimmSettings,
-    "trainer/schema": TrainerSettings,
-    "logger/schema": LoggerSettings,
+_SCHEMAS = {
+    "settings": Settings,
+    "quickstart": QuickstartSettings,
+    "simclr": SimCLRSettings,
+    "simclr_prototype": SimCLRPrototypeSettings,
+    "simclr_entropy": SimCLREntropySettings,
+    "moco": MoCoSettings,
+    "byol": BYOLSettings,
+    "byol_mdn": BYOLMDNSettings,
+    "fifo": FIFOBankSettings,
+    "smc": SMCBankSettings,
+    "data": DataSettings,
+    "small_cnn": SmallCNNSettings,
+    "resnet18": ResNet18Settings,
+    "timm": TimmSettings,
+    "trainer": TrainerSettings,
+    "logger": LoggerSettings,
 }
 
 
 def register_schemas() -> None:
-    """Makes the schemas known to Hydra, under the names that the YAML files build on."""
-    store = ConfigStore.instance()
-    for path, schema in _SCHEMAS.items():
-        group, _, name = path.rpartition("/")
-        store.store(name=name, node=schema, group=group or None)
+    """Makes the schemas known to Hydra, as the group ``schema`` that the YAML files build on."""
+    for name, schema in _SCHEMAS.items():
+        ConfigStore.instance().store(group="schema", name=name, node=schema)
 
 
 def resolve(config: DictConfig) -> Settings:
@@ -301,9 +300,14 @@ def resolve(config: DictConfig) -> Settings:
 
 def one_line(error: BaseException) -> str:
     """What Hydra or OmegaConf has to say, on one line and with a close match where there is one."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        asked = str(error.missing_cfg_file).replace("/", "=")
+        return f"{asked}: there is no such config, only {', '.join(error.options)}"
+    inner = error.__cause__ or error.__context__
+    cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
-        return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        lines = [line for line in str(error).splitlines() if not line.startswith("To append")]
+        return " ".join(lines[:2])
     message = str(cause.msg or cause).splitlines()[0]
     known = [f.name for f in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
     close = difflib.get_close_matches(str(cause.key), known, n=1)
@@ -313,12 +317,14 @@ def one_line(error: BaseException) -> str:
 
 def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]:
     """Keys put in with Hydra's ``+``, which skips the schema."""
-    known = settings if isinstance(settings, dict) else vars(settings)
-    for key in config:
-        if key not in known:
+    # OmegaConf sets what a dataclass does not declare as an attribute of the object.
+    declared = {item.name for item in fields(settings)} if is_dataclass(settings) else set(settings)
+    for key in map(str, config):
+        if key not in declared:
             yield f"{path}{key}: there is no such option"
         elif isinstance(config[key], DictConfig):
-            yield from _unknown_keys(config[key], known[str(key)], f"{path}{key}.")
+            value = settings[key] if isinstance(settings, dict) else getattr(settings, key)
+            yield from _unknown_keys(config[key], value, f"{path}{key}.")
 
 
 def _out_of_range(settings: Any, path: str) -> Iterator[str]:
@@ -338,7 +344,7 @@ def _out_of_range(settings: Any, path: str) -> Iterator[str]:
                 wanted = [
                     f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf
                 ]
-                yield f"{path}{item.name} must be {' and '.join(wanted)}, got {value!r}"
+                yield f"{path}{item.name} must be finite, {' and '.join(wanted)}, got {value!r}"
 
 
 def _inside(value: float, bounds: dict[str, float]) -> bool:

@@ -16,8 +16,17 @@ from harness import backbones, methods
 from harness.backbones import Backbone
 from harness.data import ImageData, train_loader
 from harness.methods import Method
-from harness.settings import MethodSettings, Settings
+from harness.settings import MethodSettings, Settings, SettingsError, TrainerSettings
 from harness.views import Views
+
+
+def check(settings: TrainerSettings, data: ImageData) -> None:
+    """Raises ``SettingsError`` if there are too few images for a batch."""
+    if settings.batch_size > len(data.train):
+        raise SettingsError(
+            f"trainer.batch_size must be at most the number of training images, "
+            f"{len(data.train)}, got {settings.batch_size}"
+        )
 
 
 def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> Backbone:

@@ -53,10 +53,7 @@ class Views:
         """
         indices = indices.to(images.device)
         uniforms = torch.cat(
-            [
-                keyed_uniforms((self.seed, epoch, view), indices, count=5)
-                for view in (0, 1)
-            ]
+            [keyed_uniforms((self.seed, epoch, view), indices, count=5) for view in (0, 1)]
         )
         pixels = images.float().div(255.0).repeat(2, 1, 1, 1)
         moved = self._move(pixels, 2.0 * uniforms - 1.0)

@@ -25,7 +25,7 @@ def encode(
     was_training = network.training
     network.eval()
     encoded = []
-    for batch in images.images.split(_BATCH_SIZE):
+    for batch in torch.split(images.images, _BATCH_SIZE):
         pixels = batch.to(device).float().div(255.0)
         encoded.append(network(normalize(pixels, mean=data.mean, std=data.std)))
     network.train(was_training)

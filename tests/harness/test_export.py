@@ -73,7 +73,7 @@ def _trained(run: Path, settings: BackboneSettings, *, epochs: int = 1) -> Backb
         NTXentLoss(),
         views=Views(ViewSettings(), mean=mean, std=std, seed=0),
         settings=SimCLRSettings(),
-        trainer=TrainerSettings(epochs=epochs, warmup_epochs=0),
+        trainer=TrainerSettings(epochs=epochs),
     )
     trainer = pl.Trainer(
         max_epochs=epochs,
