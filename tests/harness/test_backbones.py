@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -228,3 +229,13 @@ def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "timm", None)  # Python's own mark of a failed import
     with pytest.raises(SettingsError, match=r"pip install 'timm>=1\.0'"):
         _build(TimmSettings(name="resnet18"))
+
+
+def test_the_command_refuses_before_it_writes(tmp_path: Path) -> None:
+    overrides = ["backbone=timm", "backbone.name=inception_v3", f"output_root={tmp_path / 'out'}"]
+    command = [sys.executable, "-m", "harness", *overrides]
+    run = subprocess.run(command, cwd=_CONFIGS.parent, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "inception_v3 with small_stem=false cannot take 8 x 8 images" in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
