@@ -8,6 +8,7 @@ the number of ranks cannot change it.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ _MASK = 2**64 - 1
 _WEYL = 0x9E3779B97F4A7C15  # odd, 2^64 over the golden ratio: SplitMix64's increment
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
+_DRAWS = 5  # random numbers a view
 
 
 class Views:
@@ -51,19 +53,17 @@ class Views:
             indices: Their places in the training set, int64.
             epoch: Each epoch shows other views.
         """
-        indices = indices.to(images.device)
-        uniforms = torch.cat(
-            [keyed_uniforms((self.seed, epoch, view), indices, count=5) for view in (0, 1)]
-        )
+        uniforms = keyed_uniforms((self.seed, epoch), indices.to(images.device), count=2 * _DRAWS)
+        draws = torch.cat(uniforms.chunk(2, dim=1)).mul(2.0).sub(1.0)
         pixels = images.float().div(255.0).repeat(2, 1, 1, 1)
-        moved = self._move(pixels, 2.0 * uniforms - 1.0)
+        moved = self._move(pixels, draws)
         first, second = normalize(moved, mean=self.mean, std=self.std).chunk(2)
         return first, second
 
     def _move(
         self,
         pixels: Tensor,  # shape: (N, C, H, W)
-        draws: Tensor,  # shape: (N, 5)
+        draws: Tensor,  # shape: (N, _DRAWS)
     ) -> Tensor:  # shape: (N, C, H, W)
         """Rotates, shears, zooms and shifts; ``draws`` are in [-1, 1)."""
         strength = self.settings
@@ -99,20 +99,25 @@ def keyed_uniforms(
     hash: its finaliser over the parts of the key, the index and the place in the row in turn.
 
     Args:
-        key: Non-negative integers, such as (seed, epoch, view).
+        key: Integers below 2^63, such as (seed, epoch).
         indices: Non-negative int64 numbers, shape (N,).
         count: Numbers a row.
 
     Returns:
         float32 numbers in [0, 1), multiples of 2^-24, shape (N, count).
     """
-    state = torch.zeros((), dtype=torch.int64, device=indices.device)
+    rows = _mix(_stream(key) + indices * _signed(_WEYL))
+    places = torch.arange(count, device=indices.device) * _signed(_WEYL)
+    return _shift_right(_mix(rows[:, None] + places), 40).float() * 2.0**-24
+
+
+@lru_cache(maxsize=16)
+def _stream(key: tuple[int, ...]) -> int:
+    """Where the numbers of a key start: SplitMix64 with the parts of the key added in turn."""
+    state = torch.zeros((), dtype=torch.int64)
     for part in key:
-        state = _mix(state + _signed((part + 1) * _WEYL))
-    rows = _mix(state + (indices + 1) * _signed(_WEYL))
-    places = torch.arange(1, count + 1, device=indices.device) * _signed(_WEYL)
-    bits = _mix(rows[:, None] + places)
-    return _shift_right(bits, 40).float() * 2.0**-24
+        state = _mix(state + part + _signed(_WEYL))
+    return int(state)
 
 
 def _mix(state: Tensor) -> Tensor:
