@@ -163,11 +163,10 @@ def _timm_backbone(settings: TimmSettings, input_shape: tuple[int, int, int]) ->
             return Backbone(network, recipe, input_shape=input_shape)
         except _TIMM_ERRORS as error:
             problem = error
-    channels, height, width = input_shape
     why = " ".join(str(problem).split()) or type(problem).__name__
     raise SettingsError(
         f"backbone.name: {settings.name} with small_stem={str(small_stem).lower()} cannot take "
-        f"{height} x {width} images of {channels} channels: {why}"
+        f"{' x '.join(map(str, input_shape))} images: {why}"
     ) from problem
 
 
@@ -224,7 +223,7 @@ def _import_timm(name: str) -> Any:
     try:
         import timm  # here, as it takes seconds to import and few runs need it
     except ImportError as error:
-        raise SettingsError("backbone=timm needs timm: pip install 'timm>=1.0'") from error
+        raise SettingsError("backbone=timm needs timm: pip install 'timm>=1.0.16'") from error
     known = timm.list_models()
     if name not in known:
         untagged = name.partition(".")[0]  # resnet50.a1_in1k names pretrained weights

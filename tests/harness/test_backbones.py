@@ -175,13 +175,13 @@ def test_small_stem_only_where_it_is_clear_what_that_means(name: str) -> None:
         _build(TimmSettings(name=name)).recipe
         == _build(TimmSettings(name=name, small_stem=False)).recipe
     )
-    with pytest.raises(SettingsError, match=f"{name} with small_stem=true cannot take 32 x 32"):
+    with pytest.raises(SettingsError, match=f"{name} with small_stem=true cannot take 3 x 32 x 32"):
         _build(TimmSettings(name=name, small_stem=True))
 
 
 def test_images_too_small_for_a_model_are_one_line() -> None:
     with pytest.raises(
-        SettingsError, match=r"inception_v3 .* cannot take 32 x 32 images"
+        SettingsError, match=r"inception_v3 .* cannot take 3 x 32 x 32 images"
     ) as caught:
         _build(TimmSettings(name="inception_v3"))
     assert "\n" not in str(caught.value)
@@ -227,7 +227,7 @@ def test_options_become_settings(
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # Python's own mark of a failed import
-    with pytest.raises(SettingsError, match=r"pip install 'timm>=1\.0'"):
+    with pytest.raises(SettingsError, match=r"pip install 'timm>=1\.0\.16'"):
         _build(TimmSettings(name="resnet18"))
 
 
@@ -236,6 +236,6 @@ def test_the_command_refuses_before_it_writes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", *overrides]
     run = subprocess.run(command, cwd=_CONFIGS.parent, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
-    assert "inception_v3 with small_stem=false cannot take 8 x 8 images" in run.stderr
+    assert "inception_v3 with small_stem=false cannot take 1 x 8 x 8 images" in run.stderr
     assert run.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
