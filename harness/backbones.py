@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         self, network: nn.Module, recipe: Recipe, *, input_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        # On a CPU's core 17 to 29 % less time a step for ResNet-50, MobileNetV3 and RegNetY, 3 % for
+        # On a CPU core 17 to 29 % less time a step for ResNet-50, MobileNetV3 and RegNetY, 3 % for
         # ResNet-18, none for ConvNeXt and ViT.
         self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
