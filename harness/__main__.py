@@ -1,4 +1,4 @@
-"""The commands: an experiment composed by Hydra (the default), or ``bench``."""
+"""The commands: an experiment composed by Hydra (the default), ``bench`` or ``export``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ def main(arguments: Sequence[str]) -> None:
         from harness import bench
 
         bench.main(arguments[1:])
+        return
+    if arguments[:1] == ["export"]:
+        from harness import export
+
+        try:
+            export.main(arguments[1:])
+        except SettingsError as error:
+            sys.exit(_refuse(str(error)))
         return
     unknown = [word for word in arguments if word.startswith("-") and word not in _FLAGS]
     if unknown:

@@ -37,8 +37,8 @@ def ranged(
     return field(default=default, metadata={"bounds": bounds})
 
 
-def choice(default: str, *others: str) -> Any:
-    """A word out of several."""
+def choice(default: str, *others: str | bool) -> Any:
+    """A word, or true or false, out of several."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
@@ -68,8 +68,32 @@ class DataSettings:
 class BackboneSettings:
     """The network whose features are evaluated."""
 
+    name: str = MISSING
+
+
+@dataclass
+class SmallCNNSettings(BackboneSettings):
+    """Three convolutions, for a laptop."""
+
     name: str = choice("small_cnn")
     width: int = ranged(16, low=1, high=1024)  # channels of the first layer [D]
+
+
+@dataclass
+class ResNet18Settings(BackboneSettings):
+    """torchvision's ResNet-18 with a 3 x 3 stem of stride 1 and no max-pooling [P]."""
+
+    name: str = choice("resnet18")
+
+
+@dataclass
+class TimmSettings(BackboneSettings):
+    """Any model of timm, by timm's name, without pretrained weights."""
+
+    name: str = MISSING
+    # Whether the first layer keeps more of the image: harness.backbones says how. auto: where the
+    # images have at most 64 pixels a side and the model lets it be done.
+    small_stem: str | bool = choice("auto", True, False)
 
 
 @dataclass
@@ -242,7 +266,9 @@ _SCHEMAS = {
     "fifo": FIFOBankSettings,
     "smc": SMCBankSettings,
     "data": DataSettings,
-    "backbone": BackboneSettings,
+    "small_cnn": SmallCNNSettings,
+    "resnet18": ResNet18Settings,
+    "timm": TimmSettings,
     "trainer": TrainerSettings,
     "logger": LoggerSettings,
 }
@@ -309,9 +335,10 @@ def _out_of_range(settings: Any, path: str) -> Iterator[str]:
         for item in fields(settings):
             value = getattr(settings, item.name)
             yield from _out_of_range(value, f"{path}{item.name}.")
-            choices: Sequence[str] = item.metadata.get("choices", ())
+            choices: Sequence[str | bool] = item.metadata.get("choices", ())
             if choices and value not in choices:
-                yield f"{path}{item.name} must be one of {', '.join(choices)}, got {value!r}"
+                allowed = ", ".join(str(word) for word in choices)
+                yield f"{path}{item.name} must be one of {allowed}, got {value!r}"
             bounds = item.metadata.get("bounds", {})
             if value is not None and bounds and not _inside(value, bounds):
                 wanted = [

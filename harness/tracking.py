@@ -37,6 +37,7 @@ _PACKAGES = (
     "pytorch-lightning",
     "numpy",
     "scikit-learn",
+    "timm",
     "wandb",
 )
 # What says where to put results or whether to repeat them is no part of what was asked.

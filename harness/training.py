@@ -16,23 +16,26 @@ from harness import backbones, methods
 from harness.backbones import Backbone
 from harness.data import ImageData, train_loader
 from harness.methods import Method
-from harness.settings import MethodSettings, Settings, SettingsError, TrainerSettings
+from harness.settings import MethodSettings, Settings, SettingsError
 from harness.views import Views
 
 
-def check(settings: TrainerSettings, data: ImageData) -> None:
-    """Raises ``SettingsError`` if there are too few images for a batch."""
-    if settings.batch_size > len(data.train):
+def check(settings: Settings, data: ImageData) -> None:
+    """Raises ``SettingsError`` if the images are too few for a batch or too small to encode."""
+    batch_size = settings.trainer.batch_size
+    if batch_size > len(data.train):
         raise SettingsError(
             f"trainer.batch_size must be at most the number of training images, "
-            f"{len(data.train)}, got {settings.batch_size}"
+            f"{len(data.train)}, got {batch_size}"
         )
+    build_backbone(settings, data, seed=settings.seed)
 
 
 def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> Backbone:
     """The untrained backbone of a seed: the same for every method."""
+    _, channels, height, width = data.train.images.shape
     with _seeded(seed):
-        return backbones.build(settings.backbone, in_channels=data.train.images.shape[1])
+        return backbones.build(settings.backbone, in_channels=channels, image_size=(height, width))
 
 
 def train(

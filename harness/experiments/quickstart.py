@@ -51,7 +51,7 @@ def run(settings: Settings, experiment: QuickstartSettings, folder: RunFolder) -
     started = time.perf_counter()
     torch.set_num_threads(settings.trainer.threads)
     images = data.load(settings.data)
-    training.check(settings.trainer, images)
+    training.check(settings, images)
     folder.start()
     lines = MetricsFile(folder.path / tracking.METRICS)
     results = _Quickstart(settings, experiment, images, folder.path, lines).results(console)

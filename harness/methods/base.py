@@ -80,6 +80,14 @@ class Method(pl.LightningModule):
         for logger in self.loggers:
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step=self.global_step)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what ``python -m harness export`` needs to know beside the backbone's weights."""
+        checkpoint["backbone"] = {
+            **self.backbone.description(),
+            "mean": self.views.mean.tolist(),
+            "std": self.views.std.tolist(),
+        }
+
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """SGD with a cosine schedule by steps; no weight decay on norms, biases and losses."""
         settings = self.optimizer_settings
