@@ -176,9 +176,7 @@ def shift_hue(
     sixths = torch.where(
         largest == red,
         (green - blue) * inverse,
-        torch.where(
-            largest == green, (blue - red) * inverse + 2.0, (red - green) * inverse + 4.0
-        ),
+        torch.where(largest == green, (blue - red) * inverse + 2.0, (red - green) * inverse + 4.0),
     )
     sixths = sixths.add_(6.0 * turns[:, None, None])
     numbers = torch.arange(5, 0, -2, device=pixels.device).view(1, 3, 1, 1)

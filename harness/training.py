@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from harness import backbones, methods
-from harness.data import ImageData, train_loader
+from harness.data import ImageData, place, train_loader
 from harness.methods import Method
 from harness.settings import MethodSettings, Settings
 from harness.views import Views
@@ -23,7 +23,7 @@ from harness.views import Views
 def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> nn.Module:
     """The untrained backbone of a seed: the same for every method."""
     with _seeded(seed):
-        return backbones.build(settings.backbone, in_channels=data.train.images.shape[1])
+        return backbones.build(settings.backbone, in_channels=data.train.num_channels)
 
 
 def train(
@@ -64,8 +64,13 @@ def train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        images = data.train.to(trainer.strategy.root_device)
-        loader = train_loader(images, batch_size=settings.trainer.batch_size, seed=seed)
+        images = place(data.train, trainer.strategy.root_device, keep=settings.data.keep)
+        loader = train_loader(
+            images,
+            batch_size=settings.trainer.batch_size,
+            seed=seed,
+            order=settings.data.order,
+        )
         trainer.fit(module, loader)
     return module
 

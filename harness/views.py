@@ -42,7 +42,8 @@ class Views:
         seed: Of the random numbers.
 
     Example:
-        >>> views = Views(ViewSettings(crop_min=0.2), mean=torch.zeros(3), std=torch.ones(3), seed=1)
+        >>> mean, std = torch.zeros(3), torch.ones(3)
+        >>> views = Views(ViewSettings(crop_min=0.2), mean=mean, std=std, seed=1)
         >>> images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
         >>> first, second = views(images, torch.arange(8), epoch=0)
     """
@@ -77,7 +78,7 @@ class Views:
         chunk = len(images)
         if images.device.type == "cpu":
             chunk = max(1, _CHUNK // images[0].numel())
-        parts = zip(images.split(chunk), draws.split(chunk), strict=True)
+        parts = zip(torch.split(images, chunk), torch.split(draws, chunk), strict=True)
         return torch.cat(
             [
                 normalize(

@@ -47,7 +47,7 @@ def run(settings: Settings, experiment: QuickstartSettings, folder: RunFolder) -
     started = time.perf_counter()
     folder.start()
     torch.set_num_threads(settings.trainer.threads)
-    images = data.load(settings.data)
+    images = data.load(settings.data, seed=settings.seed)
     lines = MetricsFile(folder.path / tracking.METRICS)
     seeds = list(range(settings.seed, settings.seed + experiment.num_seeds))
     results = {
