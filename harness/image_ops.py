@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # as torchvision's ColorJitter numbers them
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision and PIL
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL
 
 
 def resized_crop(
@@ -76,7 +76,8 @@ def affine(
     """
     # affine_grid maps places in the output to places in the input: content of twice the size
     # reads steps of half the length, and a whole width is 2 in its coordinates.
-    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    step = 1.0 / zoom
+    cos, sin = step * angle.cos(), step * angle.sin()
     matrix = torch.stack(
         [cos, shear * cos - sin, 2.0 * shift_x, sin, shear * sin + cos, 2.0 * shift_y], dim=1
     )
@@ -155,8 +156,9 @@ def greyscale(
     """The images without colour; those of one channel are returned as they are."""
     if pixels.shape[1] == 1:
         return pixels
-    red, green, blue = pixels.split(1, dim=1)
-    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
+    red, green, blue = pixels.unbind(dim=1)
+    grey = (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
+    return grey[:, None]
 
 
 def shift_hue(

@@ -199,7 +199,7 @@ def crop_boxes(
     box_height = torch.where(found, heights.gather(1, first)[:, 0], largest_height)
     free = torch.stack([height - box_height, width - box_width], dim=1)
     anywhere = (draws[:, 2 * _ATTEMPTS :] * (free + 1.0)).floor()
-    corner = torch.where(found[:, None], anywhere, (free / 2.0).round())
+    corner = torch.where(found[:, None], anywhere, (free / 2.0).floor())
     return torch.cat([corner, box_height[:, None], box_width[:, None]], dim=1)
 
 
