@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.settings import SettingsError, one_line, register_schemas, resolve
 
+# Hydra's, without those for other folders of configs; its parser answers others with its usage.
+_FLAGS = (
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"),
+    *("-m", "--multirun", "-i", "--info"),
+)
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -40,12 +46,20 @@ def main(arguments: Sequence[str]) -> None:
 
         bench.main(arguments[1:])
         return
+    unknown = [word for word in arguments if word.startswith("-") and word not in _FLAGS]
+    if unknown:
+        sys.exit(_refuse(f"{unknown[0]}: no such flag (options are name=value; see --help)"))
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
         _experiment()
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_refuse(one_line(error)))
+    except ValueError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith("hydra."):
+            raise
+        sys.exit(_refuse(one_line(error)))  # Hydra has no type of its own for some errors
 
 
 def _refuse(message: str) -> int:

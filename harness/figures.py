@@ -138,13 +138,16 @@ def density(
         np.linspace(low[0], high[0], 120), np.linspace(low[1], high[1], 120)
     )
     places = torch.tensor(np.stack([grid_x, grid_y], axis=-1)).to(planar.means)
-    values = planar.density.log_prob(places).exp().cpu().numpy()
+    log_density: torch.Tensor = planar.density.log_prob(places)  # type: ignore[no-untyped-call]
+    values = log_density.exp().cpu().numpy()
     filled = axis.contourf(grid_x, grid_y, values, levels=12, cmap="Blues", alpha=0.7)
     figure.colorbar(filled, ax=axis, label="density of the learned mixture")
     means = planar.means.cpu().numpy()
     axis.plot(*means.T, "x", color="black", markersize=5, label="prototypes")
     for (x, y), label in zip(points, labels, strict=True):
-        axis.text(x, y, str(label), color=_DIGIT_COLOURS[label % 10], fontsize=8, ha="center", va="center")
+        axis.text(
+            x, y, str(label), color=_DIGIT_COLOURS[label % 10], fontsize=8, ha="center", va="center"
+        )
     axis.set_xlim(low[0], high[0])
     axis.set_ylim(low[1], high[1])
     axis.set_xlabel("first principal direction of the test embeddings")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -102,7 +103,7 @@ class TrainerSettings:
 
     epochs: int = ranged(20, low=1)  # [D]
     batch_size: int = ranged(64, low=2)  # [D]
-    warmup_epochs: int = ranged(2, low=0)  # [D]
+    warmup: float = ranged(0.1, low=0.0, below=1.0)  # share of the steps [R]
     log_every: int = ranged(1, low=1)  # steps
     accelerator: str = choice("auto", "cpu", "gpu")
     # Threads of one CPU operation. Operations on 8 x 8 images are too small to share, and two
@@ -131,7 +132,7 @@ class LoggerSettings:
 class BankSettings:
     """A memory bank of MoCo."""
 
-    size: int = ranged(256, low=1)  # [P]
+    size: int = ranged(64, low=1)  # one batch, as the paper's 256 is of its batches [P]
 
 
 @dataclass
@@ -154,10 +155,10 @@ class SMCBankSettings(BankSettings):
 class MethodSettings:
     """What every method has: SGD with a cosine schedule, and lightly's projection head."""
 
-    learning_rate: float = ranged(0.1, above=0.0)  # [D]
+    learning_rate: float = ranged(0.1, above=0.0)  # each method has its own
     momentum: float = ranged(0.9, low=0.0, below=1.0)  # [R]
     weight_decay: float = ranged(5e-4, low=0.0)  # [R]
-    hidden_dim: int = ranged(128, low=1)  # the backbone's feature size, as in MoCo v2
+    hidden_dim: int = ranged(128, low=1)  # twice the features [D]
     output_dim: int = ranged(32, low=1)  # [D]
 
 
@@ -165,28 +166,32 @@ class MethodSettings:
 class SimCLRSettings(MethodSettings):
     """SimCLR with lightly's ``NTXentLoss``."""
 
-    temperature: float = ranged(0.5, above=0.0)  # [R]
+    learning_rate: float = ranged(0.4, above=0.0)  # [D]
+    temperature: float = ranged(0.2, above=0.0)  # [D]
 
 
 @dataclass
 class SimCLRPrototypeSettings(MethodSettings):
     """SimCLR's pipeline with ``GMJEPrototypeLoss``."""
 
+    learning_rate: float = ranged(0.01, above=0.0)  # [D]
     num_prototypes: int = ranged(64, low=1)  # [R]
-    temperature: float = ranged(0.1, above=0.0)  # [R]
+    temperature: float = ranged(0.05, above=0.0)  # [D]
 
 
 @dataclass
 class SimCLREntropySettings(MethodSettings):
     """SimCLR's pipeline with ``GJEEntropyLoss``."""
 
-    weight: float = ranged(1.0, low=0.0)
+    learning_rate: float = ranged(0.05, above=0.0)  # [D]
+    weight: float = ranged(1.0, low=0.0)  # the loss's default; 0.3 and less were worse [D]
 
 
 @dataclass
 class MoCoSettings(MethodSettings):
     """MoCo with any bank."""
 
+    learning_rate: float = ranged(0.02, above=0.0)  # [D]
     bank: BankSettings = MISSING
     temperature: float = ranged(0.1, above=0.0)  # [R]
     ema: float = ranged(0.99, low=0.0, high=1.0)  # [R]
@@ -197,14 +202,16 @@ class MoCoSettings(MethodSettings):
 class BYOLSettings(MethodSettings):
     """BYOL with lightly's ``BYOLPredictionHead`` and ``NegativeCosineSimilarity``."""
 
-    ema: float = ranged(0.99, low=0.0, high=1.0)  # 0.996 [R] is for long runs [D]
-    predictor_dim: int = ranged(128, low=1)  # [D]
+    learning_rate: float = ranged(0.1, above=0.0)  # [D]
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # [D]
+    predictor_dim: int = ranged(128, low=1)  # [R]
 
 
 @dataclass
 class BYOLMDNSettings(BYOLSettings):
     """BYOL's pipeline with ``GMJEMDNHead`` and ``GMJEMDNLoss``."""
 
+    learning_rate: float = ranged(0.008, above=0.0)  # an exact likelihood needs a small one [D]
     num_components: int = ranged(5, low=1)  # [R]
     scale: str = choice("softplus", "exp")  # [P]
 
@@ -248,31 +255,29 @@ class Settings:
     overwrite: bool = False  # whether to run again what has finished
 
 
-_SCHEMAS: dict[str, type] = {
-    "schema": Settings,
-    "experiment/quickstart_schema": QuickstartSettings,
-    "method/simclr_schema": SimCLRSettings,
-    "method/simclr_prototype_schema": SimCLRPrototypeSettings,
-    "method/simclr_entropy_schema": SimCLREntropySettings,
-    "method/moco_schema": MoCoSettings,
-    "method/byol_schema": BYOLSettings,
-    "method/byol_mdn_schema": BYOLMDNSettings,
-    "bank/fifo_schema": FIFOBankSettings,
-    "bank/smc_schema": SMCBankSettings,
-    "data/schema": DataSettings,
-    "data/views/schema": ViewSettings,
-    "backbone/schema": BackboneSettings,
-    "trainer/schema": TrainerSettings,
-    "logger/schema": LoggerSettings,
+_SCHEMAS = {
+    "settings": Settings,
+    "quickstart": QuickstartSettings,
+    "simclr": SimCLRSettings,
+    "simclr_prototype": SimCLRPrototypeSettings,
+    "simclr_entropy": SimCLREntropySettings,
+    "moco": MoCoSettings,
+    "byol": BYOLSettings,
+    "byol_mdn": BYOLMDNSettings,
+    "fifo": FIFOBankSettings,
+    "smc": SMCBankSettings,
+    "data": DataSettings,
+    "views": ViewSettings,
+    "backbone": BackboneSettings,
+    "trainer": TrainerSettings,
+    "logger": LoggerSettings,
 }
 
 
 def register_schemas() -> None:
-    """Makes the schemas known to Hydra, under the names that the YAML files build on."""
-    store = ConfigStore.instance()
-    for path, schema in _SCHEMAS.items():
-        group, _, name = path.rpartition("/")
-        store.store(name=name, node=schema, group=group or None)
+    """Makes the schemas known to Hydra, as the group ``schema`` that the YAML files build on."""
+    for name, schema in _SCHEMAS.items():
+        ConfigStore.instance().store(group="schema", name=name, node=schema)
 
 
 def resolve(config: DictConfig) -> Settings:
@@ -295,9 +300,14 @@ def resolve(config: DictConfig) -> Settings:
 
 def one_line(error: BaseException) -> str:
     """What Hydra or OmegaConf has to say, on one line and with a close match where there is one."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        asked = str(error.missing_cfg_file).replace("/", "=")
+        return f"{asked}: there is no such config, only {', '.join(error.options)}"
+    inner = error.__cause__ or error.__context__
+    cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
-        return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        lines = [line for line in str(error).splitlines() if not line.startswith("To append")]
+        return " ".join(lines[:2])
     message = str(cause.msg or cause).splitlines()[0]
     known = [f.name for f in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
     close = difflib.get_close_matches(str(cause.key), known, n=1)
@@ -307,12 +317,14 @@ def one_line(error: BaseException) -> str:
 
 def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]:
     """Keys put in with Hydra's ``+``, which skips the schema."""
-    known = settings if isinstance(settings, dict) else vars(settings)
-    for key in config:
-        if key not in known:
+    # OmegaConf sets what a dataclass does not declare as an attribute of the object.
+    declared = {item.name for item in fields(settings)} if is_dataclass(settings) else set(settings)
+    for key in map(str, config):
+        if key not in declared:
             yield f"{path}{key}: there is no such option"
         elif isinstance(config[key], DictConfig):
-            yield from _unknown_keys(config[key], known[str(key)], f"{path}{key}.")
+            value = settings[key] if isinstance(settings, dict) else getattr(settings, key)
+            yield from _unknown_keys(config[key], value, f"{path}{key}.")
 
 
 def _out_of_range(settings: Any, path: str) -> Iterator[str]:
@@ -328,8 +340,10 @@ def _out_of_range(settings: Any, path: str) -> Iterator[str]:
                 yield f"{path}{item.name} must be one of {', '.join(choices)}, got {value!r}"
             bounds = item.metadata.get("bounds", {})
             if value is not None and bounds and not _inside(value, bounds):
-                wanted = [f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf]
-                yield f"{path}{item.name} must be {' and '.join(wanted)}, got {value!r}"
+                wanted = [
+                    f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf
+                ]
+                yield f"{path}{item.name} must be finite, {' and '.join(wanted)}, got {value!r}"
 
 
 def _inside(value: float, bounds: dict[str, float]) -> bool:

@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import gmje_plugin
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,13 +24,14 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+import gmje_plugin
 from harness.settings import LoggerSettings, Settings, SettingsError
 
 Array = npt.NDArray[np.float64]
 
 CONFIG, METRICS, RESULTS = "config.yaml", "metrics.csv", "results.json"
 _PACKAGES = (
-        "lightly",
+    "lightly",
     "torch",
     "torchvision",
     "pytorch-lightning",
@@ -66,9 +66,7 @@ class RunFolder:
 
     def __init__(self, settings: Settings, overrides: Sequence[str]) -> None:
         self.settings = settings
-        self.path = (
-            Path(settings.output_root) / settings.experiment.name / folder_name(overrides)
-        )
+        self.path = Path(settings.output_root) / settings.experiment.name / folder_name(overrides)
 
     def finished_results(self) -> dict[str, Any] | None:
         """The results of the same run made before, or None if it is to run (again).
@@ -184,18 +182,23 @@ def wandb_run(
     if settings.name != "wandb":
         yield []
         return
-    with wandb.init(
+    run = wandb.init(
         project=settings.project,
         dir=folder,
-        mode=settings.mode,
+        mode="online" if settings.mode == "online" else "offline",
         name=name,
         group=group,
         job_type=job_type,
         config=dict(config),
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-    ) as run:
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    )
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    try:
         yield [WandbLogger(experiment=run)]
+    except BaseException:
+        run.finish(exit_code=1)  # what was logged stays readable
+        raise
+    run.finish()
 
 
 def provenance() -> dict[str, Any]:
@@ -204,7 +207,9 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {
             "cpu": _cpu(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "platform": platform.platform(),
         },

@@ -11,16 +11,25 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from torch import nn
 
 from harness import backbones, methods
+from harness.backbones import Backbone
 from harness.data import ImageData, place, train_loader
 from harness.methods import Method
-from harness.settings import MethodSettings, Settings
+from harness.settings import MethodSettings, Settings, SettingsError, TrainerSettings
 from harness.views import Views
 
 
-def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> nn.Module:
+def check(settings: TrainerSettings, data: ImageData) -> None:
+    """Raises ``SettingsError`` if there are too few images for a batch."""
+    if settings.batch_size > len(data.train):
+        raise SettingsError(
+            f"trainer.batch_size must be at most the number of training images, "
+            f"{len(data.train)}, got {settings.batch_size}"
+        )
+
+
+def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> Backbone:
     """The untrained backbone of a seed: the same for every method."""
     with _seeded(seed):
         return backbones.build(settings.backbone, in_channels=data.train.num_channels)
@@ -48,9 +57,7 @@ def train(
     backbone = build_backbone(settings, data, seed=seed)
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=seed)
     with _seeded(seed):
-        module = methods.build(
-            method, backbone, views=views, trainer=settings.trainer, seed=seed
-        )
+        module = methods.build(method, backbone, views=views, trainer=settings.trainer, seed=seed)
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=settings.trainer.epochs,

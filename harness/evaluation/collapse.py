@@ -9,7 +9,7 @@ from torch import Tensor
 def effective_rank(
     features: Tensor,  # shape: (N, D)
 ) -> float:
-    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007).
+    """Exponential of the entropy of the normalised singular values (Roy and Vetterli 2007).
 
     Of the centred features: 1 if they lie on a line, D if they spread equally in all directions,
     and 0 if they are all the same.
@@ -20,4 +20,4 @@ def effective_rank(
     if singular_values[0] <= 1e-9 * features.double().norm():
         return 0.0
     shares = singular_values / singular_values.sum()
-    return torch.special.entr(shares).sum().exp().item()
+    return float(torch.special.entr(shares).sum().exp())

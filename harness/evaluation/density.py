@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from gmje_plugin import JointGaussianMixture
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+
+from gmje_plugin import JointGaussianMixture
 
 
 @dataclass(frozen=True)

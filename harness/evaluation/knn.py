@@ -30,4 +30,4 @@ def knn_accuracy(
         knn_k=min(neighbours, train_features.shape[0]),
         knn_t=temperature,
     )
-    return (predicted[:, 0] == test_labels).double().mean().item()
+    return float((predicted[:, 0] == test_labels).double().mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytorch_lightning as pl
 import torch
 from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.scheduler import CosineWarmupScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness.settings import MethodSettings, TrainerSettings
+from harness.backbones import Backbone
+from harness.settings import MethodSettings, SettingsError, TrainerSettings
 from harness.views import Views
 
 
@@ -22,15 +24,15 @@ class Method(pl.LightningModule):
     :func:`harness.data.train_loader` makes them.
 
     Args:
-        backbone: The network whose features are evaluated, with an attribute ``feature_dim``.
+        backbone: The network whose features are evaluated.
         views: Makes two views of a batch of images.
         settings: The optimiser's part of the method's settings.
-        trainer: Number of epochs and of warm-up epochs.
+        trainer: Share of the warm-up, and how often to log.
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         *,
         views: Views,
         settings: MethodSettings,
@@ -55,18 +57,26 @@ class Method(pl.LightningModule):
         return {}
 
     def training_step(
-        self, batch: tuple[Tensor, Tensor], batch_idx: int  # noqa: ARG002
+        self,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,  # noqa: ARG002
     ) -> Tensor:
         """Loss of a batch of (images, indices), logged with its parts."""
         images, indices = batch
         loss = self.loss(*self.views(images, indices, epoch=self.current_epoch))
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.trainer_settings.log_every == 0:
             self._log({"loss": loss.detach(), **self.terms()})
         return loss
 
     def _log(self, values: dict[str, Tensor]) -> None:
         """Straight to the loggers: ``self.log`` took as long as a step on 8 x 8 images."""
-        metrics = {name: value.item() for name, value in values.items()}
+        numbers = torch.stack([value.float() for value in values.values()]).tolist()
+        metrics = dict(zip(values, numbers, strict=True))
+        if not math.isfinite(metrics["loss"]):
+            raise SettingsError(
+                f"the loss is {metrics['loss']} at step {self.global_step}: lower the "
+                f"learning_rate, {self.optimizer_settings.learning_rate}"
+            )
         for logger in self.loggers:
             logger.log_metrics({**metrics, "epoch": self.current_epoch}, step=self.global_step)
 
@@ -77,7 +87,7 @@ class Method(pl.LightningModule):
         others = [part for name, part in self.named_children() if name != "criterion"]
         decayed, plain = get_weight_decay_parameters(others)
         plain += [parameter for part in criteria for parameter in part.parameters()]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in decayed if p.requires_grad]},
             {"params": [p for p in plain if p.requires_grad], "weight_decay": 0.0},
         ]
@@ -88,6 +98,6 @@ class Method(pl.LightningModule):
             weight_decay=settings.weight_decay,
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = steps * self.trainer_settings.warmup_epochs // self.trainer_settings.epochs
+        warmup = int(self.trainer_settings.warmup * steps)
         scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=steps)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]

@@ -8,6 +8,7 @@ from lightly.models.modules import BYOLProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
+from harness.backbones import Backbone
 from harness.methods.base import Method
 from harness.settings import BYOLSettings, TrainerSettings
 from harness.views import Views
@@ -27,7 +28,7 @@ class BYOL(Method):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         prediction_head: nn.Module,
         criterion: nn.Module,
         *,

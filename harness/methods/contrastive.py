@@ -8,6 +8,7 @@ from lightly.models.modules import MoCoProjectionHead, SimCLRProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
+from harness.backbones import Backbone
 from harness.methods.base import Method
 from harness.settings import MethodSettings, MoCoSettings, TrainerSettings
 from harness.views import Views
@@ -26,7 +27,7 @@ class SimCLR(Method):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         criterion: nn.Module,
         *,
         views: Views,
@@ -74,7 +75,7 @@ class MoCo(Method):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         criterion: nn.Module,
         *,
         views: Views,

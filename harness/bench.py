@@ -1,0 +1,266 @@
+"""``python -m harness bench bank``: time and memory of a loss and bank step, beside lightly's.
+
+A step is the forward pass of the loss, its backward pass to the queries and the update of the
+bank. All variants take turns, step by step, in one process, so that whatever else the machine does
+meets all of them. The banks are filled before. "Bank only" is without in-batch negatives, as
+lightly's loss is, and so is ".paper bank"; "ratio" is to lightly's time.
+
+Extra memory is what a step adds at its peak to what is allocated before it. On a GPU that is
+``torch.cuda.max_memory_allocated``. On the CPU each variant runs in a process of its own, and the
+kernel's peak of the resident memory (VmHWM, reset just before the step) is read from /proc; there
+malloc is set to give large blocks back at once, so that none is reused unseen. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NoReturn
+
+import torch
+from lightly.loss import NTXentLoss
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss, swap_memory_bank
+
+TEMPERATURE = 0.1
+Size = tuple[int, int]
+Step = Callable[[], None]
+
+
+def _stock(size: Size) -> nn.Module:
+    criterion: nn.Module = NTXentLoss(TEMPERATURE, memory_bank_size=size)
+    return criterion
+
+
+def _swapped(size: Size) -> nn.Module:
+    criterion = _stock(size)
+    swap_memory_bank(criterion)
+    return criterion
+
+
+def _paper(size: Size) -> nn.Module:
+    bank = SMCMemoryBankModule.paper(size)
+    return SMCNTXentLoss(TEMPERATURE, memory_bank=bank, in_batch_negatives=False)
+
+
+LIGHTLY, PRODUCTS = "NTXentLoss, FIFO (lightly)", "two matrix products alone"
+CRITERIA: dict[str, Callable[[Size], nn.Module]] = {
+    LIGHTLY: _stock,
+    "NTXentLoss, SMC swapped in": _swapped,
+    "SMCNTXentLoss, bank only": lambda size: SMCNTXentLoss(
+        TEMPERATURE, size, in_batch_negatives=False
+    ),
+    "SMCNTXentLoss, default": lambda size: SMCNTXentLoss(TEMPERATURE, size),
+    "SMCNTXentLoss, .paper bank": _paper,
+}
+VARIANTS = (*CRITERIA, PRODUCTS)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs ``bench bank`` with the command line's arguments."""
+    options = _parser().parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        _parser().error("--device cuda: torch sees no GPU")
+    torch.set_num_threads(options.threads)
+    rows = []
+    console = Console()
+    for size in options.sizes:
+        for batch_size in options.batch_sizes:
+            with console.status(f"bank of {size}, batch of {batch_size}"):
+                rows += _measure(size, batch_size, options)
+            console.print(_table(rows[-len(VARIANTS) :], size, batch_size, options))
+    _write(rows, options)
+    console.print(f"written to {options.out}", soft_wrap=True)
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"python -m harness bench: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="python -m harness bench", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("what", choices=["bank"])
+    parser.add_argument("--sizes", type=_count, nargs="+", default=[4096, 65536], metavar="M")
+    parser.add_argument("--batch-sizes", type=_count, nargs="+", default=[256], metavar="B")
+    parser.add_argument("--dim", type=_count, default=128, help="of the embeddings")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=_count, default=1, help="of one CPU operation")
+    parser.add_argument("--repeats", type=_count, default=20, help="steps timed of each variant")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench/bank.json"))
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _measure(size: int, batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One line of results a variant."""
+    device = torch.device(options.device)
+    steps = {
+        name: make_step(name, (size, options.dim), batch_size=batch_size, device=device)
+        for name in VARIANTS
+    }
+    seconds = _time(steps, repeats=options.repeats, device=device)
+    lightly = median(seconds[LIGHTLY])
+    rows = []
+    for name in VARIANTS:
+        extra = (
+            _cuda_extra_memory(steps[name])
+            if device.type == "cuda"
+            else _cpu_extra_memory(name, (size, options.dim), batch_size, options.threads)
+        )
+        rows.append(
+            {
+                "variant": name,
+                "size": size,
+                "batch_size": batch_size,
+                "median_ms": 1e3 * median(seconds[name]),
+                "min_ms": 1e3 * min(seconds[name]),
+                "max_ms": 1e3 * max(seconds[name]),
+                "of_lightly": median(seconds[name]) / lightly,
+                "extra_memory_mib": None if extra is None else extra / 2**20,
+            }
+        )
+    return rows
+
+
+def make_step(name: str, size: Size, *, batch_size: int, device: torch.device) -> Step:
+    """A function that makes one step of a variant on random embeddings, its bank filled."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(rows: int) -> Tensor:
+        return normalize(torch.randn(rows, size[1], generator=generator), dim=1).to(device)
+
+    queries, keys, entries = draw(batch_size), draw(batch_size), draw(size[0])
+    if name == PRODUCTS:
+
+        def products() -> None:
+            (queries @ entries.T) @ entries
+
+        return products
+    criterion = CRITERIA[name](size).to(device)
+    criterion.get_submodule("memory_bank")(entries, update=True)
+    queries.requires_grad_()
+
+    def step() -> None:
+        queries.grad = None
+        criterion(queries, keys).backward()
+
+    return step
+
+
+def _time(steps: dict[str, Step], *, repeats: int, device: torch.device) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + 2):  # the first two warm up
+        for name, step in steps.items():
+            _synchronize(device)
+            started = time.perf_counter()
+            step()
+            _synchronize(device)
+            if repeat >= 2:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _cuda_extra_memory(step: Step) -> int:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _cpu_extra_memory(name: str, size: Size, batch_size: int, threads: int) -> int | None:
+    """Bytes, from a process of its own; None where /proc does not tell."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    task = json.dumps([name, size, batch_size, threads])
+    told = subprocess.run(
+        [sys.executable, "-m", "harness.bench", task],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)},
+    )
+    return int(told.stdout)
+
+
+def peak_extra_memory(step: Step) -> int:
+    """Bytes that a step adds at its peak to this process's resident memory (Linux)."""
+    step()  # allocates what stays, such as the libraries' buffers
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    step()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status has no {field}")
+    return 1024 * int(found[1])
+
+
+def _table(
+    rows: Sequence[dict[str, Any]], size: int, batch_size: int, options: argparse.Namespace
+) -> Table:
+    table = Table(
+        title=f"M = {size}, B = {batch_size}, d = {options.dim}, {options.device}, "
+        f"{options.threads} thread(s), {options.repeats} steps each",
+        title_justify="left",
+    )
+    table.add_column("loss and bank", no_wrap=True)
+    for heading in ("ms (min to max)", "ratio", "extra MiB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        extra = row["extra_memory_mib"]
+        table.add_row(
+            row["variant"],
+            f"{row['median_ms']:.2f} ({row['min_ms']:.2f} to {row['max_ms']:.2f})",
+            f"{row['of_lightly']:.2f}",
+            "?" if extra is None else f"{extra:.1f}",
+        )
+    return table
+
+
+def _write(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
+    from harness.tracking import provenance  # Lightning and W&B take seconds to import
+
+    asked = {name: value for name, value in vars(options).items() if name not in ("what", "out")}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({**asked, "rows": rows, **provenance()}, indent=2) + "\n")
+
+
+def _memory_process(task: str) -> None:
+    name, size, batch_size, threads = json.loads(task)
+    torch.set_num_threads(threads)
+    step = make_step(name, tuple(size), batch_size=batch_size, device=torch.device("cpu"))
+    print(peak_extra_memory(step))
+
+
+if __name__ == "__main__":
+    _memory_process(sys.argv[1])
