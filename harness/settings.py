@@ -301,7 +301,7 @@ def resolve(config: DictConfig) -> Settings:
 def one_line(error: BaseException) -> str:
     """What Hydra or OmegaConf has to say, on one line and with a close match where there is one."""
     if isinstance(error, MissingConfigException) and error.options is not None:
-        asked = str(error.missing_cfg_file).replace("/", "=")
+        asked = "=".join(str(error.missing_cfg_file).rsplit("/", 1))
         return f"{asked}: there is no such config, only {', '.join(error.options)}"
     inner = error.__cause__ or error.__context__
     cause = inner if isinstance(inner, OmegaConfBaseException) else error

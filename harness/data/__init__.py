@@ -48,7 +48,7 @@ def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
     if settings.imbalance > 1.0:
         train = train.select(imbalanced(train.labels, ratio=settings.imbalance, seed=seed))
     mean, std = _normalization(settings, train)
-    variant = f"{source.name}, {len(train)} training and {len(test)} {settings.split} images"
+    variant = f"{source.name}: {len(train)} training images, {len(test)} {settings.split} images"
     if settings.imbalance > 1.0:
         variant += f", imbalance {settings.imbalance:g}"
     return ImageData(train, test, num_classes, mean, std, variant)

@@ -63,7 +63,9 @@ def _digits(settings: DataSettings) -> Source:  # noqa: ARG001
     everything = ImageSet(images, torch.from_numpy(digits.target).long())
     test_size = math.ceil(len(everything) * _DIGITS_TEST_SHARE)
     first, second = split(everything.labels, second=test_size)
-    return Source(everything.select(first), everything.select(second), "scikit-learn digits, 8 x 8")
+    return Source(
+        everything.select(first), everything.select(second), "digits of scikit-learn, 8 x 8 pixels"
+    )
 
 
 def _cifar10(settings: DataSettings) -> Source:
@@ -105,7 +107,7 @@ def _mnist(settings: DataSettings) -> Source:
     train, test = (
         ImageSet(F.pad(part.data[:, None], (_MNIST_PADDING,) * 4), part.targets) for part in parts
     )
-    return Source(train, test, "MNIST, padded to 32 x 32")
+    return Source(train, test, "MNIST, padded to 32 x 32 pixels")
 
 
 def _torchvision(settings: DataSettings, layout: str) -> list[Any]:
@@ -143,7 +145,7 @@ def _folder(settings: DataSettings) -> Source:
             f"{root}/train and {root}/{evaluated} must have the same classes; in one only: "
             f"{', '.join(odd[:5])}"
         )
-    name = f"{root.resolve().name}, {settings.image_size} x {settings.image_size}"
+    name = f"{root.resolve().name}, {settings.image_size} x {settings.image_size} pixels"
     if settings.keep == "files" or (settings.keep == "auto" and not _fit_memory(train, test)):
         return Source(train, test, name)
     return Source(load_cached(train, root / "train"), load_cached(test, root / evaluated), name)

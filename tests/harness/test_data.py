@@ -40,7 +40,10 @@ def test_digits() -> None:
     assert loaded.test.images.shape == (450, 1, 8, 8)
     assert loaded.train.images.dtype == torch.uint8
     assert loaded.num_classes == 10
-    assert loaded.variant == "scikit-learn digits, 8 x 8, 1347 training and 450 test images"
+    assert (
+        loaded.variant
+        == "digits of scikit-learn, 8 x 8 pixels: 1347 training images, 450 test images"
+    )
     pixels = loaded.train.images / 255.0
     assert loaded.mean.item() == pytest.approx(pixels.mean().item(), rel=1e-5)
     assert loaded.std.item() == pytest.approx(pixels.std(correction=0).item(), rel=1e-5)
@@ -55,7 +58,7 @@ def test_validation_images_are_held_out_of_the_training_images() -> None:
     held = data.load(DataSettings(split="validation"))
     assert len(held.train) + len(held.test) == len(whole.train)
     assert rows(held.train) | rows(held.test) == rows(whole.train)
-    assert held.variant.endswith("1077 training and 270 validation images")
+    assert held.variant.endswith("1077 training images, 270 validation images")
 
 
 # --- MNIST and CIFAR-10 -------------------------------------------------------------------------
@@ -81,7 +84,7 @@ def test_mnist_is_padded(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     loaded = data.load(DataSettings(name="mnist", root=str(tmp_path)))
     assert loaded.train.images.shape == (40, 1, 32, 32)
-    assert loaded.variant == "MNIST, padded to 32 x 32, 40 training and 40 test images"
+    assert loaded.variant == "MNIST, padded to 32 x 32 pixels: 40 training images, 40 test images"
     original = MNIST(str(tmp_path), train=True).data
     assert torch.equal(loaded.train.images[:, 0, 2:30, 2:30], original)
     assert loaded.train.images.sum() == original.sum()
@@ -153,7 +156,7 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar10_jpeg(tmp_path, monkeypatch)  # the original comes first
     settings = DataSettings(name="cifar10", root=str(tmp_path))
     loaded = data.load(settings)
-    assert loaded.variant == "CIFAR-10, 40 training and 20 test images"
+    assert loaded.variant == "CIFAR-10: 40 training images, 20 test images"
     first = pickle.loads((folder / "data_batch_1").read_bytes())
     assert torch.equal(loaded.train.images[:20].flatten(1), torch.from_numpy(first["data"]))
     assert loaded.train.labels[:20].tolist() == first["labels"]
@@ -165,7 +168,7 @@ def test_cifar10_as_jpeg_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     folder = write_cifar10_jpeg(tmp_path, monkeypatch)
     settings = DataSettings(name="cifar10", root=str(tmp_path))
     loaded = data.load(settings)
-    assert loaded.variant == "CIFAR-10 (JPEG), 20 training and 10 test images"
+    assert loaded.variant == "CIFAR-10 (JPEG): 20 training images, 10 test images"
     assert loaded.train.images.shape == (20, 3, 32, 32)
     assert loaded.train.labels.tolist() == [n // 2 for n in range(20)]
     next((folder / "test" / CLASSES[3]).iterdir()).rename(folder / "test" / CLASSES[0] / "x.png")

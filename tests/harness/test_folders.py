@@ -18,7 +18,7 @@ from tests.harness.image_folders import folder_settings, image_folder, refusal, 
 def test_a_folder(tmp_path: Path, test: str) -> None:
     image_folder(tmp_path / "pets", test=test)
     loaded = data.load(folder_settings(tmp_path / "pets"))
-    assert loaded.variant == "pets, 16 x 16, 12 training and 6 test images"
+    assert loaded.variant == "pets, 16 x 16 pixels: 12 training images, 6 test images"
     assert loaded.num_classes == 2
     assert loaded.train.labels.tolist() == [0] * 6 + [1] * 6
     expected = np.array(Image.open(tmp_path / "pets" / "train" / "dog" / "0002.png"))
