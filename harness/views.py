@@ -141,7 +141,7 @@ def to_pixels(images: Tensor) -> Tensor:
 def normalize(pixels: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
     """Gives the channels of (N, C, H, W) pixels in [0, 1] mean 0 and deviation 1."""
     mean, std = mean.to(pixels.device), std.to(pixels.device)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    return (pixels - mean[:, None, None]).div_(std[:, None, None])
 
 
 def augment(

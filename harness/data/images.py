@@ -115,10 +115,6 @@ class FileSet(Dataset[tuple[Tensor, Tensor]]):
             workers=self.workers,
         )
 
-    def to(self, device: torch.device) -> FileSet:  # noqa: ARG002
-        """Itself: files are read into the host's memory."""
-        return self
-
     def load(self) -> ImageSet:
         """Reads all images into memory."""
         images = np.empty((len(self), 3, self.image_size, self.image_size), dtype=np.uint8)

@@ -168,12 +168,8 @@ def channel_statistics(images: AnyImageSet) -> tuple[Tensor, Tensor]:  # shapes:
         images = images.select(torch.linspace(0, len(images) - 1, min(len(images), 2000)).long())
         images = images.load()
     values = torch.arange(256, dtype=torch.float64) / 255.0
-    shares = (
-        torch.stack(
-            [channel.flatten().bincount(minlength=256) for channel in images.images.unbind(dim=1)]
-        )
-        / images.images[:, 0].numel()
-    )
-    mean = shares.double() @ values
-    spread = (shares.double() @ values.square() - mean.square()).clamp_min(0.0).sqrt()
-    return mean.float(), spread.float()
+    counts = [channel.flatten().bincount(minlength=256) for channel in images.images.unbind(dim=1)]
+    shares = torch.stack(counts).double() / images.images[:, 0].numel()
+    mean = shares @ values
+    deviation = (shares @ values.square() - mean.square()).clamp_min(0.0).sqrt()
+    return mean.float(), deviation.float()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -26,6 +26,7 @@ labels_of_all_classes = st.integers(2, 6).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(labels_of_all_classes, st.floats(1.0, 200.0), st.integers(0, 5))
 def test_imbalance(labels: Tensor, ratio: float, seed: int) -> None:
     kept = imbalanced(labels, ratio=ratio, seed=seed)
@@ -92,6 +93,7 @@ def test_left_over_images_wait() -> None:
     assert [len(batch) for batch in batches] == [4, 4]
 
 
+@settings(deadline=None)
 @given(labels_of_all_classes, st.integers(0, 2**31))
 def test_a_drifting_order_is_a_permutation(labels: Tensor, seed: int) -> None:
     order = drifting_order(labels, generator=torch.Generator().manual_seed(seed))

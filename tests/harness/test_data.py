@@ -17,7 +17,7 @@ from torchvision.datasets import CIFAR10, MNIST
 from harness import data
 from harness.data import ImageSet, sources
 from harness.settings import DataSettings, SettingsError, ViewSettings, register_schemas, resolve
-from tests.harness.image_folders import folder_settings, refusal, write_images
+from tests.harness.image_folders import folder_settings, image_folder, refusal, write_images
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = [f"class{k}" for k in range(10)]
@@ -88,6 +88,19 @@ def test_mnist_is_padded(tmp_path: Path) -> None:
     original = MNIST(str(tmp_path), train=True).data
     assert torch.equal(loaded.train.images[:, 0, 2:30, 2:30], original)
     assert loaded.train.images.sum() == original.sum()
+
+
+def test_normalization(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    expected = {
+        "half": ([0.5] * 3, [0.5] * 3),
+        "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    }
+    for name, (mean, std) in expected.items():
+        settings = folder_settings(tmp_path, views=ViewSettings(normalization=name))
+        loaded = data.load(settings)
+        assert loaded.mean.tolist() == pytest.approx(mean)
+        assert loaded.std.tolist() == pytest.approx(std)
 
 
 def cut(raw: Path) -> None:

@@ -60,6 +60,7 @@ def splitmix(state: int) -> int:
     return state ^ (state >> 31)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=3), st.integers(0, 2**40))
 def test_uniforms_are_splitmix(key: list[int], index: int) -> None:
     weyl = 0x9E3779B97F4A7C15
