@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -23,20 +25,25 @@ def keyed_uniforms(
     hash: its finaliser over the parts of the key, the index and the place in the row in turn.
 
     Args:
-        key: Non-negative integers, such as (seed, epoch, view).
+        key: Integers below 2^63, such as (seed, epoch).
         indices: Non-negative int64 numbers, shape (N,).
         count: Numbers a row.
 
     Returns:
         float32 numbers in [0, 1), multiples of 2^-24, shape (N, count).
     """
-    state = torch.zeros((), dtype=torch.int64, device=indices.device)
+    rows = _mix(_stream(key) + indices * _signed(_WEYL))
+    places = torch.arange(count, device=indices.device) * _signed(_WEYL)
+    return _shift_right(_mix(rows[:, None] + places), 40).float() * 2.0**-24
+
+
+@lru_cache(maxsize=16)
+def _stream(key: tuple[int, ...]) -> int:
+    """Where the numbers of a key start: SplitMix64 with the parts of the key added in turn."""
+    state = torch.zeros((), dtype=torch.int64)
     for part in key:
-        state = _mix(state + _signed((part + 1) * _WEYL))
-    rows = _mix(state + (indices + 1) * _signed(_WEYL))
-    places = torch.arange(1, count + 1, device=indices.device) * _signed(_WEYL)
-    bits = _mix(rows[:, None] + places)
-    return _shift_right(bits, 40).float() * 2.0**-24
+        state = _mix(state + part + _signed(_WEYL))
+    return int(state)
 
 
 def _mix(state: Tensor) -> Tensor:

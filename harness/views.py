@@ -27,7 +27,7 @@ _SWINGS = slice(_JITTERED + 1, _JITTERED + 5)
 _ORDER = slice(_SWINGS.stop, _SWINGS.stop + 4)
 _GREY = _ORDER.stop
 _COUNT = _GREY + 1
-_PROBE = 2  # the key of the linear probe's view; 0 and 1 are training's
+_PROBE = 1  # ends the key of the linear probe's numbers, which are not training's
 _PADDING = 4  # [P]
 _CHUNK = 2**18  # numbers: a megabyte, which stays in a CPU's cache
 
@@ -70,11 +70,18 @@ class Views:
         """
         # Once: a copy of even three numbers to a GPU waits for all that it has still to do.
         self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        first, second = (self._view(images, indices, (self.seed, epoch, view)) for view in (0, 1))
+        uniforms = keyed_uniforms((self.seed, epoch), indices.to(images.device), count=2 * _COUNT)
+        # Both views' affine maps come first, so that they do not depend on what else there is.
+        maps, others = uniforms[:, : 2 * _AFFINE.stop], uniforms[:, 2 * _AFFINE.stop :]
+        draws = zip(maps.chunk(2, dim=1), others.chunk(2, dim=1), strict=True)
+        first, second = (self._view(images, torch.cat(parts, dim=1)) for parts in draws)
         return first, second
 
-    def _view(self, images: Tensor, indices: Tensor, key: tuple[int, ...]) -> Tensor:
-        draws = keyed_uniforms(key, indices.to(images.device), count=_COUNT)
+    def _view(
+        self,
+        images: Tensor,  # shape: (B, C, H, W)
+        draws: Tensor,  # shape: (B, _COUNT)
+    ) -> Tensor:  # shape: (B, C, H, W)
         chunk = len(images)
         if images.device.type == "cpu":
             chunk = max(1, _CHUNK // images[0].numel())
