@@ -70,30 +70,30 @@ class Views:
         """
         # Once: a copy of even three numbers to a GPU waits for all that it has still to do.
         self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        uniforms = keyed_uniforms((self.seed, epoch), indices.to(images.device), count=2 * _COUNT)
-        # Both views' affine maps come first, so that they do not depend on what else there is.
-        maps, others = uniforms[:, : 2 * _AFFINE.stop], uniforms[:, 2 * _AFFINE.stop :]
-        draws = zip(maps.chunk(2, dim=1), others.chunk(2, dim=1), strict=True)
-        first, second = (self._view(images, torch.cat(parts, dim=1)) for parts in draws)
-        return first, second
-
-    def _view(
-        self,
-        images: Tensor,  # shape: (B, C, H, W)
-        draws: Tensor,  # shape: (B, _COUNT)
-    ) -> Tensor:  # shape: (B, C, H, W)
+        draws = self._draws(indices.to(images.device), epoch)
         chunk = len(images)
         if images.device.type == "cpu":
-            chunk = max(1, _CHUNK // images[0].numel())
-        parts = zip(torch.split(images, chunk), torch.split(draws, chunk), strict=True)
-        return torch.cat(
-            [
-                normalize(
-                    augment(to_pixels(part), uniforms, self.settings), mean=self.mean, std=self.std
-                )
-                for part, uniforms in parts
-            ]
-        )
+            chunk = max(1, _CHUNK // (2 * images[0].numel()))
+        parts = zip(torch.split(images, chunk), torch.split(draws, chunk, dim=1), strict=True)
+        first, second = torch.cat([self._augmented(*part) for part in parts], dim=1)
+        return first, second
+
+    def _draws(self, indices: Tensor, epoch: int) -> Tensor:  # shape: (2, B, _COUNT)
+        """Each view's random numbers."""
+        uniforms = keyed_uniforms((self.seed, epoch), indices, count=2 * _COUNT)
+        # Both views' affine maps come first, so that they do not depend on what else there is.
+        maps, others = uniforms.tensor_split((2 * _AFFINE.stop,), dim=1)
+        of_views = zip(maps.chunk(2, dim=1), others.chunk(2, dim=1), strict=True)
+        return torch.stack([torch.cat(parts, dim=1) for parts in of_views])
+
+    def _augmented(
+        self,
+        images: Tensor,  # shape: (N, C, H, W)
+        draws: Tensor,  # shape: (2, N, _COUNT)
+    ) -> Tensor:  # shape: (2, N, C, H, W)
+        pixels = to_pixels(images).repeat(2, 1, 1, 1)
+        pixels = augment(pixels, draws.flatten(0, 1), self.settings)
+        return normalize(pixels, mean=self.mean, std=self.std).view(2, *images.shape)
 
 
 class ProbeView:
