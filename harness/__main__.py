@@ -34,7 +34,9 @@ def _experiment(config: DictConfig) -> None:
 
         experiments.run(settings, RunFolder(settings, HydraConfig.get().overrides.task))
     except SettingsError as error:  # here, as Hydra adds a line to what passes through it
-        sys.exit(_refuse(str(error)))
+        # A loader's process puts its traceback before what it has to say.
+        told = str(error).splitlines()[-1].removeprefix("harness.settings.SettingsError: ")
+        sys.exit(_refuse(told))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -44,23 +44,48 @@ def choice(default: str, *others: str | bool) -> Any:
 
 @dataclass
 class ViewSettings:
-    """Random affine maps; each view of an image draws its own, uniform within these bounds."""
+    """The parts of a random view in the order in which they act, all off here.
 
-    rotation: float = ranged(15.0, low=0.0, high=180.0)  # degrees, either way [D]
-    shift: float = ranged(0.15, low=0.0, high=1.0)  # share of the width, either way [D]
-    zoom: float = ranged(
-        0.2, low=0.0, below=1.0
-    )  # size of the content from 1 - zoom to 1 + zoom [D]
-    shear: float = ranged(0.2, low=0.0, high=1.0)  # tangent of the angle, either way [D]
+    The values with their sources are in ``configs/data/views``: digits, simclr_paper, lightly,
+    mnist_paper.
+    """
+
+    # Random resized crop, as torchvision's: least share of the area; 1 is off.
+    crop_min: float = ranged(1.0, above=0.0, high=1.0)
+    flip: float = ranged(0.0, low=0.0, high=1.0)  # probability, left to right
+    # Random affine map; each view of an image draws its own, uniform within these bounds.
+    rotation: float = ranged(0.0, low=0.0, high=180.0)  # degrees, either way
+    shift: float = ranged(0.0, low=0.0, high=1.0)  # share of the width, either way
+    zoom: float = ranged(0.0, low=0.0, below=1.0)  # size of the content from 1 - zoom to 1 + zoom
+    shear: float = ranged(0.0, low=0.0, high=1.0)  # tangent of the angle, either way
+    # Colour jitter, as torchvision's.
+    jitter: float = ranged(0.0, low=0.0, high=1.0)  # probability of the next four together
+    brightness: float = ranged(0.0, low=0.0, high=1.0)  # factor from 1 - x to 1 + x
+    contrast: float = ranged(0.0, low=0.0, high=1.0)
+    saturation: float = ranged(0.0, low=0.0, high=1.0)
+    hue: float = ranged(0.0, low=0.0, high=0.5)  # turns, either way
+    grayscale: float = ranged(0.0, low=0.0, high=1.0)  # probability
+    # Mean and deviation to normalise by, for evaluation too: of the training images, or known.
+    normalization: str = choice("training_images", "cifar10", "imagenet", "half")
 
 
 @dataclass
 class DataSettings:
-    """Which images, how they are split and how they are augmented."""
+    """Which images, how they are split, held and augmented."""
 
-    name: str = choice("digits")
-    # validation holds a fifth of the training images out, for choosing settings.
+    name: str = choice("digits", "cifar10", "mnist", "folder")
+    root: str = "data"  # where cifar10 and mnist lie or are put; with folder, the folder itself
+    # validation holds training images out, for choosing settings: 5,000, or a fifth if fewer.
     split: str = choice("test", "validation")
+    image_size: int | None = ranged(None, low=8, high=4096)  # pixels a side; folder only
+    # Images of the largest class for one of the smallest, the others between in equal ratios.
+    imbalance: float = ranged(1.0, low=1.0)  # 1 is off
+    # class_correlated: a stream that drifts from class to class, two at a time.
+    order: str = choice("shuffled", "class_correlated")
+    # Where the images are: on the device if they take at most half of its free memory, else in
+    # the host's, else in their files (folder only), which workers read anew each time.
+    keep: str = choice("auto", "device", "host", "files")
+    workers: int = ranged(4, low=0, high=256)  # processes that read files
     views: ViewSettings = field(default_factory=ViewSettings)
 
 
@@ -269,6 +294,7 @@ _SCHEMAS = {
     "small_cnn": SmallCNNSettings,
     "resnet18": ResNet18Settings,
     "timm": TimmSettings,
+    "views": ViewSettings,
     "trainer": TrainerSettings,
     "logger": LoggerSettings,
 }
@@ -301,7 +327,7 @@ def resolve(config: DictConfig) -> Settings:
 def one_line(error: BaseException) -> str:
     """What Hydra or OmegaConf has to say, on one line and with a close match where there is one."""
     if isinstance(error, MissingConfigException) and error.options is not None:
-        asked = str(error.missing_cfg_file).replace("/", "=")
+        asked = "=".join(str(error.missing_cfg_file).rsplit("/", 1))
         return f"{asked}: there is no such config, only {', '.join(error.options)}"
     inner = error.__cause__ or error.__context__
     cause = inner if isinstance(inner, OmegaConfBaseException) else error

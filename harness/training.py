@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 
 from harness import backbones, methods
 from harness.backbones import Backbone
-from harness.data import ImageData, train_loader
+from harness.data import ImageData, place, train_loader
 from harness.methods import Method
 from harness.settings import MethodSettings, Settings, SettingsError
 from harness.views import Views
@@ -33,7 +33,7 @@ def check(settings: Settings, data: ImageData) -> None:
 
 def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> Backbone:
     """The untrained backbone of a seed: the same for every method."""
-    _, channels, height, width = data.train.images.shape
+    channels, height, width = data.train.image_shape
     with _seeded(seed):
         return backbones.build(settings.backbone, in_channels=channels, image_size=(height, width))
 
@@ -74,8 +74,13 @@ def train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        images = data.train.to(trainer.strategy.root_device)
-        loader = train_loader(images, batch_size=settings.trainer.batch_size, seed=seed)
+        images = place(data.train, trainer.strategy.root_device, keep=settings.data.keep)
+        loader = train_loader(
+            images,
+            batch_size=settings.trainer.batch_size,
+            seed=seed,
+            order=settings.data.order,
+        )
         trainer.fit(module, loader)
     return module
 

@@ -8,29 +8,44 @@ the number of ranks cannot change it.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from harness import image_ops
+from harness.keyed_random import keyed_uniforms
 from harness.settings import ViewSettings
 
-_MASK = 2**64 - 1
-_WEYL = 0x9E3779B97F4A7C15  # odd, 2^64 over the golden ratio: SplitMix64's increment
-_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-_SHIFTS = (30, 27, 31)
-_DRAWS = 5  # random numbers a view
+_ATTEMPTS = 10  # boxes that torchvision's RandomResizedCrop tries
+_RATIOS = (3.0 / 4.0, 4.0 / 3.0)  # of width to height, its default
+# Which of an image's random numbers go where.
+_AFFINE = slice(0, 5)
+_CROP = slice(5, 7 + 2 * _ATTEMPTS)
+_FLIP = _CROP.stop
+_JITTERED = _FLIP + 1
+_SWINGS = slice(_JITTERED + 1, _JITTERED + 5)
+_ORDER = slice(_SWINGS.stop, _SWINGS.stop + 4)
+_GREY = _ORDER.stop
+_COUNT = _GREY + 1
+_PROBE = 1  # ends the key of the linear probe's numbers, which are not training's
+_PADDING = 4  # [P]
+_CHUNK = 2**18  # numbers: a megabyte, which stays in a CPU's cache
 
 
 class Views:
-    """Makes the two views of a batch: random affine maps.
+    """Makes the two views of a batch.
 
     Args:
         settings: How strong each part is.
         mean: Mean of each channel in [0, 1], for normalisation, shape (C,).
         std: Standard deviation of each channel, shape (C,).
         seed: Of the random numbers.
+
+    Example:
+        >>> mean, std = torch.zeros(3), torch.ones(3)
+        >>> views = Views(ViewSettings(crop_min=0.2), mean=mean, std=std, seed=1)
+        >>> images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+        >>> first, second = views(images, torch.arange(8), epoch=0)
     """
 
     def __init__(self, settings: ViewSettings, *, mean: Tensor, std: Tensor, seed: int) -> None:
@@ -53,85 +68,180 @@ class Views:
             indices: Their places in the training set, int64.
             epoch: Each epoch shows other views.
         """
-        uniforms = keyed_uniforms((self.seed, epoch), indices.to(images.device), count=2 * _DRAWS)
-        draws = torch.cat(uniforms.chunk(2, dim=1)).mul(2.0).sub(1.0)
-        pixels = images.float().div(255.0).repeat(2, 1, 1, 1)
-        moved = self._move(pixels, draws)
-        first, second = normalize(moved, mean=self.mean, std=self.std).chunk(2)
+        # Once: a copy of even three numbers to a GPU waits for all that it has still to do.
+        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        draws = self._draws(indices.to(images.device), epoch)
+        chunk = len(images)
+        if images.device.type == "cpu":
+            chunk = max(1, _CHUNK // (2 * images[0].numel()))
+        parts = zip(torch.split(images, chunk), torch.split(draws, chunk, dim=1), strict=True)
+        first, second = torch.cat([self._augmented(*part) for part in parts], dim=1)
         return first, second
 
-    def _move(
+    def _draws(self, indices: Tensor, epoch: int) -> Tensor:  # shape: (2, B, _COUNT)
+        """Each view's random numbers."""
+        uniforms = keyed_uniforms((self.seed, epoch), indices, count=2 * _COUNT)
+        # Both views' affine maps come first, so that they do not depend on what else there is.
+        maps, others = uniforms.tensor_split((2 * _AFFINE.stop,), dim=1)
+        of_views = zip(maps.chunk(2, dim=1), others.chunk(2, dim=1), strict=True)
+        return torch.stack([torch.cat(parts, dim=1) for parts in of_views])
+
+    def _augmented(
         self,
-        pixels: Tensor,  # shape: (N, C, H, W)
-        draws: Tensor,  # shape: (N, _DRAWS)
-    ) -> Tensor:  # shape: (N, C, H, W)
-        """Rotates, shears, zooms and shifts; ``draws`` are in [-1, 1)."""
-        strength = self.settings
-        angle = math.radians(strength.rotation) * draws[:, 0]
-        shear = strength.shear * draws[:, 1]
-        # affine_grid maps places in the output to places in the input: content of twice the size
-        # reads steps of half the length, and a whole width is 2 in its coordinates.
-        step = 1.0 / (1.0 + strength.zoom * draws[:, 2])
-        cos, sin = step * angle.cos(), step * angle.sin()
-        shift_x, shift_y = 2.0 * strength.shift * draws[:, 3], 2.0 * strength.shift * draws[:, 4]
-        matrix = torch.stack(
-            [cos, shear * cos - sin, shift_x, sin, shear * sin + cos, shift_y], dim=1
-        )
-        grid = F.affine_grid(matrix.view(-1, 2, 3), list(pixels.shape), align_corners=False)
-        return F.grid_sample(pixels, grid, align_corners=False)
+        images: Tensor,  # shape: (N, C, H, W)
+        draws: Tensor,  # shape: (2, N, _COUNT)
+    ) -> Tensor:  # shape: (2, N, C, H, W)
+        pixels = to_pixels(images).repeat(2, 1, 1, 1)
+        pixels = augment(pixels, draws.flatten(0, 1), self.settings)
+        return normalize(pixels, mean=self.mean, std=self.std).view(2, *images.shape)
+
+
+class ProbeView:
+    """The linear probe's view: crop with a border of 4 pixels, and flip (Huang 2026, App. P.3).
+
+    Args:
+        mean: Mean of each channel in [0, 1], for normalisation, shape (C,).
+        std: Standard deviation of each channel, shape (C,).
+        seed: Of the random numbers.
+
+    Example:
+        >>> view = ProbeView(mean=torch.zeros(3), std=torch.ones(3), seed=1)
+        >>> images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+        >>> pixels = view(images, torch.arange(8), epoch=0)
+    """
+
+    def __init__(self, *, mean: Tensor, std: Tensor, seed: int) -> None:
+        self.mean = mean
+        self.std = std
+        self.seed = seed
+
+    def __call__(
+        self,
+        images: Tensor,  # shape: (B, C, H, W)
+        indices: Tensor,  # shape: (B,)
+        *,
+        epoch: int,
+    ) -> Tensor:  # shape: (B, C, H, W)
+        """Returns a normalised view; arguments as those of :class:`Views`."""
+        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        draws = keyed_uniforms((self.seed, epoch, _PROBE), indices.to(images.device), count=3)
+        shifts = (draws[:, :2] * (2 * _PADDING + 1)).long()
+        moved = image_ops.padded_crop(images, shifts, draws[:, 2] < 0.5, padding=_PADDING)
+        return normalize(to_pixels(moved), mean=self.mean, std=self.std)
+
+
+def plain_view(
+    images: Tensor,  # shape: (B, C, H, W)
+    *,
+    mean: Tensor,  # shape: (C,)
+    std: Tensor,  # shape: (C,)
+) -> Tensor:  # shape: (B, C, H, W)
+    """uint8 images as evaluation sees them: normalised, without augmentation."""
+    return normalize(to_pixels(images), mean=mean, std=std)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 images as float32 numbers in [0, 1]."""
+    return images.float().div_(255.0)
 
 
 def normalize(pixels: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
     """Gives the channels of (N, C, H, W) pixels in [0, 1] mean 0 and deviation 1."""
     mean, std = mean.to(pixels.device), std.to(pixels.device)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    return (pixels - mean[:, None, None]).div_(std[:, None, None])
 
 
-def keyed_uniforms(
-    key: tuple[int, ...],
-    indices: Tensor,  # shape: (N,)
+def augment(
+    pixels: Tensor,  # shape: (N, C, H, W)
+    draws: Tensor,  # shape: (N, _COUNT)
+    settings: ViewSettings,
+) -> Tensor:  # shape: (N, C, H, W)
+    """Every part that the settings switch on, in the order in which they name them."""
+    if settings.crop_min < 1.0 or settings.flip > 0.0:
+        height, width = pixels.shape[-2:]
+        boxes = crop_boxes(draws[:, _CROP], height, width, least_area=settings.crop_min)
+        pixels = image_ops.resized_crop(pixels, boxes, draws[:, _FLIP] < settings.flip)
+    if settings.rotation or settings.shift or settings.zoom or settings.shear:
+        pixels = _moved(pixels, 2.0 * draws[:, _AFFINE] - 1.0, settings)
+    if settings.jitter > 0.0:
+        swings = 2.0 * draws[:, _SWINGS] - 1.0
+        swings = torch.where(draws[:, _JITTERED, None] < settings.jitter, swings, 0.0)
+        order = draws[:, _ORDER].argsort(dim=1, stable=True)
+        pixels = image_ops.color_jitter(pixels, jitter_factors(swings, settings), order)
+    if settings.grayscale > 0.0:
+        grey = (draws[:, _GREY] < settings.grayscale).view(-1, 1, 1, 1)
+        pixels = torch.where(grey, image_ops.greyscale(pixels), pixels)
+    return pixels
+
+
+def crop_boxes(
+    draws: Tensor,  # shape: (N, 22)
+    height: int,
+    width: int,
     *,
-    count: int,
-) -> Tensor:  # shape: (N, count)
-    """Uniform numbers that depend on a key and a row's index only, the same on every device.
+    least_area: float,
+) -> Tensor:  # shape: (N, 4)
+    """The boxes of torchvision's RandomResizedCrop: top, left, height, width, whole numbers.
 
-    SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") as a
-    hash: its finaliser over the parts of the key, the index and the place in the row in turn.
+    Out of ten boxes of random area and shape the first that fits into the image, or the largest
+    in its centre. In float64, so that no device rounds to another box.
 
     Args:
-        key: Integers below 2^63, such as (seed, epoch).
-        indices: Non-negative int64 numbers, shape (N,).
-        count: Numbers a row.
-
-    Returns:
-        float32 numbers in [0, 1), multiples of 2^-24, shape (N, count).
+        draws: Uniform numbers in [0, 1).
+        height: Of the images.
+        width: Of the images.
+        least_area: Share of the image; the largest is 1.
     """
-    rows = _mix(_stream(key) + indices * _signed(_WEYL))
-    places = torch.arange(count, device=indices.device) * _signed(_WEYL)
-    return _shift_right(_mix(rows[:, None] + places), 40).float() * 2.0**-24
+    draws = draws.double()
+    areas = height * width * (least_area + (1.0 - least_area) * draws[:, :_ATTEMPTS])
+    low, high = (math.log(ratio) for ratio in _RATIOS)
+    ratios = (low + (high - low) * draws[:, _ATTEMPTS : 2 * _ATTEMPTS]).exp()
+    widths, heights = (areas * ratios).sqrt().round(), (areas / ratios).sqrt().round()
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    largest_width = min(width, round(height * _RATIOS[1]))
+    largest_height = min(height, round(width / _RATIOS[0]))
+    box_width = torch.where(found, widths.gather(1, first)[:, 0], largest_width)
+    box_height = torch.where(found, heights.gather(1, first)[:, 0], largest_height)
+    free = torch.stack([height - box_height, width - box_width], dim=1)
+    anywhere = (draws[:, 2 * _ATTEMPTS :] * (free + 1.0)).floor()
+    corner = torch.where(found[:, None], anywhere, (free / 2.0).floor())
+    return torch.cat([corner, box_height[:, None], box_width[:, None]], dim=1)
 
 
-@lru_cache(maxsize=16)
-def _stream(key: tuple[int, ...]) -> int:
-    """Where the numbers of a key start: SplitMix64 with the parts of the key added in turn."""
-    state = torch.zeros((), dtype=torch.int64)
-    for part in key:
-        state = _mix(state + part + _signed(_WEYL))
-    return int(state)
+def jitter_factors(
+    swings: Tensor,  # shape: (N, 4)
+    settings: ViewSettings,
+) -> Tensor:  # shape: (N, 4)
+    """Factors of brightness, contrast and saturation and the shift of the hue.
+
+    Args:
+        swings: In [-1, 1], from the weakest to the strongest; 0 changes nothing.
+        settings: How far they reach.
+    """
+    return torch.stack(
+        [
+            1.0 + settings.brightness * swings[:, 0],
+            1.0 + settings.contrast * swings[:, 1],
+            1.0 + settings.saturation * swings[:, 2],
+            settings.hue * swings[:, 3],
+        ],
+        dim=1,
+    )
 
 
-def _mix(state: Tensor) -> Tensor:
-    """SplitMix64's finaliser; int64 products wrap around as unsigned ones do."""
-    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
-        state = (state ^ _shift_right(state, shift)) * _signed(multiplier)
-    return state ^ _shift_right(state, _SHIFTS[-1])
-
-
-def _shift_right(state: Tensor, places: int) -> Tensor:
-    """Logical shift: torch's own fills with the sign bit."""
-    return (state >> places) & (_MASK >> places)
-
-
-def _signed(value: int) -> int:
-    """The int64 with the last 64 bits of a non-negative integer."""
-    return (value + 2**63) % 2**64 - 2**63
+def _moved(
+    pixels: Tensor,  # shape: (N, C, H, W)
+    draws: Tensor,  # shape: (N, 5)
+    settings: ViewSettings,
+) -> Tensor:  # shape: (N, C, H, W)
+    """The images after random affine maps; ``draws`` are in [-1, 1)."""
+    return image_ops.affine(
+        pixels,
+        angle=math.radians(settings.rotation) * draws[:, 0],
+        shear=settings.shear * draws[:, 1],
+        zoom=1.0 + settings.zoom * draws[:, 2],
+        shift_x=settings.shift * draws[:, 3],
+        shift_y=settings.shift * draws[:, 4],
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.data import ImageData, ImageSet
+from harness.data import AnyImageSet, ImageData
 from harness.evaluation.collapse import effective_rank
 from harness.evaluation.knn import knn_accuracy
 from harness.evaluation.linear_probe import linear_accuracy
 from harness.settings import EvaluationSettings
-from harness.views import normalize
+from harness.views import plain_view
 
 METRICS = ("knn_accuracy", "linear_accuracy", "effective_rank")
 _BATCH_SIZE = 512
@@ -18,16 +18,15 @@ _BATCH_SIZE = 512
 
 @torch.no_grad()
 def encode(
-    network: nn.Module, images: ImageSet, data: ImageData
+    network: nn.Module, images: AnyImageSet, data: ImageData
 ) -> tuple[Tensor, Tensor]:  # shapes: (N, D), (N,)
     """What a network in evaluation mode makes of images, without augmentation, and their labels."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     encoded = []
-    for batch in torch.split(images.images, _BATCH_SIZE):
-        pixels = batch.to(device).float().div(255.0)
-        encoded.append(network(normalize(pixels, mean=data.mean, std=data.std)))
+    for batch in images.batches(_BATCH_SIZE):
+        encoded.append(network(plain_view(batch.to(device), mean=data.mean, std=data.std)))
     network.train(was_training)
     return torch.cat(encoded), images.labels.to(device)
 

@@ -50,7 +50,7 @@ def run(settings: Settings, experiment: QuickstartSettings, folder: RunFolder) -
         raise SettingsError("experiment.rows must hold at least one row")
     started = time.perf_counter()
     torch.set_num_threads(settings.trainer.threads)
-    images = data.load(settings.data)
+    images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)
     folder.start()
     lines = MetricsFile(folder.path / tracking.METRICS)

@@ -1,0 +1,69 @@
+"""Images held as one uint8 tensor where they fit, and the batches taken from them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.data.batches import EpochBatches, train_loader
+from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, place
+from harness.data.sources import channel_statistics, read
+from harness.data.splits import held_out_size, imbalanced, split
+from harness.settings import DataSettings, SettingsError
+
+__all__ = [
+    "AnyImageSet",
+    "EpochBatches",
+    "FileSet",
+    "ImageData",
+    "ImageSet",
+    "load",
+    "place",
+    "train_loader",
+]
+
+# Mean and standard deviation by which others normalise.
+_KNOWN = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
+    """Loads the images that the settings name into the host's memory, or finds their files.
+
+    Args:
+        settings: Which images.
+        seed: Chooses those that ``data.imbalance`` keeps; nothing else depends on it.
+
+    Raises:
+        SettingsError: If they are missing or damaged, or an option is not for them.
+    """
+    source = read(settings)
+    train, test = source.train, source.test
+    if settings.split == "validation":
+        kept, held_out = split(train.labels, second=held_out_size(len(train)))
+        train, test = train.select(kept), train.select(held_out)
+    num_classes = len(torch.unique(train.labels))
+    if settings.imbalance > 1.0:
+        train = train.select(imbalanced(train.labels, ratio=settings.imbalance, seed=seed))
+    mean, std = _normalization(settings, train)
+    variant = f"{source.name}: {len(train)} training images, {len(test)} {settings.split} images"
+    if settings.imbalance > 1.0:
+        variant += f", imbalance {settings.imbalance:g}"
+    return ImageData(train, test, num_classes, mean, std, variant)
+
+
+def _normalization(settings: DataSettings, train: AnyImageSet) -> tuple[Tensor, Tensor]:
+    name = settings.views.normalization
+    if name == "training_images":
+        return channel_statistics(train)
+    if name == "half":
+        half = torch.full((train.image_shape[0],), 0.5)
+        return half, half
+    if train.image_shape[0] != 3:
+        raise SettingsError(
+            f"data.views.normalization={name} is for images in colour, data={settings.name} is grey"
+        )
+    mean, std = _KNOWN[name]
+    return torch.tensor(mean), torch.tensor(std)

@@ -1,0 +1,82 @@
+"""The order in which training sees the images, and the loader that takes them in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from harness.data.images import AnyImageSet
+
+_CLASSES_AT_A_TIME = 2.0
+
+
+class EpochBatches(Sampler[Tensor]):
+    """Batches of indices whose order is a function of (seed, epoch) alone.
+
+    The images left over at the end of an epoch's order wait for the next. Lightning calls
+    ``set_epoch`` before each epoch.
+
+    Args:
+        labels: The images' classes, shape (N,).
+        batch_size: Of every batch.
+        seed: Of the order.
+        order: "shuffled", or "class_correlated" for a stream that drifts from class to class, in
+            which most batches hold two classes and neighbouring ones share them.
+    """
+
+    def __init__(
+        self, labels: Tensor, *, batch_size: int, seed: int, order: str = "shuffled"
+    ) -> None:
+        self.labels = labels.cpu()
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order = order
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next iteration."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(self.seed * 2**31 + self.epoch)
+        if self.order == "class_correlated":
+            order = drifting_order(self.labels, generator=generator)
+        else:
+            order = torch.randperm(len(self.labels), generator=generator)
+        return iter(torch.split(order, self.batch_size)[: len(self)])
+
+
+def drifting_order(
+    labels: Tensor,  # shape: (N,)
+    *,
+    generator: torch.Generator,
+) -> Tensor:  # shape: (N,)
+    """An order of images in which classes come one after the other, each overlapping the next.
+
+    The classes, in random order, start one unit apart and each spreads evenly over two units.
+    """
+    classes, members = torch.unique(labels, return_inverse=True)
+    starts = torch.randperm(len(classes), generator=generator)
+    spread = _CLASSES_AT_A_TIME * torch.rand(len(labels), generator=generator)
+    return (starts[members] + spread).argsort(stable=True)
+
+
+def train_loader(
+    train: AnyImageSet, *, batch_size: int, seed: int, order: str = "shuffled"
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A loader of (images (B, C, H, W) uint8, indices (B,)) for Lightning."""
+    batches = EpochBatches(train.labels, batch_size=batch_size, seed=seed, order=order)
+    return DataLoader(
+        train,
+        sampler=batches,
+        batch_size=None,
+        num_workers=train.workers,
+        persistent_workers=train.workers > 0,
+        pin_memory=torch.cuda.is_available() and not train.labels.is_cuda,
+    )

@@ -1,0 +1,97 @@
+"""Folders of images, one subfolder a class, and the decoded copy kept beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from torchvision.datasets import ImageFolder
+
+from harness.data.images import FileSet, ImageSet, Pixels
+from harness.settings import SettingsError
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+def find_files(folder: Path, *, image_size: int, workers: int) -> tuple[FileSet, Sequence[str]]:
+    """The images below ``folder``/CLASS and the names of the classes, both sorted by name.
+
+    Raises:
+        SettingsError: If there is no such folder, or a class in it is empty.
+    """
+    try:
+        found = ImageFolder(str(folder))
+    except OSError as error:  # torchvision's for no classes and for an empty one, too
+        raise SettingsError(
+            f"{folder} must hold one subfolder of images for each class: {error}"
+        ) from error
+    paths = [Path(path) for path, _ in found.samples]
+    labels = torch.tensor(found.targets)
+    return FileSet(paths, labels, image_size=image_size, workers=workers), found.classes
+
+
+def load_cached(files: FileSet, folder: Path) -> ImageSet:
+    """Reads all images of a folder, from a decoded copy beside it where that is whole and current.
+
+    The copy, ``.<folder>-<size>px.uint8``, holds a SHA-256 digest and the pixels. The digest covers
+    the pixels and the names, sizes and times of the files, so that neither a changed folder nor a
+    damaged copy is taken for whole. Where it cannot be written (read-only, full disk), the images
+    are decoded each time.
+    """
+    cache = folder.parent / f".{folder.name}-{files.image_size}px.uint8"
+    fingerprint = _fingerprint(files, folder)
+    images = _read(cache, fingerprint, (len(files), 3, files.image_size, files.image_size))
+    if images is not None:
+        return ImageSet(torch.from_numpy(images), files.labels)
+    loaded = files.load()
+    _write(cache, fingerprint, loaded.images.numpy())
+    return loaded
+
+
+def _fingerprint(files: FileSet, folder: Path) -> bytes:
+    """What the pixels depend on: the files, the size and the decoder."""
+    digest = hashlib.sha256(f"{files.image_size} {PIL.__version__}".encode())
+    for name in files.paths:
+        path = Path(name)
+        state = path.stat()
+        digest.update(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.digest()
+
+
+def _digest(fingerprint: bytes, images: Pixels) -> bytes:
+    digest = hashlib.sha256(fingerprint)
+    digest.update(images.data)
+    return digest.digest()
+
+
+def _read(cache: Path, fingerprint: bytes, shape: tuple[int, ...]) -> Pixels | None:
+    """The copy's images, or None if there is none to trust."""
+    try:
+        with cache.open("rb") as file:
+            digest = file.read(_DIGEST_SIZE)
+            images = np.fromfile(file, dtype=np.uint8)
+    except OSError:
+        return None
+    if images.size != np.prod(shape) or digest != _digest(fingerprint, images):
+        return None
+    return images.reshape(shape)
+
+
+def _write(cache: Path, fingerprint: bytes, images: Pixels) -> None:
+    """Writes the copy whole or not at all."""
+    unfinished = cache.with_name(f"{cache.name}.{uuid.uuid4().hex}.part")
+    try:
+        try:
+            with unfinished.open("xb") as file:
+                file.write(_digest(fingerprint, images))
+                file.write(images.data)
+            unfinished.replace(cache)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError:
+        return  # only time is lost

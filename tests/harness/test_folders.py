@@ -1,0 +1,184 @@
+"""Image folders: what is read, the decoded copy beside them, and where images are kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness import data
+from harness.data import FileSet, ImageSet, place, sources, train_loader
+from harness.data.images import read_image
+from harness.settings import DataSettings, SettingsError
+from tests.harness.image_folders import folder_settings, image_folder, refusal, write_images
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_a_folder(tmp_path: Path, test: str) -> None:
+    image_folder(tmp_path / "pets", test=test)
+    loaded = data.load(folder_settings(tmp_path / "pets"))
+    assert loaded.variant == "pets, 16 x 16 pixels: 12 training images, 6 test images"
+    assert loaded.num_classes == 2
+    assert loaded.train.labels.tolist() == [0] * 6 + [1] * 6
+    expected = np.array(Image.open(tmp_path / "pets" / "train" / "dog" / "0002.png"))
+    assert torch.equal(loaded.train.images[8], torch.from_numpy(expected).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(48, 24), (24, 48), (9, 7), (300, 17)])
+def test_images_of_any_size_become_squares_of_their_centre(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    width, height = size
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[:, :, 0] = np.linspace(0, 255, width)
+    pixels[:, :, 1] = np.linspace(0, 255, height)[:, None]
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    red, green, blue = read_image(tmp_path / "image.png", 16).astype(float)
+    assert red.shape == (16, 16)
+    shorter = min(size)
+    for seen, side, axis in ((red, width, 1), (green, height, 0)):
+        profile = seen.mean(axis=1 - axis)
+        assert profile.mean() == pytest.approx(127.5, abs=130 / shorter + 5)
+        assert np.ptp(profile) == pytest.approx(255 * shorter / side, rel=0.3)
+    assert not blue.any()
+
+
+def test_images_of_one_channel_or_a_palette_become_rgb(tmp_path: Path) -> None:
+    for mode in ("L", "P", "RGBA", "1"):
+        path = tmp_path / f"{mode}.png"
+        Image.new(mode, (16, 16), 1).save(path)
+        assert read_image(path, 16).shape == (3, 16, 16)
+
+
+def test_missing_folders_are_one_line(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "pets")
+    (root / "test").rename(root / "elsewhere")
+    assert "train/CLASS/IMAGE and test/CLASS/IMAGE" in refusal(folder_settings(root))
+    assert "train/CLASS/IMAGE and test/CLASS/IMAGE" in refusal(folder_settings(tmp_path / "no"))
+    write_images(root / "val", classes=["cat", "mouse"], each=1, size=(8, 8))
+    assert "same classes; in one only: dog, mouse" in refusal(folder_settings(root))
+
+
+@pytest.mark.parametrize("keep", ["auto", "files"])
+def test_a_damaged_image_is_named(tmp_path: Path, keep: str) -> None:
+    root = image_folder(tmp_path)
+    path = root / "train" / "dog" / "0001.png"
+    path.write_bytes(path.read_bytes()[:100])
+    settings = folder_settings(root, keep=keep, workers=1)
+    with pytest.raises(SettingsError, match=f"{path} cannot be read as an image .*remove it") as e:
+        list(data.load(settings).train.batches(4))
+    # From another process it comes with a traceback, which the command line leaves out.
+    assert str(path) in str(e.value).splitlines()[-1]
+
+
+# --- the decoded copy ---------------------------------------------------------------------------
+
+
+def copies(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_file())
+
+
+def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = image_folder(tmp_path)
+    first = data.load(folder_settings(root))
+    assert [path.name for path in copies(root)] == [".test-16px.uint8", ".train-16px.uint8"]
+
+    def decoded_again(self: FileSet) -> ImageSet:
+        raise AssertionError
+
+    monkeypatch.setattr(FileSet, "load", decoded_again)
+    second = data.load(folder_settings(root))
+    assert torch.equal(first.train.images, second.train.images)
+    assert torch.equal(first.train.labels, second.train.labels)
+
+
+def test_a_changed_folder_is_decoded_anew(tmp_path: Path) -> None:
+    root = image_folder(tmp_path)
+    first = data.load(folder_settings(root))
+    path = root / "train" / "cat" / "0000.png"
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(path)
+    second = data.load(folder_settings(root))
+    assert second.train.images[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert torch.equal(first.train.images[1:], second.train.images[1:])
+    path.rename(path.with_name("new.png"))  # the same size and time, elsewhere in the order
+    third = data.load(folder_settings(root))
+    assert third.train.images[5, :, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kept", [0, 10, 100, -1])
+def test_a_damaged_copy_is_made_anew(tmp_path: Path, kept: int) -> None:
+    root = image_folder(tmp_path)
+    first = data.load(folder_settings(root))
+    copy = root / ".train-16px.uint8"
+    whole = copy.read_bytes()
+    flipped = whole[:500] + bytes([whole[500] ^ 1]) + whole[501:]
+    copy.write_bytes(flipped if kept < 0 else whole[:kept])
+    assert torch.equal(data.load(folder_settings(root)).train.images, first.train.images)
+    assert copy.read_bytes() == whole
+
+
+def test_where_no_copy_can_be_written_the_images_are_decoded(tmp_path: Path) -> None:
+    root = image_folder(tmp_path)
+    (root / ".train-16px.uint8").mkdir()  # root writes anywhere but over a folder
+    loaded = data.load(folder_settings(root))
+    assert len(loaded.train) == 12
+    assert [path.name for path in copies(root)] == [".test-16px.uint8"]
+
+
+# --- where images are kept ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_in_files_are_those_in_memory(tmp_path: Path, workers: int) -> None:
+    root = image_folder(tmp_path, size=(40, 24))
+    resident = data.load(folder_settings(root, split="validation"))
+    files = data.load(folder_settings(root, split="validation", keep="files", workers=workers))
+    assert isinstance(files.train, FileSet)
+    for of_memory, of_files in ((resident.train, files.train), (resident.test, files.test)):
+        assert torch.equal(of_memory.labels, of_files.labels)
+        assert torch.equal(of_memory.images, torch.cat(list(of_files.batches(4))))
+    assert torch.equal(resident.mean, files.mean)
+    assert torch.equal(resident.std, files.std)
+    for one, other in zip(
+        train_loader(resident.train, batch_size=4, seed=1),
+        train_loader(files.train, batch_size=4, seed=1),
+        strict=True,
+    ):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+def test_images_that_exceed_the_memory_stay_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path)
+    assert isinstance(data.load(folder_settings(root)).train, ImageSet)
+    monkeypatch.setattr(sources, "_SHARE_OF_MEMORY", 1e-9)
+    assert isinstance(data.load(folder_settings(root)).train, FileSet)
+    assert isinstance(data.load(folder_settings(root, keep="host")).train, ImageSet)
+
+
+def test_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2).long())
+    elsewhere = torch.device("meta")
+    for keep in ("auto", "device"):
+        placed = place(images, elsewhere, keep=keep)
+        assert placed.images.device == placed.labels.device == elsewhere
+    assert place(images, elsewhere, keep="host") is images
+    full = {"auto": images, "host": images}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * images.images.nbytes - 1, 0))
+    for keep, expected in full.items():
+        assert place(images, torch.device("cuda"), keep=keep) is expected
+    files = FileSet([tmp_path], torch.zeros(1).long(), image_size=16, workers=0)
+    assert place(files, elsewhere, keep="device") is files
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("keep", ["device", "host"])
+def test_batches_from_the_device_and_from_pinned_memory(keep: str) -> None:
+    images = data.load(DataSettings()).train
+    loader = train_loader(place(images, torch.device("cuda"), keep=keep), batch_size=64, seed=1)
+    for batch, indices in loader:
+        assert batch.is_cuda if keep == "device" else batch.is_pinned()
+        assert torch.equal(batch.cpu(), images.images[indices.cpu()])
