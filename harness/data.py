@@ -98,7 +98,8 @@ def train_loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """A loader of (images (B, C, H, W) uint8, indices (B,)) for Lightning."""
     batches = EpochBatches(len(train), batch_size=batch_size, seed=seed)
-    return DataLoader(train, sampler=batches, batch_size=None)
+    # With a generator of its own, as a loader draws a seed for workers even where it has none.
+    return DataLoader(train, sampler=batches, batch_size=None, generator=torch.Generator())
 
 
 def load(settings: DataSettings) -> ImageData:
