@@ -6,9 +6,9 @@ meets all of them. The banks are filled before. "Bank only" is without in-batch 
 lightly's loss is, and so is ".paper bank"; "ratio" is to lightly's time.
 
 Extra memory is what a step adds at its peak to what is allocated before it. On a GPU that is
-``torch.cuda.max_memory_allocated``. On the CPU each variant runs in a process of its own, and the
-kernel's peak of the resident memory (VmHWM, reset just before the step) is read from /proc; there
-malloc is set to give large blocks back at once, so that none is reused unseen. Linux only.
+``torch.cuda.max_memory_allocated``. On the CPU it is the kernel's peak of the resident memory
+(VmHWM in /proc, reset just before the step; Linux only), read in a process in which malloc gives
+large blocks back at once, so that a step cannot reuse unseen what came before it.
 """
 
 from __future__ import annotations
@@ -118,27 +118,23 @@ def _measure(size: int, batch_size: int, options: argparse.Namespace) -> list[di
         for name in VARIANTS
     }
     seconds = _time(steps, repeats=options.repeats, device=device)
-    lightly = median(seconds[LIGHTLY])
-    rows = []
-    for name in VARIANTS:
-        extra = (
-            _cuda_extra_memory(steps[name])
-            if device.type == "cuda"
-            else _cpu_extra_memory(name, (size, options.dim), batch_size, options.threads)
-        )
-        rows.append(
-            {
-                "variant": name,
-                "size": size,
-                "batch_size": batch_size,
-                "median_ms": 1e3 * median(seconds[name]),
-                "min_ms": 1e3 * min(seconds[name]),
-                "max_ms": 1e3 * max(seconds[name]),
-                "of_lightly": median(seconds[name]) / lightly,
-                "extra_memory_mib": None if extra is None else extra / 2**20,
-            }
-        )
-    return rows
+    if device.type == "cuda":
+        extra = {name: _cuda_extra_memory(step) for name, step in steps.items()}
+    else:
+        extra = _cpu_extra_memory((size, options.dim), batch_size, options.threads)
+    return [
+        {
+            "variant": name,
+            "size": size,
+            "batch_size": batch_size,
+            "median_ms": 1e3 * median(seconds[name]),
+            "min_ms": 1e3 * min(seconds[name]),
+            "max_ms": 1e3 * max(seconds[name]),
+            "of_lightly": median(seconds[name]) / median(seconds[LIGHTLY]),
+            "extra_memory_mib": extra[name] / 2**20 if name in extra else None,
+        }
+        for name in VARIANTS
+    ]
 
 
 def make_step(name: str, size: Size, *, batch_size: int, device: torch.device) -> Step:
@@ -193,19 +189,29 @@ def _cuda_extra_memory(step: Step) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _cpu_extra_memory(name: str, size: Size, batch_size: int, threads: int) -> int | None:
-    """Bytes, from a process of its own; None where /proc does not tell."""
+def _cpu_extra_memory(size: Size, batch_size: int, threads: int) -> dict[str, int]:
+    """Bytes for each variant, from a new process; empty where /proc does not tell."""
     if not Path("/proc/self/clear_refs").exists():
-        return None
-    task = json.dumps([name, size, batch_size, threads])
+        return {}
     told = subprocess.run(
-        [sys.executable, "-m", "harness.bench", task],
+        [sys.executable, "-m", "harness.bench", json.dumps([size, batch_size, threads])],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)},
     )
-    return int(told.stdout)
+    found: dict[str, int] = json.loads(told.stdout)
+    return found
+
+
+def _memory_process(task: str) -> None:
+    size, batch_size, threads = json.loads(task)
+    torch.set_num_threads(threads)
+    found = {}
+    for name in VARIANTS:
+        step = make_step(name, tuple(size), batch_size=batch_size, device=torch.device("cpu"))
+        found[name] = peak_extra_memory(step)
+    print(json.dumps(found))
 
 
 def peak_extra_memory(step: Step) -> int:
@@ -253,13 +259,6 @@ def _write(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
     asked = {name: value for name, value in vars(options).items() if name not in ("what", "out")}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({**asked, "rows": rows, **provenance()}, indent=2) + "\n")
-
-
-def _memory_process(task: str) -> None:
-    name, size, batch_size, threads = json.loads(task)
-    torch.set_num_threads(threads)
-    step = make_step(name, tuple(size), batch_size=batch_size, device=torch.device("cpu"))
-    print(peak_extra_memory(step))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ def train_loader(
         train,
         sampler=batches,
         batch_size=None,
+        # Of its own, as a loader draws a seed for workers even where it has none.
+        generator=torch.Generator(),
         num_workers=train.workers,
         persistent_workers=train.workers > 0,
         pin_memory=torch.cuda.is_available() and not train.labels.is_cuda,

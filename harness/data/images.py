@@ -104,7 +104,13 @@ class FileSet(Dataset[tuple[Tensor, Tensor]]):
     def batches(self, size: int) -> Iterator[Tensor]:  # shapes: (B, 3, S, S)
         """All images in order, ``size`` at a time."""
         order = torch.split(torch.arange(len(self)), size)
-        loader = DataLoader(self, sampler=order, batch_size=None, num_workers=self.workers)
+        loader = DataLoader(
+            self,
+            sampler=order,
+            batch_size=None,
+            num_workers=self.workers,
+            generator=torch.Generator(),
+        )
         return (images for images, _ in loader)
 
     def select(

@@ -1,0 +1,33 @@
+"""Runs the harness as a user does, and composes its settings without running it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from harness.settings import Settings, register_schemas, resolve
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings(*overrides: str) -> Settings:
+    """The settings of a command line."""
+    register_schemas()
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "configs")):
+        return resolve(compose("config", overrides=list(overrides)))
+
+
+def harness(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs ``python -m harness`` in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )

@@ -1,0 +1,130 @@
+"""The protocols against brute force and cases worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gmje_plugin import JointGaussianMixture
+from harness.data import load
+from harness.evaluation import METRICS, encode, evaluate
+from harness.evaluation.collapse import effective_rank
+from harness.evaluation.density import principal_plane
+from harness.evaluation.knn import knn_accuracy
+from harness.evaluation.linear_probe import linear_accuracy
+from harness.settings import DataSettings, EvaluationSettings
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def brute_force_knn(train: Tensor, labels: Tensor, test: Tensor, k: int, t: float) -> list[int]:
+    predictions = []
+    for point in test.double():
+        similarity = [
+            float(torch.cosine_similarity(point, other, dim=0)) for other in train.double()
+        ]
+        nearest = sorted(range(len(train)), key=lambda place: -similarity[place])[:k]
+        votes: dict[int, float] = {}
+        for place in nearest:
+            label = int(labels[place])
+            votes[label] = votes.get(label, 0.0) + math.exp(similarity[place] / t)
+        predictions.append(max(votes, key=lambda label: votes[label]))
+    return predictions
+
+
+@pytest.mark.parametrize(("k", "t"), [(1, 0.1), (7, 0.1), (25, 0.02), (25, 5.0)])
+def test_knn_is_brute_force(k: int, t: float) -> None:
+    train, test = normal(60, 5), normal(40, 5, seed=1)
+    labels = torch.arange(60) % 4
+    predicted = torch.tensor(brute_force_knn(train, labels, test, k, t))
+    truth = torch.arange(40) % 4
+    found = knn_accuracy(train, labels, test, truth, num_classes=4, neighbours=k, temperature=t)
+    assert found == pytest.approx((predicted == truth).double().mean().item(), abs=1e-12)
+
+
+def test_knn_with_more_neighbours_than_images_lets_all_vote() -> None:
+    train, labels = normal(6, 3), torch.tensor([0, 0, 0, 0, 1, 1])
+    options = {"num_classes": 2, "temperature": 1e6}  # equal votes: the majority
+    found = knn_accuracy(train, labels, train, labels, neighbours=200, **options)
+    assert found == pytest.approx(4 / 6)
+
+
+def test_linear_probe_finds_what_is_linear_and_no_more() -> None:
+    points = normal(300, 2)
+    linear, quadratic = (points[:, 0] > 0).long(), (points.prod(dim=1) > 0).long()
+    assert linear_accuracy(points[:200], linear[:200], points[200:], linear[200:]) > 0.95
+    assert linear_accuracy(points[:200], quadratic[:200], points[200:], quadratic[200:]) < 0.65
+
+
+def test_linear_probe_does_not_depend_on_the_features_scale() -> None:
+    points = normal(200, 4)
+    labels = (points[:, 0] + points[:, 1] > 0).long()
+    scaled = points * torch.tensor([1e-4, 1e3, 1.0, 10.0]) + 5.0
+    assert linear_accuracy(points, labels, points, labels) == linear_accuracy(
+        scaled, labels, scaled, labels
+    )
+
+
+def test_effective_rank_by_hand() -> None:
+    corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert effective_rank(corners) == pytest.approx(2.0)
+    assert effective_rank(corners + 7.0) == pytest.approx(2.0)  # centred
+    # Singular values 3 : 1 are shares 3/4 and 1/4.
+    entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
+    assert effective_rank(corners * torch.tensor([3.0, 1.0])) == pytest.approx(math.exp(entropy))
+    assert effective_rank(normal(10, 1) @ normal(1, 5)) == pytest.approx(1.0, abs=1e-4)
+    assert effective_rank(torch.full((10, 5), 0.1)) == 0.0
+
+
+def test_encode_is_in_evaluation_mode_and_leaves_the_mode() -> None:
+    data = load(DataSettings())
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5))
+    found, labels = encode(network, data.test, data)
+    assert network.training
+    assert torch.equal(network[1].running_mean, torch.zeros(64))
+    pixels = (data.test.images.float() / 255.0 - data.mean) / data.std
+    torch.testing.assert_close(found, pixels.flatten(1) / math.sqrt(1 + 1e-5))
+    assert torch.equal(labels, data.test.labels)
+
+
+def test_evaluate_gives_every_figure_and_pixels_do_well() -> None:
+    data = load(DataSettings())
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
+    nn.init.eye_(network[1].weight)
+    found = evaluate(network, data, EvaluationSettings())
+    assert tuple(found) == METRICS
+    assert found["knn_accuracy"] > 0.96
+    assert 1.0 < found["effective_rank"] < 64.0
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "diagonal", "full"])
+def test_planar_density_is_the_mixture_projected(kind: str) -> None:
+    factors = normal(3, 8, 8, seed=2)
+    covariances = {
+        "isotropic": torch.tensor([0.5, 1.0, 2.0]),
+        "diagonal": factors.diagonal(dim1=1, dim2=2).square() + 0.1,
+        "full": factors @ factors.mT + 0.1 * torch.eye(8),
+    }[kind]
+    weights, means = torch.tensor([0.2, 0.3, 0.5]), normal(3, 8, seed=1)
+    mixture = JointGaussianMixture(weights, means, covariances, split=4)
+    embeddings = normal(30, 4, seed=3) * torch.tensor([3.0, 1.0, 2.0, 0.1])
+    planar = principal_plane(mixture, embeddings)
+
+    # The plane is that of the largest variance: the first and the third direction, nearly.
+    assert 0.9 < planar.explained < 1.0
+    assert planar.points.var(dim=0)[0] > planar.points.var(dim=0)[1]
+    # 200,000 draws, seed 0: means within 5 standard errors, covariances within 3 %. A sound
+    # projection would fail in about 1 of 10^5 seeds.
+    drawn = mixture.sample((200_000,), generator=torch.Generator().manual_seed(0))[:, :4]
+    centre = embeddings.mean(dim=0)
+    basis = torch.linalg.lstsq(embeddings - centre, planar.points).solution
+    projected = (drawn - centre) @ basis
+    standard_error = projected.std(dim=0) / 200_000**0.5
+    assert ((projected.mean(dim=0) - planar.density.mean).abs() < 5 * standard_error).all()
+    torch.testing.assert_close(projected.var(dim=0), planar.density.variance, rtol=0.03, atol=0)
+    torch.testing.assert_close(planar.means, (means[:, :4] - centre) @ basis, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,156 @@
+"""Every row of the quickstart is the pipeline that its settings say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss
+from lightly.models.modules import BYOLPredictionHead
+from lightly.models.modules.memory_bank import MemoryBankModule
+from torch import nn
+
+from gmje_plugin import (
+    GJEEntropyLoss,
+    GMJEMDNHead,
+    GMJEMDNLoss,
+    GMJEPrototypeLoss,
+    SMCMemoryBankModule,
+    SMCNTXentLoss,
+)
+from harness import methods
+from harness.data import load
+from harness.methods import Method
+from harness.settings import (
+    FIFOBankSettings,
+    MethodSettings,
+    MoCoSettings,
+    QuickstartSettings,
+    SMCBankSettings,
+)
+from harness.training import build_backbone
+from harness.views import Views
+from tests.harness.commands import settings
+
+SETTINGS = settings()
+assert isinstance(SETTINGS.experiment, QuickstartSettings)
+ROWS = {name: row.method for name, row in SETTINGS.experiment.rows.items()}
+DATA = load(SETTINGS.data)
+CRITERIA = {
+    "moco_fifo": NTXentLoss,
+    "moco_smc": SMCNTXentLoss,
+    "moco_smc_paper": SMCNTXentLoss,
+    "moco_smc_in_batch": SMCNTXentLoss,
+    "simclr": NTXentLoss,
+    "simclr_prototype": GMJEPrototypeLoss,
+    "simclr_entropy": GJEEntropyLoss,
+    "byol": NegativeCosineSimilarity,
+    "byol_mdn": GMJEMDNLoss,
+}
+
+
+def build(method: MethodSettings, seed: int = 3) -> Method:
+    views = Views(SETTINGS.data.views, mean=DATA.mean, std=DATA.std, seed=seed)
+    backbone = build_backbone(SETTINGS, DATA, seed=seed)
+    return methods.build(method, backbone, views=views, trainer=SETTINGS.trainer, seed=seed)
+
+
+def loss_of_a_batch(module: Method) -> torch.Tensor:
+    indices = torch.arange(32)
+    return module.loss(*module.views(DATA.train.images[:32], indices, epoch=0))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_criterion_is_the_one_in_the_row(name: str) -> None:
+    assert type(build(ROWS[name]).criterion) is CRITERIA[name]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_loss_teaches_backbone_heads_and_criterion_but_no_momentum_encoder(name: str) -> None:
+    module = build(ROWS[name])
+    loss_of_a_batch(module)  # an empty bank holds no negatives, and so teaches nothing
+    loss_of_a_batch(module).backward()
+    for parameter_name, parameter in module.named_parameters():
+        if "momentum" in parameter_name:
+            assert not parameter.requires_grad, parameter_name
+        elif parameter.requires_grad:
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.isfinite().all(), parameter_name
+    assert module.backbone.layers[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["moco_smc", "byol"])
+def test_the_momentum_encoder_follows_the_encoder(name: str) -> None:
+    module = build(ROWS[name])
+    with torch.no_grad():
+        module.backbone.layers[0].weight.add_(1.0)
+        module.projection_head.layers[0].weight.add_(1.0)
+    followers = [
+        module.backbone_momentum.layers[0].weight,
+        module.projection_head_momentum.layers[0].weight,
+    ]
+    before = [weight.clone() for weight in followers]
+    loss_of_a_batch(module)
+    for weight, old in zip(followers, before, strict=True):
+        torch.testing.assert_close(weight - old, torch.full_like(old, 1.0 - module.ema))
+
+
+def test_banks() -> None:
+    banks = {name: build(ROWS[name]).criterion.memory_bank for name in ROWS if "moco" in name}
+    assert type(banks["moco_fifo"]) is MemoryBankModule
+    assert tuple(banks["moco_fifo"].size) == (64, 32)
+    assert {tuple(bank.size) for bank in banks.values()} == {(64, 32)}
+    assert banks["moco_smc"].resampling == "without_replacement"
+    assert (banks["moco_smc"].temperature, banks["moco_smc"].seed) == (0.1, 3)
+    paper = SMCMemoryBankModule.paper((64, 32))
+    for option in ("resampling", "ess_threshold", "count_own_query"):
+        assert getattr(banks["moco_smc_paper"], option) == getattr(paper, option)
+
+
+@pytest.mark.parametrize("bank", [FIFOBankSettings(), SMCBankSettings()])
+def test_in_batch_negatives_are_the_same_loss_for_every_bank(bank: object) -> None:
+    moco = ROWS["moco_fifo"]
+    assert isinstance(moco, MoCoSettings)
+    criterion = build(replace(moco, bank=bank, in_batch_negatives=True)).criterion
+    assert type(criterion) is SMCNTXentLoss
+    assert criterion.in_batch_negatives
+    assert criterion.memory_bank.ess_threshold == (
+        0.0 if isinstance(bank, FIFOBankSettings) else 0.5
+    )
+
+
+def test_heads() -> None:
+    assert type(build(ROWS["byol"]).prediction_head) is BYOLPredictionHead
+    head = build(ROWS["byol_mdn"]).prediction_head
+    assert type(head) is GMJEMDNHead
+    assert (head.num_components, head.scale) == (5, "softplus")
+
+
+def test_all_methods_of_a_seed_start_from_one_backbone() -> None:
+    weights = [build(method).backbone.state_dict() for method in ROWS.values()]
+    for other in weights[1:]:
+        assert all(torch.equal(weights[0][name], other[name]) for name in other)
+    different = build(ROWS["simclr"], seed=4).backbone.state_dict()
+    assert not torch.equal(weights[0]["layers.0.weight"], different["layers.0.weight"])
+
+
+def test_the_optimizer_has_every_parameter_once_and_decays_weights_only() -> None:
+    module = build(ROWS["simclr_prototype"])
+    module.trainer = pl.Trainer(max_steps=100, logger=False, enable_checkpointing=False)
+    module.trainer.fit_loop.setup_data = lambda: None  # the number of steps is known
+    (optimizer,), (scheduler,) = module.configure_optimizers()
+    decayed, plain = (group["params"] for group in optimizer.param_groups)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert {id(p) for p in decayed} | {id(p) for p in plain} == {id(p) for p in trained}
+    assert len(decayed) + len(plain) == len(trained)
+    assert optimizer.param_groups[1]["weight_decay"] == 0.0
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert {id(p) for p in decayed} == {id(layer.weight) for layer in layers}
+    assert scheduler["interval"] == "step"
+
+
+def test_unknown_settings_are_not_taken_for_something_else() -> None:
+    with pytest.raises(NotImplementedError, match="MethodSettings"):
+        build(MethodSettings())

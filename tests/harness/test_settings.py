@@ -1,0 +1,89 @@
+"""What is wrong with a command line is one clear line and exit code 2, before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.settings import SettingsError, one_line
+from tests.harness.commands import harness, settings
+
+ROW = "experiment.rows.moco_smc.method"
+WRONG = {
+    # misspelt keys
+    "trainer.epoch=3": "Key 'epoch' not in 'TrainerSettings' (did you mean 'epochs'?)",
+    "+trainer.epoch=3": "trainer.epoch: there is no such option",
+    f"+{ROW}.bank.sise=3": f"{ROW}.bank.sise: there is no such option",
+    "sed=1": "sed: Key 'sed' not in 'Settings' (did you mean 'seed'?)",
+    "experiment=quick": "experiment=quick: there is no such config, only quickstart",
+    "data=cifar10": "data=cifar10: there is no such config, only digits",
+    "experiment.rows.moco_fifo.method.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
+    # wrong types
+    "trainer.epochs=1.5": "trainer.epochs: Value '1.5' of type 'float' could not be converted",
+    "trainer.epochs=true": "trainer.epochs: Value 'True' of type 'bool' could not be converted",
+    "seed=": "seed: Value '' of type 'str' could not be converted to Integer",
+    "experiment.rows=3": "experiment.rows: Cannot assign int",
+    "data.split=null": "data.split: field 'data.split' is not Optional",
+    # out of range
+    "trainer.epochs=0": "trainer.epochs must be finite, at least 1, got 0",
+    "seed=-1": "seed must be finite, at least 0 and at most 2147483648, got -1",
+    f"{ROW}.temperature=0": f"{ROW}.temperature must be finite, above 0.0, got 0.0",
+    f"{ROW}.temperature=inf": f"{ROW}.temperature must be finite, above 0.0, got inf",
+    f"{ROW}.momentum=1": f"{ROW}.momentum must be finite, at least 0.0 and below 1.0, got 1.0",
+    f"{ROW}.bank.ess_threshold=nan": f"{ROW}.bank.ess_threshold must be finite",
+    f"{ROW}.bank.resampling=best": f"{ROW}.bank.resampling must be one of without_replacement, ",
+    "logger.mode=off": "logger.mode must be one of offline, online, got 'off'",
+    # not Hydra's grammar
+    "epochs": "Error parsing override 'epochs'",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_wrong_options_are_one_clear_line(override: str) -> None:
+    with pytest.raises((SettingsError, HydraException, OmegaConfBaseException)) as caught:
+        settings(override)
+    error = caught.value
+    message = str(error) if isinstance(error, SettingsError) else one_line(error)
+    assert WRONG[override] in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trainer.epoch=3"],  # Hydra's own error
+        ["trainer.epochs=0"],  # ours, from within Hydra's job
+        ["trainer.batch_size=5000"],  # known only once the data are there
+        ["~experiment.rows.byol", "trainer=null"],  # a ValueError of Hydra's
+        ["--epochs", "3"],  # argparse's
+        ["bench", "tank"],
+        ["bench", "bank", "--sizes", "0"],
+    ],
+    ids=" ".join,
+)
+def test_the_command_refuses_before_anything_starts(arguments: list[str], tmp_path: Path) -> None:
+    done = harness(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_none_means_none_where_it_is_a_choice() -> None:
+    settings(f"{ROW}.bank.ess_threshold=null")
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"epochs.*; .*batch_size.*; seed"):
+        settings("trainer.epochs=0", "trainer.batch_size=0", "seed=-1")
+
+
+def test_help_names_the_commands_and_the_groups(tmp_path: Path) -> None:
+    done = harness("--help", folder=tmp_path)
+    assert done.returncode == 0
+    for word in ("bench bank", "experiment: quickstart", "trainer.epochs=", "bank: fifo, smc"):
+        assert word in done.stdout, word
+    assert list(tmp_path.iterdir()) == []
