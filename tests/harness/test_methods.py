@@ -78,17 +78,17 @@ def test_the_loss_teaches_backbone_heads_and_criterion_but_no_momentum_encoder(n
         elif parameter.requires_grad:
             assert parameter.grad is not None, parameter_name
             assert parameter.grad.isfinite().all(), parameter_name
-    assert module.backbone.layers[0].weight.grad.abs().sum() > 0
+    assert module.backbone.network[0].weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", ["moco_smc", "byol"])
 def test_the_momentum_encoder_follows_the_encoder(name: str) -> None:
     module = build(ROWS[name])
     with torch.no_grad():
-        module.backbone.layers[0].weight.add_(1.0)
+        module.backbone.network[0].weight.add_(1.0)
         module.projection_head.layers[0].weight.add_(1.0)
     followers = [
-        module.backbone_momentum.layers[0].weight,
+        module.backbone_momentum.network[0].weight,
         module.projection_head_momentum.layers[0].weight,
     ]
     before = [weight.clone() for weight in followers]
@@ -133,7 +133,7 @@ def test_all_methods_of_a_seed_start_from_one_backbone() -> None:
     for other in weights[1:]:
         assert all(torch.equal(weights[0][name], other[name]) for name in other)
     different = build(ROWS["simclr"], seed=4).backbone.state_dict()
-    assert not torch.equal(weights[0]["layers.0.weight"], different["layers.0.weight"])
+    assert not torch.equal(weights[0]["network.0.weight"], different["network.0.weight"])
 
 
 def test_the_optimizer_has_every_parameter_once_and_decays_weights_only() -> None:

@@ -19,7 +19,7 @@ WRONG = {
     f"+{ROW}.bank.sise=3": f"{ROW}.bank.sise: there is no such option",
     "sed=1": "sed: Key 'sed' not in 'Settings' (did you mean 'seed'?)",
     "experiment=quick": "experiment=quick: there is no such config, only quickstart",
-    "data=cifar10": "data=cifar10: there is no such config, only digits",
+    "data=cifar11": "data=cifar11: there is no such config, only cifar10, digits, folder, mnist",
     "experiment.rows.moco_fifo.method.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
     # wrong types
     "trainer.epochs=1.5": "trainer.epochs: Value '1.5' of type 'float' could not be converted",

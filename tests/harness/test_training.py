@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_network_bit_for_bit(
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
     other = train(name, data, log(tmp_path), seed=2).state_dict()
-    assert not torch.equal(first["backbone.layers.0.weight"], other["backbone.layers.0.weight"])
+    assert not torch.equal(first["backbone.network.0.weight"], other["backbone.network.0.weight"])
 
 
 def test_every_step_is_logged_with_the_loss_and_the_banks_state(
@@ -74,6 +74,6 @@ def test_too_few_images_for_a_batch(data: ImageData) -> None:
     few = ImageData(
         **{**vars(data), "train": ImageSet(data.train.images[:10], data.train.labels[:10])}
     )
-    training.check(SETTINGS.trainer, data)
+    training.check(SETTINGS, data)
     with pytest.raises(SettingsError, match="at most the number of training images, 10, got 64"):
-        training.check(SETTINGS.trainer, few)
+        training.check(SETTINGS, few)
