@@ -140,8 +140,8 @@ def density(
     places = torch.tensor(np.stack([grid_x, grid_y], axis=-1)).to(planar.means)
     log_density: torch.Tensor = planar.density.log_prob(places)  # type: ignore[no-untyped-call]
     values = log_density.exp().cpu().numpy()
-    filled = axis.contourf(grid_x, grid_y, values, levels=12, cmap="Blues", alpha=0.7)
-    figure.colorbar(filled, ax=axis, label="density of the learned mixture")
+    filled = axis.contourf(grid_x, grid_y, values, levels=12, cmap="Blues", alpha=0.5)
+    figure.colorbar(filled, ax=axis, label="density of the learned mixture (per unit area)")
     means = planar.means.cpu().numpy()
     axis.plot(*means.T, "x", color="black", markersize=5, label="prototypes")
     for (x, y), label in zip(points, labels, strict=True):
@@ -150,9 +150,13 @@ def density(
         )
     axis.set_xlim(low[0], high[0])
     axis.set_ylim(low[1], high[1])
-    axis.set_xlabel("first principal direction of the test embeddings")
+    axis.set_xlabel("first principal direction")
     axis.set_ylabel("second principal direction")
-    axis.set_title(f"the plane holds {planar.explained:.0%} of the variance", fontsize=10)
+    axis.set_aspect("equal")
+    axis.set_title(
+        f"test embeddings in the plane of their largest variance ({planar.explained:.0%} of it)",
+        fontsize=10,
+    )
     axis.legend(frameon=True, loc="upper right")
     return figure
 

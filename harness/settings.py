@@ -2,8 +2,8 @@
 
 Hydra composes the YAML files of ``configs/`` into these dataclasses, so an unknown key or a wrong
 type never passes; :func:`resolve` adds the ranges. Marks on defaults: [P] printed in the paper,
-[R] chosen by us because the print is lost, [D] chosen by us for the digits, by kNN accuracy on a
-fifth of the training images (``data.split=validation``); the test images were not looked at.
+[R] chosen by us because the print is lost, [D] chosen by us for the digits: by kNN accuracy on a
+fifth of the training images (``data.split=validation``), not on the test images.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class TrainerSettings:
     batch_size: int = ranged(64, low=2)  # [D]
     warmup: float = ranged(0.1, low=0.0, below=1.0)  # share of the steps [R]
     log_every: int = ranged(1, low=1)  # steps
-    accelerator: str = choice("auto", "cpu", "gpu")
+    accelerator: str = choice("cpu", "cuda")
     # Threads of one CPU operation. Operations on 8 x 8 images are too small to share, and two
     # threads on a core that another process uses wait for each other: 250 ms a step against 25.
     threads: int = ranged(1, low=1)
@@ -156,7 +156,7 @@ class LoggerSettings:
 class BankSettings:
     """A memory bank of MoCo."""
 
-    size: int = ranged(64, low=1)  # one batch, as the paper's 256 is of its batches [P]
+    size: int = ranged(64, low=1)  # one batch, as in the paper (256 of each) [P]
 
 
 @dataclass

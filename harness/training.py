@@ -21,7 +21,9 @@ from harness.views import Views
 
 
 def check(settings: Settings, data: ImageData) -> None:
-    """Raises ``SettingsError`` if the images are too few for a batch or too small to encode."""
+    """Raises ``SettingsError`` if there is no such GPU, or the images are too few or too small."""
+    if settings.trainer.accelerator == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("trainer.accelerator is cuda, but torch sees no GPU")
     batch_size = settings.trainer.batch_size
     if batch_size > len(data.train):
         raise SettingsError(
@@ -47,14 +49,14 @@ def train(
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],
 ) -> Method:
-    """Trains a method and returns it, its backbone and heads on the device they were trained on.
+    """Trains a method and returns it.
 
     Args:
         method: What to train.
         settings: The rest: data, backbone, trainer.
         data: The images.
         seed: Of the weights, the bank, the order of the images and their views.
-        loggers: Get the loss and its parts at every step.
+        loggers: Get the loss and its parts every ``trainer.log_every`` steps.
         callbacks: As Lightning's.
     """
     backbone = build_backbone(settings, data, seed=seed)
@@ -68,7 +70,7 @@ def train(
             devices=1,
             logger=list(loggers),
             callbacks=list(callbacks),
-            log_every_n_steps=settings.trainer.log_every,
+            log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -87,9 +89,9 @@ def train(
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's global generator, which layers draw their weights from, for a while."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    """Seeds the CPU's global generator, which layers draw their weights from, for a while."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.experiments import quickstart
-from harness.settings import QuickstartSettings, Settings, SettingsError
+from harness.settings import QuickstartSettings, Settings
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
@@ -11,7 +11,8 @@ __all__ = ["run"]
 
 def run(settings: Settings, folder: RunFolder) -> None:
     """Runs the experiment that the settings are of."""
-    if isinstance(settings.experiment, QuickstartSettings):
-        quickstart.run(settings, settings.experiment, folder)
-    else:
-        raise SettingsError(f"there is no experiment {settings.experiment.name!r}")
+    match settings.experiment:
+        case QuickstartSettings() as experiment:
+            quickstart.run(settings, experiment, folder)
+        case other:
+            raise NotImplementedError(f"no experiment for {type(other).__name__}")

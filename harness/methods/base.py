@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.scheduler import CosineWarmupScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.backbones import Backbone
 from harness.settings import MethodSettings, SettingsError, TrainerSettings
@@ -25,6 +25,7 @@ class Method(pl.LightningModule):
 
     Args:
         backbone: The network whose features are evaluated.
+        criterion: The loss; its parameters, if any, are trained too.
         views: Makes two views of a batch of images.
         settings: The optimiser's part of the method's settings.
         trainer: Share of the warm-up, and how often to log.
@@ -33,6 +34,7 @@ class Method(pl.LightningModule):
     def __init__(
         self,
         backbone: Backbone,
+        criterion: nn.Module,
         *,
         views: Views,
         settings: MethodSettings,
@@ -40,6 +42,7 @@ class Method(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.criterion = criterion
         self.views = views
         self.optimizer_settings = settings
         self.trainer_settings = trainer
@@ -53,8 +56,8 @@ class Method(pl.LightningModule):
         """The loss of a batch's two views."""
 
     def terms(self) -> dict[str, Tensor]:
-        """Parts of the last loss and state of the bank, by name, for logging."""
-        return {}
+        """Parts of the last loss by name, for logging, where the criterion tells them."""
+        return dict(getattr(self.criterion, "terms", {}))
 
     def training_step(
         self,
@@ -91,10 +94,9 @@ class Method(pl.LightningModule):
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """SGD with a cosine schedule by steps; no weight decay on norms, biases and losses."""
         settings = self.optimizer_settings
-        criteria = [part for name, part in self.named_children() if name == "criterion"]
-        others = [part for name, part in self.named_children() if name != "criterion"]
-        decayed, plain = get_weight_decay_parameters(others)
-        plain += [parameter for part in criteria for parameter in part.parameters()]
+        networks = [part for part in self.children() if part is not self.criterion]
+        decayed, plain = get_weight_decay_parameters(networks)
+        plain += self.criterion.parameters()
         groups: list[dict[str, Any]] = [
             {"params": [p for p in decayed if p.requires_grad]},
             {"params": [p for p in plain if p.requires_grad], "weight_decay": 0.0},

@@ -36,7 +36,7 @@ class BYOL(Method):
         settings: BYOLSettings,
         trainer: TrainerSettings,
     ) -> None:
-        super().__init__(backbone, views=views, settings=settings, trainer=trainer)
+        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
         self.ema = settings.ema
         self.projection_head = BYOLProjectionHead(
             backbone.feature_dim, settings.hidden_dim, settings.output_dim
@@ -46,7 +46,6 @@ class BYOL(Method):
         self.projection_head_momentum = copy.deepcopy(self.projection_head)
         deactivate_requires_grad(self.backbone_momentum)
         deactivate_requires_grad(self.projection_head_momentum)
-        self.criterion = criterion
 
     def loss(
         self,
@@ -68,7 +67,3 @@ class BYOL(Method):
             self.criterion(predictions[0], targets[1]) + self.criterion(predictions[1], targets[0])
         )
         return loss
-
-    def terms(self) -> dict[str, Tensor]:
-        """The parts of the second direction's loss, where the criterion tells them."""
-        return dict(getattr(self.criterion, "terms", {}))

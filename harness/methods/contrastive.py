@@ -34,11 +34,10 @@ class SimCLR(Method):
         settings: MethodSettings,
         trainer: TrainerSettings,
     ) -> None:
-        super().__init__(backbone, views=views, settings=settings, trainer=trainer)
+        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
         self.projection_head = SimCLRProjectionHead(
             backbone.feature_dim, settings.hidden_dim, settings.output_dim
         )
-        self.criterion = criterion
 
     def forward(
         self,
@@ -56,10 +55,6 @@ class SimCLR(Method):
         """The criterion of the two views' embeddings."""
         loss: Tensor = self.criterion(self(view0), self(view1))
         return loss
-
-    def terms(self) -> dict[str, Tensor]:
-        """The parts of the loss, where the criterion tells them."""
-        return dict(getattr(self.criterion, "terms", {}))
 
 
 class MoCo(Method):
@@ -82,7 +77,7 @@ class MoCo(Method):
         settings: MoCoSettings,
         trainer: TrainerSettings,
     ) -> None:
-        super().__init__(backbone, views=views, settings=settings, trainer=trainer)
+        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
         self.ema = settings.ema
         self.projection_head = MoCoProjectionHead(
             backbone.feature_dim, settings.hidden_dim, settings.output_dim
@@ -91,7 +86,6 @@ class MoCo(Method):
         self.projection_head_momentum = copy.deepcopy(self.projection_head)
         deactivate_requires_grad(self.backbone_momentum)
         deactivate_requires_grad(self.projection_head_momentum)
-        self.criterion = criterion
 
     def loss(
         self,
@@ -107,6 +101,6 @@ class MoCo(Method):
         return loss
 
     def terms(self) -> dict[str, Tensor]:
-        """The parts of the loss and the bank's diagnostics, where there are any."""
+        """Besides, the diagnostics of the bank, where it has any."""
         diagnostics = getattr(self.criterion.memory_bank, "diagnostics", dict)
-        return {**getattr(self.criterion, "terms", {}), **diagnostics()}
+        return {**super().terms(), **diagnostics()}

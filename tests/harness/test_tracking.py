@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.settings import SettingsError
+from harness import tracking
+from harness.settings import LoggerSettings, SettingsError
 from harness.tracking import MetricsFile, RunFolder, folder_name, provenance
+from tests.harness import wandb_file
 from tests.harness.commands import settings
 
 
@@ -106,6 +108,30 @@ def test_metrics_of_several_trainings_are_one_table(tmp_path: Path) -> None:
     assert lines[0]["ess"] == ""
     assert list(metrics.curves("ess")) == ["b"]
     assert metrics.curves("loss")["a"].tolist() == [[1.0, 1.1, 1.2], [2.0, 2.1, 2.2]]
+
+
+def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
+    names = {"name": "a", "group": "b", "job_type": "c", "config": {"seed": 1}}
+
+    def crash() -> None:
+        with tracking.wandb_run(LoggerSettings(), tmp_path, **names) as (logger,):
+            logger.log_metrics({"loss": 1.5}, step=7)
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        crash()
+    run = wandb_file.read_all(tmp_path)["a"]
+    assert (run.group, run.job_type, run.exit_code) == ("b", "c", 1)
+    assert run.config["seed"] == 1
+    (line,) = run.history
+    assert (line["loss"], line["trainer/global_step"]) == (1.5, 7)
+
+
+def test_no_wandb_run_where_none_is_wanted(tmp_path: Path) -> None:
+    names = {"name": "a", "group": "b", "job_type": "c", "config": {}}
+    with tracking.wandb_run(LoggerSettings(name="none"), tmp_path, **names) as loggers:
+        assert loggers == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_provenance_is_json_and_names_what_ran() -> None:

@@ -14,7 +14,7 @@ from harness.settings import QuickstartSettings, SettingsError
 from harness.tracking import MetricsFile
 from tests.harness.commands import settings
 
-SETTINGS = settings("trainer.epochs=1", "trainer.accelerator=cpu")
+SETTINGS = settings("trainer.epochs=1")
 assert isinstance(SETTINGS.experiment, QuickstartSettings)
 ROWS = SETTINGS.experiment.rows
 
@@ -77,3 +77,9 @@ def test_too_few_images_for_a_batch(data: ImageData) -> None:
     training.check(SETTINGS, data)
     with pytest.raises(SettingsError, match="at most the number of training images, 10, got 64"):
         training.check(SETTINGS, few)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(data: ImageData) -> None:
+    with pytest.raises(SettingsError, match="torch sees no GPU"):
+        training.check(settings("trainer.accelerator=cuda"), data)
