@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import wandb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,6 +121,7 @@ def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="crash"):
         crash()
+    wandb.teardown()  # as at the end of a process: its service has written all there is
     run = wandb_file.read_all(tmp_path)["a"]
     assert (run.group, run.job_type, run.exit_code) == ("b", "c", 1)
     assert run.config["seed"] == 1
