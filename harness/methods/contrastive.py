@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 from lightly.models.modules import MoCoProjectionHead, SimCLRProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
 from harness.methods.base import Method
+from harness.methods.momentum import MomentumMethod
 from harness.settings import MethodSettings, MoCoSettings, TrainerSettings
 from harness.views import Views
 
@@ -57,15 +55,15 @@ class SimCLR(Method):
         return loss
 
 
-class MoCo(Method):
+class MoCo(MomentumMethod):
     """MoCo v2 (Chen et al. 2020) with any ``criterion(query, key)`` that holds a memory bank.
 
     Args:
-        backbone: As in :class:`Method`.
+        backbone: As in :class:`MomentumMethod`.
         criterion: The loss, with its memory bank.
-        views: As in :class:`Method`.
-        settings: As in :class:`Method`.
-        trainer: As in :class:`Method`.
+        views: As in :class:`MomentumMethod`.
+        settings: As in :class:`MomentumMethod`.
+        trainer: As in :class:`MomentumMethod`.
     """
 
     def __init__(
@@ -77,15 +75,15 @@ class MoCo(Method):
         settings: MoCoSettings,
         trainer: TrainerSettings,
     ) -> None:
-        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
-        self.ema = settings.ema
-        self.projection_head = MoCoProjectionHead(
-            backbone.feature_dim, settings.hidden_dim, settings.output_dim
+        super().__init__(
+            backbone,
+            MoCoProjectionHead(backbone.feature_dim, settings.hidden_dim, settings.output_dim),
+            criterion,
+            ema=settings.ema,
+            views=views,
+            settings=settings,
+            trainer=trainer,
         )
-        self.backbone_momentum = copy.deepcopy(backbone)
-        self.projection_head_momentum = copy.deepcopy(self.projection_head)
-        deactivate_requires_grad(self.backbone_momentum)
-        deactivate_requires_grad(self.projection_head_momentum)
 
     def loss(
         self,
@@ -93,10 +91,9 @@ class MoCo(Method):
         view1: Tensor,  # shape: (B, C, H, W)
     ) -> Tensor:  # shape: ()
         """Moves the key encoder and returns the criterion of queries and keys."""
-        update_momentum(self.backbone, self.backbone_momentum, m=self.ema)
-        update_momentum(self.projection_head, self.projection_head_momentum, m=self.ema)
+        self.move_momentum_encoder()
         query = self.projection_head(self.backbone(view0))
-        key = self.projection_head_momentum(self.backbone_momentum(view1)).detach()
+        key = self.targets(view1)
         loss: Tensor = self.criterion(query, key)
         return loss
 

@@ -1,0 +1,59 @@
+"""What methods with a momentum encoder share: the copies, their move, the targets they give."""
+
+from __future__ import annotations
+
+import copy
+
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from torch import Tensor, nn
+
+from harness.backbones import Backbone
+from harness.methods.base import Method
+from harness.settings import MethodSettings, TrainerSettings
+from harness.views import Views
+
+
+class MomentumMethod(Method):
+    """A method whose targets come from a moving average of backbone and projection head.
+
+    Args:
+        backbone: As in :class:`Method`.
+        projection_head: Maps features to embeddings.
+        criterion: As in :class:`Method`.
+        ema: Share of the old weights at each step, in [0, 1].
+        views: As in :class:`Method`.
+        settings: As in :class:`Method`.
+        trainer: As in :class:`Method`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        projection_head: nn.Module,
+        criterion: nn.Module,
+        *,
+        ema: float,
+        views: Views,
+        settings: MethodSettings,
+        trainer: TrainerSettings,
+    ) -> None:
+        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
+        self.ema = ema
+        self.projection_head = projection_head
+        self.backbone_momentum = copy.deepcopy(backbone)
+        self.projection_head_momentum = copy.deepcopy(projection_head)
+        deactivate_requires_grad(self.backbone_momentum)
+        deactivate_requires_grad(self.projection_head_momentum)
+
+    def move_momentum_encoder(self) -> None:
+        """Moves the copies one step towards the encoder."""
+        update_momentum(self.backbone, self.backbone_momentum, m=self.ema)
+        update_momentum(self.projection_head, self.projection_head_momentum, m=self.ema)
+
+    def targets(
+        self,
+        view: Tensor,  # shape: (B, C, H, W)
+    ) -> Tensor:  # shape: (B, output_dim)
+        """The momentum encoder's embeddings, without a gradient."""
+        embeddings: Tensor = self.projection_head_momentum(self.backbone_momentum(view)).detach()
+        return embeddings
