@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from harness.evaluation.density import PlanarDensity
 
@@ -16,6 +19,16 @@ Array = npt.NDArray[np.float64]
 
 # Okabe and Ito (2008), "Color universal design".
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
+_VERMILLION = "#D55E00"
+# At least 3:1 on white and on a dark page, and told apart without colour.
+_LINES: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "linestyle": style}
+    for style, colour in zip(
+        ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))),
+        (BLUE, _VERMILLION, GREEN, "#B0609A", "#8C6D00"),
+        strict=True,
+    )
+)
 _DIGIT_COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7",
     "#56B4E9", "#000000", "#8C6D00", "#7B3294", "#666666",
@@ -159,6 +172,109 @@ def density(
     )
     axis.legend(frameon=True, loc="upper right")
     return figure
+
+
+def bank_curves(
+    facets: Mapping[str, Mapping[str, Mapping[str, Array]]],  # shapes: (seeds, points)
+    quantities: Mapping[str, str],
+    *,
+    epochs: int,
+) -> Figure:
+    """The paper's Figure 8 (Huang 2026): quantities side by side, a line a bank.
+
+    Args:
+        facets: For each row of panels, for each line, for each of ``quantities``, its curves over
+            the whole training; a quantity may be missing.
+        quantities: The panels from left to right, by what their axes say.
+        epochs: The training's length.
+    """
+    lines = dict.fromkeys(line for facet in facets.values() for line in facet)
+    styles = {line: _LINES[number % len(_LINES)] for number, line in enumerate(lines)}
+    figure, axes = _grid(list(facets), quantities, height=2.1)
+    for panels, facet in zip(axes, facets.values(), strict=True):
+        for axis, quantity in zip(panels, quantities, strict=True):
+            for line, curves in facet.items():
+                if quantity in curves:
+                    _range_over_seeds(axis, curves[quantity], epochs=epochs, style=styles[line])
+    handles = [Line2D([], [], linewidth=1.6, **styles[line]) for line in lines]
+    figure.legend(
+        handles, lines, loc="outside upper center", ncols=3, frameon=False, handlelength=3
+    )
+    return figure
+
+
+def run_curves(
+    rows: Mapping[str, Mapping[str, Array]],  # shapes: (runs, points)
+    quantities: Mapping[str, str],
+    *,
+    epochs: int,
+) -> Figure:
+    """Every run's curves: a row of panels a configuration, a thin line a run.
+
+    Args:
+        rows: For each configuration, for each of ``quantities``, the runs' curves over the whole
+            training; a quantity may be missing.
+        quantities: The panels from left to right, by what their axes say.
+        epochs: The training's length.
+    """
+    figure, axes = _grid(list(rows), quantities, height=1.35)
+    for panels, curves in zip(axes, rows.values(), strict=True):
+        for axis, quantity in zip(panels, quantities, strict=True):
+            axis.set_visible(quantity in curves)
+            for values in curves.get(quantity, []):
+                _logged(axis, values, epochs=epochs)
+    return figure
+
+
+def _grid(
+    rows: Sequence[str], quantities: Mapping[str, str], *, height: float
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """A panel for each row and quantity; all but the first column share their vertical axis.
+
+    The first is the loss, which cannot be compared between rows.
+    """
+    figure = Figure(figsize=(10.0, height * len(rows) + 0.8), layout="constrained")
+    axes = figure.subplots(len(rows), len(quantities), squeeze=False, sharex=True)
+    for column, label in enumerate(quantities.values()):
+        axes[0, column].set_title(label, fontsize=10, parse_math=False)
+        for axis in axes[1:, column] if column else []:
+            axis.sharey(axes[0, column])
+    for panels, row in zip(axes, rows, strict=True):
+        text = "\n".join(textwrap.wrap(row, 26))
+        panels[0].set_ylabel(
+            text, fontsize=9, rotation=0, ha="right", va="center", labelpad=8, parse_math=False
+        )
+    for axis in axes.flat:
+        axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("epoch", fontsize=10)
+    return figure, axes
+
+
+def _epochs_of(values: Array, epochs: int) -> Array:
+    return np.arange(1, len(values) + 1) * epochs / len(values)
+
+
+def _logged(axis: Axes, values: Array, *, epochs: int) -> None:
+    """One run's curve over the places where it has a value; a lone value is a dot."""
+    there = np.isfinite(values)
+    axis.plot(
+        _epochs_of(values, epochs)[there],
+        values[there],
+        color=BLUE,
+        linewidth=0.9,
+        marker="." if there.sum() == 1 else None,
+    )
+
+
+def _range_over_seeds(axis: Axes, values: Array, *, epochs: int, style: Mapping[str, Any]) -> None:
+    """Mean and range over the runs of values of shape (runs, points) that may have gaps."""
+    there = np.isfinite(values).any(axis=0)
+    places, values = _epochs_of(values[0], epochs)[there], values[:, there]
+    axis.plot(places, np.nanmean(values, axis=0), linewidth=1.6, **style)
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    axis.fill_between(places, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _band(

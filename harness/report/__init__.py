@@ -1,0 +1,85 @@
+"""``python -m harness report FOLDERS...``: trainings as one page beside the paper's numbers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness.report import html, markdown
+from harness.report.contents import contents
+from harness.report.document import Picture
+from harness.report.reading import read
+from harness.report.summary import sections
+from harness.settings import SettingsError
+
+__all__ = ["main"]
+
+_MARKDOWN, _HTML = "report.md", "report.html"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Reads the command line, writes the report and says where it is.
+
+    Raises:
+        SettingsError: If there is nothing to report or no place to write to.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m harness report",
+        description=f"Writes {_MARKDOWN} and {_HTML}, one page on all trainings below the folders.",
+    )
+    parser.add_argument(
+        "folders", metavar="FOLDER", type=Path, nargs="*", help="trainings at any depth"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("report"))
+    asked = parser.parse_args(arguments)
+    if not asked.folders:
+        raise SettingsError("report needs at least one folder of trainings, for example outputs")
+    left_out = report(asked.folders, asked.out)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    print(asked.out / _MARKDOWN)
+    print(asked.out / _HTML)
+
+
+def report(folders: Sequence[Path], out: Path) -> list[str]:
+    """Writes the report of all trainings below folders.
+
+    Args:
+        folders: Trainings or folders that hold them at any depth.
+        out: The folder to write to; a report made before is replaced.
+
+    Returns:
+        A line for each thing that was left out; the page has them too.
+
+    Raises:
+        SettingsError: If no training can be read, or the folder cannot be written.
+    """
+    runs, left_out = read(folders)
+    tables, repeated = sections(runs)
+    left_out += repeated
+    unfinished = [run for run in runs if run.results is None]
+    blocks = contents(tables, unfinished, left_out)
+    pictures = [block for block in blocks if isinstance(block, Picture)]
+    files = dict(map(markdown.picture_file, pictures))
+    _write(out, {**files, _MARKDOWN: markdown.render(blocks), _HTML: html.render(blocks)})
+    return left_out
+
+
+def _write(out: Path, files: Mapping[str, str]) -> None:
+    """Puts all files into a folder, once all of them are whole."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=out, prefix=".") as unfinished:
+            for name, content in files.items():
+                path = Path(unfinished, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(content, encoding="utf-8")
+                (out / name).parent.mkdir(exist_ok=True)
+            for name in files:
+                os.replace(Path(unfinished, name), out / name)
+    except OSError as error:
+        raise SettingsError(f"cannot write the report to {out}: {error}") from error

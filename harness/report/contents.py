@@ -1,0 +1,290 @@
+"""What a report says, in its order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from harness.report.document import (
+    Block,
+    Bullets,
+    Commands,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+)
+from harness.report.pictures import every_run, figure_8
+from harness.report.reading import Run
+from harness.report.summary import (
+    Row,
+    Section,
+    Source,
+    differences,
+    mean_and_spread,
+    option,
+    sources,
+)
+from harness.tracking import RESULTS
+
+# What a table calls a metric, the factor it is shown with, and its decimals.
+_METRICS = {
+    "linear_accuracy": ("linear %", 100.0, 2),
+    "knn_accuracy": ("kNN %", 100.0, 2),
+    "online_accuracy": ("online %", 100.0, 2),
+    "effective_rank": ("effective rank", 1.0, 1),
+    "uniformity": ("uniformity", 1.0, 2),
+    "alignment": ("alignment", 1.0, 2),
+    "dead_dimensions": ("dead dimensions", 1.0, 2),
+}
+
+
+def contents(
+    tables: Sequence[Section], unfinished: Sequence[Run], left_out: Sequence[str]
+) -> list[Block]:
+    """The whole page."""
+    blocks = list(_headline(tables, unfinished))
+    if left_out:
+        blocks += [Heading(2, "Left out"), Bullets(left_out)]
+    for name in _experiments(tables):
+        blocks += _experiment(name, tables)
+    if unfinished:
+        blocks += _unfinished(unfinished)
+    if tables:
+        blocks += _how_to_rerun(tables)
+    return blocks
+
+
+def _headline(tables: Sequence[Section], unfinished: Sequence[Run]) -> Iterator[Block]:
+    runs = _runs(tables)
+    configurations = sum(len(section.rows) for section in tables)
+    yield Heading(1, f"Results: {', '.join(_experiments(tables)) or 'no finished run'}")
+    told = f"{_count(len(runs), 'finished run')} of {_count(configurations, 'configuration')}"
+    if unfinished:
+        told += f", and {_count(len(unfinished), 'unfinished run')} outside all means"
+    yield Paragraph(
+        f"{told}. A configuration is what differs in nothing but the seed; numbers are means ± "
+        "sample standard deviations over its seeds. n is the number of seeds."
+    )
+    if runs:
+        yield Table("What was run, where and when.", ["", ""], list(_facts(tables)), numeric=False)
+
+
+def _facts(tables: Sequence[Section]) -> Iterator[list[str]]:
+    runs = _runs(tables)
+    results = [run.results or {} for run in runs]
+    yield ["data", _counted(found["data"] for found in results)]
+    yield ["seeds", ", ".join(map(str, sorted({int(found["seed"]) for found in results})))]
+    commits = [found["commit"] or "not known" for found in results]
+    yield ["commit", _counted(re.sub(r"\+$", " with changes", commit) for commit in commits)]
+    hardware = [found["hardware"] for found in results]
+    yield ["hardware", _counted(", ".join(_pairs(part)) for part in hardware)]
+    yield ["versions", _counted(", ".join(_pairs(found["versions"])) for found in results)]
+    hours = sum(float(found["wall_time_s"]) for found in results) / 3600.0
+    yield ["time", f"{hours:.1f} hours, all runs together"]
+    times = [(run.folder / RESULTS).stat().st_mtime for run in runs]
+    first, last = (
+        datetime.fromtimestamp(time, tz=UTC).strftime("%Y-%m-%d %H:%M")
+        for time in (min(times), max(times))
+    )
+    yield ["results written", f"{first} to {last} (UTC)"]
+
+
+def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Block]:
+    found = [section for section in tables if section.experiment == name]
+    printed = sources(name)
+    yield Heading(2, name)
+    for number, section in enumerate(found):
+        yield Heading(3, f"{_scale(section)}, {section.data}")
+        yield from _results(section, [source for source in printed if source.beside])
+        yield from _drawn(section, f"{_slug(name)}-{number + 1}")
+    yield from _differing(name, found)
+    if printed:
+        yield Heading(3, f"Printed elsewhere: {name}")
+        yield Table(
+            "Numbers that others printed for these methods, each under a protocol of its own. "
+            "None was measured here.",
+            ["source", "metric", "protocol", "test accuracy in %"],
+            [
+                [source.source, _metric(source.metric)[0], source.protocol, _printed(source)]
+                for source in printed
+            ],
+            numeric=False,
+        )
+
+
+def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
+    """The table of an experiment, and in what it is not the paper's."""
+    metrics = [name for name in _METRICS if name in section.metrics]
+    metrics += [name for name in section.metrics if name not in metrics]
+    beside = {source.source: source.stands_beside(section.rows) for source in printed}
+    shown = [source for source in printed if beside[source.source]]
+    rows = [
+        [
+            "untrained network",
+            str(len({run.config["seed"] for row in section.rows for run in row.runs})),
+            *(_cell(section.untrained(name), name) for name in metrics),
+            *([""] * (1 + len(shown))),
+        ]
+    ]
+    for row in section.rows:
+        times = [float(run.results["wall_time_s"]) for run in row.runs if run.results]
+        cells = [row.title, str(len(row.runs)), *(_cell(row.values(m), m) for m in metrics)]
+        cells.append(f"{np.mean(times):.0f}")
+        for source in shown:
+            stands = beside[source.source].get(row.title)
+            cells.append("" if stands is None else _accuracy(stands.accuracy))
+        rows.append(cells)
+    yield Table(
+        f"{section.data}. {_scale(section)}. Mean ± sample standard deviation over n seeds.",
+        [
+            *("configuration", "n", *(_metric(name)[0] for name in metrics), "s a run"),
+            *(f"paper, {_metric(source.metric)[0]} (its protocol)" for source in shown),
+        ],
+        rows,
+    )
+    for source in shown:
+        yield from _not_a_replay(section, source)
+
+
+def _not_a_replay(section: Section, source: Source) -> Iterator[Block]:
+    yield Paragraph(
+        f"The column of the paper is {source.source}: {source.protocol}. The runs here: "
+        f"{section.data}; {_scale(section)}. The two measure different things where they differ:"
+    )
+    shared = source.shared_deviations(section)
+    lines = [f"all rows: {', '.join(shared)}"] if shared else []
+    for title, stands in source.stands_beside(section.rows).items():
+        if stands.deviations:
+            lines.append(f"{title}: {', '.join(stands.deviations)}")
+    compared = ", ".join(source.settings)
+    yield Bullets(lines or [f"nothing in {compared}; other settings were not compared"])
+
+
+def _drawn(section: Section, slug: str) -> Iterator[Picture]:
+    epochs = int(section.config["trainer.epochs"])
+    about = f"{section.data}. {_scale(section)}."
+    if section.experiment == "banks":
+        yield from figure_8(section.rows, epochs=epochs, name=f"{slug}-figure-8", about=about)
+    yield from every_run(section.rows, epochs=epochs, name=f"{slug}-runs", about=about)
+
+
+def _differing(name: str, found: Sequence[Section]) -> Iterator[Block]:
+    """The options that are not the same for all rows of an experiment, the long way down."""
+    rows = [
+        (row, f"{row.title} [{number}]" if len(found) > 1 else row.title)
+        for number, section in enumerate(found, 1)
+        for row in section.rows
+    ]
+    configs = [row.config for row, _ in rows]
+    options = differences(configs)
+    yield Heading(3, f"Settings that differ: {name}")
+    if not options:
+        yield Paragraph("None: there is one configuration.")
+        return
+    table = [["configuration", *options]]
+    table += [[title, *(option(row.config, name) for name in options)] for row, title in rows]
+    if len(options) > len(rows):
+        table = [list(line) for line in zip(*table, strict=True)]
+        table[0][0] = "option"
+    which = " The number in brackets is that of its table above." if len(found) > 1 else ""
+    yield Table(
+        f"All other options are the same in all of them; a dash: there is no such option.{which}",
+        table[0],
+        table[1:],
+        numeric=False,
+    )
+
+
+def _unfinished(runs: Sequence[Run]) -> Iterator[Block]:
+    yield Heading(2, "Unfinished runs")
+    rows = []
+    for run in runs:
+        last = {name: curve[np.isfinite(curve)][-1] for name, curve in run.curves.items()}
+        loss = f"{last['loss']:.3f}" if "loss" in last else "—"
+        probe = f"{100.0 * last['probe_accuracy']:.2f}" if "probe_accuracy" in last else "—"
+        rows.append([str(run.folder), f"{_reached(run):.1f} of {run.epochs}", loss, probe])
+    yield Table(
+        "Runs without results.json: interrupted, or still going on. In no mean and no table above.",
+        ["folder", "epochs", "last loss", "online probe, %"],
+        rows,
+    )
+    for epochs in dict.fromkeys(run.epochs for run in runs):
+        rows_drawn = [Row(str(run.folder), {}, [run]) for run in runs if run.epochs == epochs]
+        about = f"Unfinished runs of {_count(epochs, 'epoch')}."
+        yield from every_run(rows_drawn, epochs=epochs, name=f"unfinished-{epochs}", about=about)
+
+
+def _reached(run: Run) -> float:
+    """The epochs that a run has logged."""
+    logged = [(np.isfinite(curve).nonzero()[0][-1] + 1, curve) for curve in run.curves.values()]
+    shares = [last / len(curve) for last, curve in logged]
+    return run.epochs * max(shares, default=0.0)
+
+
+def _how_to_rerun(tables: Sequence[Section]) -> Iterator[Block]:
+    results = [run.results or {} for run in _runs(tables)]
+    yield Heading(2, "How to rerun")
+    yield Paragraph(
+        "In a checkout at the commit above, with the versions above. A command on a finished "
+        "folder shows its results again; on an interrupted one it goes on."
+    )
+    lines = [f"python -m harness {shlex.join(map(str, found['command']))}" for found in results]
+    yield Commands([line.rstrip() for line in dict.fromkeys(lines)])
+
+
+def _metric(name: str) -> tuple[str, float, int]:
+    return _METRICS.get(name, (name.replace("_", " "), 1.0, 3))
+
+
+def _cell(values: Sequence[float], metric: str) -> str:
+    _, factor, decimals = _metric(metric)
+    return mean_and_spread(values, factor=factor, decimals=decimals)
+
+
+def _printed(source: Source) -> str:
+    return ", ".join(f"{row['name']} {_accuracy(row['accuracy'])}" for row in source.rows)
+
+
+def _accuracy(printed: float | None) -> str:
+    return "not printed (“unstable or under-tuned”)" if printed is None else f"{printed:.2f}"
+
+
+def _scale(section: Section) -> str:
+    epochs = _count(int(section.config["trainer.epochs"]), "epoch")
+    batch = option(section.config, "trainer.batch_size")
+    return f"{option(section.config, 'backbone.name')}, {epochs} of batch {batch}"
+
+
+def _experiments(tables: Sequence[Section]) -> list[str]:
+    return list(dict.fromkeys(section.experiment for section in tables))
+
+
+def _runs(tables: Sequence[Section]) -> list[Run]:
+    return [run for section in tables for row in section.rows for run in row.runs]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _counted(values: Iterator[str]) -> str:
+    """The values, each with how many runs have it if not all have the same."""
+    found = Counter(values)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{value} ({_count(number, 'run')})" for value, number in found.items())
+
+
+def _pairs(found: Mapping[str, Any]) -> list[str]:
+    return [f"{name} {value}" for name, value in found.items() if value is not None]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "experiment"

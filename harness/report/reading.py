@@ -1,0 +1,238 @@
+"""Training folders as runs: what is whole is used, what is not is told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml  # type: ignore[import-untyped]
+
+from harness.settings import SettingsError
+from harness.tracking import CONFIG, METRICS, RESULTS
+
+Array = npt.NDArray[np.float64]
+
+# The columns of metrics.csv that are drawn, in the order of the panels.
+QUANTITIES = (
+    *("loss", "probe_accuracy", "ess_ratio"),
+    *("unique_fraction", "age_mean", "false_negatives"),
+)
+_POINTS = 100  # of a curve at least, where the training has as many steps
+_NEEDED_SETTINGS = {"experiment.name": str, "method.name": str, "trainer.epochs": int, "seed": int}
+_NEEDED_RESULTS: dict[str, type | tuple[type, ...]] = {
+    **{"experiment": str, "title": str, "seed": int, "data": str},
+    **{"metrics": dict, "untrained": dict, "wall_time_s": (int, float)},
+    **{"versions": dict, "hardware": dict, "commit": (str, type(None)), "command": list},
+}
+
+
+class _DamagedError(Exception):
+    """A file that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        folder: Where it is.
+        config: Its settings by their dotted names.
+        curves: For each quantity that was logged, its means over parts of an epoch (or a whole one
+            in a long training), shape (points,), NaN where nothing was logged.
+        results: What ``results.json`` holds; None if the training has not finished.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    curves: Mapping[str, Array]
+    results: Mapping[str, Any] | None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were asked for."""
+        return int(self.config["trainer.epochs"])
+
+
+def read(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Reads every training folder at any depth.
+
+    Returns:
+        The runs, and for each thing left out a line that names the file and says why.
+
+    Raises:
+        SettingsError: If a folder holds no training, or no training can be used.
+    """
+    found: dict[Path, Path] = {}  # resolved, so that no folder counts twice
+    for folder in folders:
+        if not folder.is_dir():
+            raise SettingsError(f"{folder}: there is no such folder")
+        trainings = _training_folders(folder)
+        if not trainings:
+            raise SettingsError(f"{folder} holds no training, that is no folder with a {CONFIG}")
+        found.update({path.resolve(): path for path in trainings})
+    runs, left_out = [], []
+    for path in found.values():
+        try:
+            run, remarks = _read_run(path)
+        except _DamagedError as error:
+            left_out.append(str(error))
+        else:
+            runs.append(run)
+            left_out += remarks
+    if not runs:
+        raise SettingsError(f"no training can be read: {left_out[0]}")
+    return runs, left_out
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted names with values."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _training_folders(folder: Path) -> list[Path]:
+    """Folders that hold a run's files, but not those that only gather the trainings below."""
+    found = []
+    for parent, children, files in os.walk(folder):
+        children[:] = sorted(name for name in children if name != "wandb")  # has config.yaml too
+        if {CONFIG, METRICS, RESULTS} & set(files):
+            found.append(Path(parent))
+    # What finished is a training wherever it lies; what did not may be a folder of trainings.
+    above = {parent for path in found for parent in path.parents}
+    return [path for path in found if path not in above or _has_metrics(path / RESULTS)]
+
+
+def _has_metrics(path: Path) -> bool:
+    try:
+        return "metrics" in _json(path)
+    except _DamagedError:
+        return False
+
+
+def _read_run(folder: Path) -> tuple[Run, list[str]]:
+    config = _config(folder / CONFIG)
+    results = _results(folder / RESULTS) if (folder / RESULTS).exists() else None
+    try:
+        curves, remarks = _curves(folder / METRICS, epochs=config["trainer.epochs"])
+    except _DamagedError as error:
+        curves, remarks = {}, [f"{error}; its curves are left out"]
+    return Run(folder, config, curves, results), remarks
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
+    settings = dict(flat(config)) if isinstance(config, dict) else {}
+    _check(path, settings, _NEEDED_SETTINGS)
+    return settings
+
+
+def _results(path: Path) -> dict[str, Any]:
+    results = _json(path)
+    _check(path, results, _NEEDED_RESULTS)
+    for name in ("metrics", "untrained"):
+        _check(path, results[name], dict.fromkeys(results[name], (int, float)))
+    return results
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise _DamagedError(f"{path} is damaged or cut off: {_first_line(error)}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _check(
+    path: Path, found: Mapping[str, Any], needed: Mapping[str, type | tuple[type, ...]]
+) -> None:
+    for name, kind in needed.items():
+        if name not in found:
+            raise _DamagedError(f"{path} says nothing of {name}: it is no training's, or damaged")
+        if not isinstance(found[name], kind):
+            raise _DamagedError(f"{path} is damaged: {name} is {found[name]!r}")
+
+
+def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
+    """The quantities' curves, and what of them is left out."""
+    lines = csv.reader(_text(path).splitlines())
+    try:
+        header = next(lines, [])
+        rows = [row for row in lines if len(row) == len(header)]
+        values = {
+            name: [row[header.index(name)] for row in rows]
+            for name in ("epoch", *QUANTITIES)
+            if name in header
+        }
+        numbers = {
+            name: np.array([float(cell or "nan") for cell in cells])
+            for name, cells in values.items()
+        }
+        epoch = numbers.pop("epoch")
+    except (csv.Error, KeyError, ValueError) as error:
+        raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
+    if (np.diff(epoch) < 0).any() or not ((epoch >= 0) & (epoch < epochs)).all():
+        raise _DamagedError(f"{path} is damaged: its epochs do not go up from 0 to {epochs - 1}")
+    epoch = epoch.astype(int)
+    remarks = []
+    cut_off = lines.line_num - 1 - len(rows)
+    if header and cut_off:
+        remarks.append(f"{path}: {cut_off} lines are cut off and left out")
+    for name, column in numbers.items():
+        broken = sum(cell != "" for cell in values[name]) - int(np.isfinite(column).sum())
+        if broken:
+            remarks.append(f"{path}: {broken} values of {name} are not finite and left out")
+    training = np.isnan(numbers.get("probe_accuracy", np.full(len(rows), np.nan)))
+    curves = {
+        name: binned(epoch[mask], column[mask], epochs=epochs)
+        for name, column in numbers.items()
+        for mask in [~training if name == "probe_accuracy" else training]
+        if np.isfinite(column[mask]).any()
+    }
+    return curves, remarks
+
+
+def binned(
+    epoch: npt.NDArray[np.int_],  # shape: (lines,), ascending
+    values: Array,  # shape: (lines,)
+    *,
+    epochs: int,
+) -> Array:  # shape: (points,)
+    """Means over equal parts of the training, each the same number of parts of an epoch or one.
+
+    A line lies where its share of its epoch ends, so that the last is at the epoch's end.
+    """
+    parts = max(1, _POINTS // epochs)
+    _, first, count = np.unique(epoch, return_index=True, return_counts=True)
+    rank = np.arange(len(epoch)) - np.repeat(first, count) + 1
+    place = epoch * parts + -(-rank * parts // count.max()) - 1
+    filled = np.isfinite(values)
+    sums = np.bincount(place[filled], values[filled], minlength=epochs * parts)
+    counts = np.bincount(place[filled], minlength=epochs * parts)
+    means: Array = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    return means
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _DamagedError(f"cannot read {path}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), type(error).__name__)

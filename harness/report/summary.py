@@ -1,0 +1,227 @@
+"""Runs as the rows of tables: what counts as one configuration, and what stands beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml  # type: ignore[import-untyped]
+
+from harness.report.reading import Array, Run
+
+_PAPER = Path(__file__).parents[1] / "results" / "paper.yaml"
+# What cannot change a result: where things lie, what is written, how the work is shared out. The
+# options of an experiment say which trainings to run; what acts is in the training's own.
+_NO_DIFFERENCE = re.compile(
+    r"seed|output_root|overwrite|logger\..*|experiment\.(?!name$).*|data\.(keep|workers)"
+    r"|trainer\.(threads|log_every|checkpoint_every)"
+)
+# What makes the rows of one table; all else is the same for the whole table.
+_OF_A_ROW = re.compile(r"(method|bank)(\..*)?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration: runs that differ in nothing but the seed.
+
+    Attributes:
+        title: What a table calls it, unlike any other row's of the table.
+        config: The settings that can change a result, by their dotted names.
+        runs: One a seed, in the seeds' order.
+    """
+
+    title: str
+    config: Mapping[str, Any]
+    runs: Sequence[Run]
+
+    def values(self, metric: str) -> list[float]:
+        """A metric of every run that has it."""
+        found = [run.results["metrics"] for run in self.runs if run.results]
+        return [float(metrics[metric]) for metrics in found if metric in metrics]
+
+    def curves(self, quantity: str) -> Array | None:  # shape: (seeds, points)
+        """A quantity's curves, of the runs that logged it."""
+        found = [run.curves[quantity] for run in self.runs if quantity in run.curves]
+        return np.stack(found) if found else None
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one table: the same experiment, data, network, training length and evaluation."""
+
+    experiment: str
+    data: str
+    config: Mapping[str, Any]
+    rows: Sequence[Row]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of all metrics that a run has."""
+        found = [run.results["metrics"] for row in self.rows for run in row.runs if run.results]
+        return list(dict.fromkeys(name for metrics in found for name in metrics))
+
+    def untrained(self, metric: str) -> list[float]:
+        """A metric of the untrained network, which all rows start from, of each seed."""
+        seeds = {
+            run.results["seed"]: run.results["untrained"]
+            for row in self.rows
+            for run in row.runs
+            if run.results
+        }
+        return [float(found[metric]) for found in seeds.values() if metric in found]
+
+
+def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
+    """The finished runs in tables, and a line for each that repeats another one.
+
+    Returns:
+        The tables, and what was left out.
+    """
+    tables: dict[str, dict[str, list[Run]]] = {}
+    left_out: list[str] = []
+    for run in runs:
+        if run.results is None:
+            continue
+        config = _matters(run)
+        shared = {name: value for name, value in config.items() if not _OF_A_ROW.fullmatch(name)}
+        table = json.dumps([run.results["experiment"], run.results["data"], shared], sort_keys=True)
+        alike = tables.setdefault(table, {}).setdefault(json.dumps(config, sort_keys=True), [])
+        twin = next((other for other in alike if other.results and _same_seed(other, run)), None)
+        if twin is None:
+            alike.append(run)
+        else:
+            left_out.append(f"{run.folder} repeats {twin.folder}: same settings, same seed")
+    found = [_section(list(table.values())) for table in tables.values()]
+    found.sort(key=lambda section: (section.experiment, section.data))
+    return found, left_out
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options that do not have one value in all configs; one that is absent differs."""
+    names = dict.fromkeys(name for config in configs for name in config)
+    return [name for name in names if len({option(config, name) for config in configs}) > 1]
+
+
+def option(config: Mapping[str, Any], name: str) -> str:
+    """An option's value as one reads it; a dash where a method or bank has no such option."""
+    if name not in config:
+        return "—"
+    words = {True: "yes", False: "no", None: "none"}
+    value = config[name]
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def mean_and_spread(values: Sequence[float], *, factor: float, decimals: int) -> str:
+    """``mean ± sample standard deviation``, the mean alone for one value."""
+    if not values:
+        return "—"
+    scaled = factor * np.array(values)
+    mean = f"{scaled.mean():.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} ± {scaled.std(ddof=1):.{decimals}f}"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A printed number that stands beside a row, and in what the row differs from its protocol."""
+
+    accuracy: float | None
+    deviations: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Numbers printed elsewhere: an entry of ``paper.yaml``, which explains the fields."""
+
+    source: str
+    experiment: str
+    beside: bool
+    metric: str
+    protocol: str
+    rows: Sequence[Mapping[str, Any]]
+    where: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    def shared_deviations(self, section: Section) -> list[str]:
+        """In what all rows differ from the printed protocol."""
+        return _deviations(section.config, self.settings)
+
+    def stands_beside(self, rows: Sequence[Row]) -> dict[str, Beside]:
+        """For titles of rows, the number printed for the same method and bank.
+
+        Of several rows that it may stand beside, those that differ the least have it.
+        """
+        placed = {}
+        for printed in self.rows:
+            where = {**self.where, **printed["where"]}
+            fitting = {
+                row.title: _deviations(row.config, printed.get("settings", {}))
+                for row in rows
+                if all(_agrees(row.config, name, wanted) for name, wanted in where.items())
+            }
+            least = min(map(len, fitting.values()), default=0)
+            for title, deviations in fitting.items():
+                if len(deviations) == least:
+                    placed[title] = Beside(printed["accuracy"], deviations)
+        return placed
+
+
+def sources(experiment: str) -> list[Source]:
+    """What others printed for an experiment."""
+    entries = yaml.safe_load(_PAPER.read_text())
+    found = [Source(**{"where": {}, "settings": {}, **entry}) for entry in entries]
+    return [source for source in found if source.experiment == experiment]
+
+
+def _matters(run: Run) -> dict[str, Any]:
+    """The settings that can change a result."""
+    config = {k: v for k, v in run.config.items() if not _NO_DIFFERENCE.fullmatch(k)}
+    if config.get("data.name") != "folder":
+        config.pop("data.root", None)  # another machine's place for the same images
+    return config
+
+
+def _same_seed(one: Run, other: Run) -> bool:
+    return bool(one.config["seed"] == other.config["seed"])
+
+
+def _section(groups: Sequence[Sequence[Run]]) -> Section:
+    runs = [sorted(group, key=lambda run: int(run.config["seed"])) for group in groups]
+    configs = [_matters(group[0]) for group in runs]
+    first = groups[0][0].results or {}
+    titles = _distinct([str((group[0].results or {})["title"]) for group in runs], configs)
+    rows = [Row(*parts) for parts in zip(titles, configs, runs, strict=True)]
+    rows.sort(key=lambda row: _by_number(row.title))
+    shared = {name: value for name, value in configs[0].items() if not _OF_A_ROW.fullmatch(name)}
+    return Section(first["experiment"], first["data"], shared, rows)
+
+
+def _distinct(titles: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The titles; where several are the same, with the options that tell them apart."""
+    found = []
+    for title, config in zip(titles, configs, strict=True):
+        alike = [other for name, other in zip(titles, configs, strict=True) if name == title]
+        told = [f"{name} {option(config, name)}" for name in differences(alike)]
+        found.append(f"{title} ({', '.join(told)})" if told else title)
+    return found
+
+
+def _by_number(title: str) -> list[tuple[int, str]]:
+    """Sorts "M = 256" before "M = 4096"."""
+    return [(int(part or 0), word) for word, part in re.findall(r"(\D+)(\d*)", title)]
+
+
+def _agrees(config: Mapping[str, Any], name: str, wanted: Any) -> bool:
+    return name in config and config[name] in (wanted if isinstance(wanted, list) else [wanted])
+
+
+def _deviations(config: Mapping[str, Any], printed: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} {option(config, name)} (paper: {option(printed, name)})"
+        for name in printed
+        if not _agrees(config, name, printed[name])
+    ]
