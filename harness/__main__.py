@@ -32,7 +32,9 @@ def _experiment(config: DictConfig) -> None:
         from harness import experiments
         from harness.tracking import RunFolder
 
-        experiments.run(settings, RunFolder(settings, HydraConfig.get().overrides.task))
+        experiments.run(
+            settings, RunFolder.of_command(settings, HydraConfig.get().overrides.task)
+        )
     except SettingsError as error:  # here, as Hydra adds a line to what passes through it
         # A loader's process puts its traceback before what it has to say.
         told = str(error).splitlines()[-1].removeprefix("harness.settings.SettingsError: ")

@@ -111,7 +111,8 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
     shape = (in_channels, *image_size)
     match settings:
         case SmallCNNSettings():
-            return Backbone(*_small_cnn(in_channels, settings.width), input_shape=shape)
+            network = _small_cnn(in_channels, settings.width, settings.strides)
+            return Backbone(*network, input_shape=shape)
         case ResNet18Settings():
             return Backbone(*_resnet18(in_channels), input_shape=shape)
         case TimmSettings():
@@ -119,14 +120,14 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
     raise SettingsError(f"there is no backbone for {type(settings).__name__}")
 
 
-def _small_cnn(in_channels: int, width: int) -> tuple[nn.Module, Recipe]:
-    """Three 3 x 3 convolutions with batch norm and ReLU, the last two of stride 2, mean-pooled.
-
-    For images of a few pixels on a laptop. The feature size is four times ``width``.
-    """
+def _small_cnn(
+    in_channels: int, width: int, strides: Sequence[int]
+) -> tuple[nn.Module, Recipe]:
+    """3 x 3 convolutions with batch norm and ReLU, each twice as wide as the last, mean-pooled."""
     layers: list[Layer] = []
     channels = in_channels
-    for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for number, stride in enumerate(strides):
+        out_channels = width * 2**number
         layers += [
             ("Conv2d", _three_by_three(channels, out_channels, stride=stride)),
             ("BatchNorm2d", {"num_features": out_channels}),

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
+from harness.checkpoints import read_checkpoint
 from harness.settings import SettingsError
 
 # timm's own names and layout, so that timm loads the folder also as "local-dir:FOLDER".
@@ -95,19 +93,7 @@ def _last_checkpoint(run: Path) -> dict[str, Any]:
     paths = sorted(run.glob("checkpoints/*.ckpt"))
     if not paths:
         raise SettingsError(f"{run / 'checkpoints'} has no *.ckpt: nothing to export")
-    return max(map(_load, paths), key=lambda checkpoint: int(checkpoint["global_step"]))
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        # Memory-mapped: of all but the last, only the step is read.
-        found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (EOFError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SettingsError(f"cannot read {path}: {why}") from error
-    if not isinstance(found, dict) or not {"state_dict", "global_step", "backbone"} <= found.keys():
-        raise SettingsError(f"{path} is no checkpoint of the harness: it describes no backbone")
-    return found
+    return max(map(read_checkpoint, paths), key=lambda found: int(found["global_step"]))
 
 
 def _config(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One training: a method of given settings, from one seed."""
+"""One training: the method, data and trainer of given settings, resumed from its folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from pytorch_lightning.loggers import Logger
 
 from harness import backbones, methods
 from harness.backbones import Backbone
-from harness.data import ImageData, place, train_loader
+from harness.checkpoints import AtomicCheckpointIO, last_checkpoint_callback, read_checkpoint
+from harness.data import EpochBatches, ImageData, place, train_loader
+from harness.evaluation.online_probe import OnlineProbeAccuracy
 from harness.methods import Method
-from harness.settings import MethodSettings, Settings, SettingsError
+from harness.settings import Settings, SettingsError
+from harness.tracking import CHECKPOINT, RunFolder
 from harness.views import Views
 
 
@@ -30,61 +33,95 @@ def check(settings: Settings, data: ImageData) -> None:
             f"trainer.batch_size must be at most the number of training images, "
             f"{len(data.train)}, got {batch_size}"
         )
-    build_backbone(settings, data, seed=settings.seed)
+    build_backbone(settings, data)
 
 
-def build_backbone(settings: Settings, data: ImageData, *, seed: int) -> Backbone:
-    """The untrained backbone of a seed: the same for every method."""
+def build_backbone(settings: Settings, data: ImageData) -> Backbone:
+    """The untrained backbone of the settings' seed: the same for every method."""
     channels, height, width = data.train.image_shape
-    with _seeded(seed):
+    with _seeded(settings.seed):
         return backbones.build(settings.backbone, in_channels=channels, image_size=(height, width))
 
 
+def build(settings: Settings, data: ImageData) -> Method:
+    """The untrained method of the settings and their seed."""
+    if settings.method is None:
+        raise SettingsError("method must be chosen (method=simclr, ...)")
+    backbone = build_backbone(settings, data)
+    views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
+    with _seeded(settings.seed):
+        return methods.build(
+            settings.method,
+            settings.bank,
+            backbone,
+            views=views,
+            trainer=settings.trainer,
+            num_classes=data.num_classes,
+            seed=settings.seed,
+        )
+
+
+def load(settings: Settings, data: ImageData, folder: RunFolder) -> Method:
+    """The trained method of a finished training."""
+    module = build(settings, data)
+    module.load_state_dict(read_checkpoint(folder.path / CHECKPOINT)["state_dict"])
+    return module
+
+
 def train(
-    method: MethodSettings,
     settings: Settings,
     data: ImageData,
+    folder: RunFolder,
     *,
-    seed: int,
     loggers: Sequence[Logger],
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[Callback] = (),
 ) -> Method:
-    """Trains a method and returns it.
+    """Trains a method, from the folder's last checkpoint on, and returns it.
+
+    On several devices every process calls this, and each takes its part of every batch.
 
     Args:
-        method: What to train.
-        settings: The rest: data, backbone, trainer.
+        settings: What to train; the seed is that of weights, bank, order of images and views.
         data: The images.
-        seed: Of the weights, the bank, the order of the images and their views.
+        folder: Where checkpoints are.
         loggers: Get the loss and its parts every ``trainer.log_every`` steps.
         callbacks: As Lightning's.
     """
-    backbone = build_backbone(settings, data, seed=seed)
-    views = Views(settings.data.views, mean=data.mean, std=data.std, seed=seed)
-    with _seeded(seed):
-        module = methods.build(method, backbone, views=views, trainer=settings.trainer, seed=seed)
-    with _quiet_lightning():
+    asked = settings.trainer
+    module = build(settings, data)
+    if asked.compile:
+        module.backbone.compile()
+    with _quiet_lightning(), torch.random.fork_rng():
         trainer = pl.Trainer(
-            max_epochs=settings.trainer.epochs,
-            accelerator=settings.trainer.accelerator,
-            devices=1,
+            max_epochs=asked.epochs,
+            accelerator=asked.accelerator,
+            devices=asked.devices,
+            num_nodes=asked.num_nodes,
+            precision=asked.precision,
+            sync_batchnorm=asked.accelerator == "cuda",
+            plugins=[AtomicCheckpointIO()],
             logger=list(loggers),
-            callbacks=list(callbacks),
+            callbacks=[
+                *callbacks,
+                OnlineProbeAccuracy(data, every=asked.probe_every),
+                last_checkpoint_callback(folder.path / CHECKPOINT, every=asked.checkpoint_every),
+            ],
             log_every_n_steps=1,
-            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
         images = place(data.train, trainer.strategy.root_device, keep=settings.data.keep)
-        loader = train_loader(
-            images,
-            batch_size=settings.trainer.batch_size,
-            seed=seed,
+        batches = EpochBatches(
+            images.labels,
+            batch_size=asked.batch_size,
+            seed=settings.seed,
             order=settings.data.order,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
         )
-        trainer.fit(module, loader)
-    return module
+        trainer.fit(module, train_loader(images, batches), ckpt_path=folder.checkpoint)
+    return module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
 
 
 @contextmanager
@@ -103,10 +140,11 @@ def _quiet_lightning() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # A loader of resident images has nothing for workers to do; the other is between
-            # Lightning and newer versions of torch.
+            # A loader of resident images has nothing for workers to do; the second is between
+            # Lightning and newer versions of torch; the third is what a resume is.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             yield
     finally:
         logger.setLevel(level)

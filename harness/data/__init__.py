@@ -51,6 +51,8 @@ def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
     variant = f"{source.name}: {len(train)} training images, {len(test)} {settings.split} images"
     if settings.imbalance > 1.0:
         variant += f", imbalance {settings.imbalance:g}"
+    if settings.order != "shuffled":
+        variant += f", {settings.order.replace('_', '-')} order"
     return ImageData(train, test, num_classes, mean, std, variant)
 
 

@@ -25,15 +25,26 @@ class EpochBatches(Sampler[Tensor]):
         seed: Of the order.
         order: "shuffled", or "class_correlated" for a stream that drifts from class to class, in
             which most batches hold two classes and neighbouring ones share them.
+        rank: Which part of every batch this process takes, in rank order.
+        world_size: Number of processes, which must divide ``batch_size``.
     """
 
     def __init__(
-        self, labels: Tensor, *, batch_size: int, seed: int, order: str = "shuffled"
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        order: str = "shuffled",
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.labels = labels.cpu()
         self.batch_size = batch_size
         self.seed = seed
         self.order = order
+        self.rank = rank
+        self.world_size = world_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -49,7 +60,8 @@ class EpochBatches(Sampler[Tensor]):
             order = drifting_order(self.labels, generator=generator)
         else:
             order = torch.randperm(len(self.labels), generator=generator)
-        return iter(torch.split(order, self.batch_size)[: len(self)])
+        batches = torch.split(order, self.batch_size)[: len(self)]
+        return (batch.chunk(self.world_size)[self.rank] for batch in batches)
 
 
 def drifting_order(
@@ -68,10 +80,9 @@ def drifting_order(
 
 
 def train_loader(
-    train: AnyImageSet, *, batch_size: int, seed: int, order: str = "shuffled"
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader of (images (B, C, H, W) uint8, indices (B,)) for Lightning."""
-    batches = EpochBatches(train.labels, batch_size=batch_size, seed=seed, order=order)
+    train: AnyImageSet, batches: EpochBatches
+) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    """A loader of (images (B, C, H, W) uint8, labels (B,), indices (B,)) for Lightning."""
     return DataLoader(
         train,
         sampler=batches,

@@ -21,7 +21,7 @@ Pixels = npt.NDArray[np.uint8]
 _SHARE_OF_DEVICE = 0.5
 
 
-class ImageSet(Dataset[tuple[Tensor, Tensor]]):
+class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Images and labels resident on a device.
 
     Attributes:
@@ -41,9 +41,10 @@ class ImageSet(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(
         self,
         indices: Tensor,  # shape: (B,)
-    ) -> tuple[Tensor, Tensor]:
-        """The images at ``indices`` and ``indices`` themselves, which the views are keyed by."""
-        return self.images[indices.to(self.images.device)], indices
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and labels at ``indices``, and ``indices``, which the views are keyed by."""
+        places = indices.to(self.images.device)
+        return self.images[places], self.labels[places], indices
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -67,7 +68,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor]]):
         return ImageSet(self.images.to(device), self.labels.to(device))
 
 
-class FileSet(Dataset[tuple[Tensor, Tensor]]):
+class FileSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Images that are read from their files each time, as RGB squares.
 
     Attributes:
@@ -96,10 +97,10 @@ class FileSet(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(
         self,
         indices: Tensor,  # shape: (B,)
-    ) -> tuple[Tensor, Tensor]:
-        """The images at ``indices`` and ``indices`` themselves, which the views are keyed by."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and labels at ``indices``, and ``indices``, which the views are keyed by."""
         read = [read_image(Path(path), self.image_size) for path in self.paths[indices.numpy()]]
-        return torch.from_numpy(np.stack(read)), indices
+        return torch.from_numpy(np.stack(read)), self.labels[indices], indices
 
     def batches(self, size: int) -> Iterator[Tensor]:  # shapes: (B, 3, S, S)
         """All images in order, ``size`` at a time."""
@@ -111,7 +112,7 @@ class FileSet(Dataset[tuple[Tensor, Tensor]]):
             num_workers=self.workers,
             generator=torch.Generator(),
         )
-        return (images for images, _ in loader)
+        return (images for images, _, _ in loader)
 
     def select(
         self,

@@ -5,49 +5,70 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.data import AnyImageSet, ImageData
-from harness.evaluation.collapse import effective_rank
+from harness.data import ImageData
+from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
+from harness.evaluation.encoding import encode
 from harness.evaluation.knn import knn_accuracy
-from harness.evaluation.linear_probe import linear_accuracy
-from harness.settings import EvaluationSettings
-from harness.views import plain_view
+from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
+from harness.settings import Settings
+from harness.views import Views
 
-METRICS = ("knn_accuracy", "linear_accuracy", "effective_rank")
-_BATCH_SIZE = 512
+__all__ = ["METRICS", "encode", "evaluate"]
 
-
-@torch.no_grad()
-def encode(
-    network: nn.Module, images: AnyImageSet, data: ImageData
-) -> tuple[Tensor, Tensor]:  # shapes: (N, D), (N,)
-    """What a network in evaluation mode makes of images, without augmentation, and their labels."""
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    encoded = []
-    for batch in images.batches(_BATCH_SIZE):
-        encoded.append(network(plain_view(batch.to(device), mean=data.mean, std=data.std)))
-    network.train(was_training)
-    return torch.cat(encoded), images.labels.to(device)
+METRICS = (
+    "knn_accuracy",
+    "linear_accuracy",
+    "effective_rank",
+    "uniformity",
+    "alignment",
+    "dead_dimensions",
+)
+_PAIRS = 2000  # images whose pairs uniformity is taken over, and whose views alignment
 
 
-def evaluate(
-    backbone: nn.Module, data: ImageData, settings: EvaluationSettings
-) -> dict[str, float]:
+def evaluate(backbone: nn.Module, data: ImageData, settings: Settings) -> dict[str, float]:
     """Every figure of :data:`METRICS` for the frozen features of a backbone.
 
-    The classifiers see the training images without augmentation; the effective rank is that of
-    the test images' features.
+    The figures of collapse are those of the test images' features.
     """
+    asked, some = settings.evaluation, _spread(len(data.test))
     train, test = encode(backbone, data.train, data), encode(backbone, data.test, data)
+    if asked.probe == "paper":
+        linear = paper_accuracy(backbone, data, keep=settings.data.keep, seed=settings.seed)
+    else:
+        linear = converged_accuracy(*train, *test)
     return {
         "knn_accuracy": knn_accuracy(
             *train,
             *test,
             num_classes=data.num_classes,
-            neighbours=settings.neighbours,
-            temperature=settings.temperature,
+            neighbours=asked.neighbours,
+            temperature=asked.temperature,
         ),
-        "linear_accuracy": linear_accuracy(*train, *test),
+        "linear_accuracy": linear,
         "effective_rank": effective_rank(test[0]),
+        "uniformity": uniformity(test[0][some]),
+        "alignment": alignment(*_two_views(backbone, data, settings)),
+        "dead_dimensions": dead_dimensions(test[0]),
     }
+
+
+@torch.no_grad()
+def _two_views(
+    backbone: nn.Module, data: ImageData, settings: Settings
+) -> tuple[Tensor, Tensor]:  # shapes: (N, D), (N, D)
+    """Features of two training views of test images."""
+    device = next(backbone.parameters()).device
+    views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
+    indices = _spread(len(data.test))
+    images, _, _ = data.test[indices]
+    was_training = backbone.training
+    backbone.eval()
+    first, second = (backbone(v) for v in views(images.to(device), indices, epoch=0))
+    backbone.train(was_training)
+    return first, second
+
+
+def _spread(number: int) -> Tensor:  # shape: (min(number, _PAIRS),)
+    """Indices over the whole set, as files may lie class by class."""
+    return torch.linspace(0, number - 1, min(number, _PAIRS)).long()

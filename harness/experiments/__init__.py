@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.experiments import quickstart
-from harness.settings import QuickstartSettings, Settings
+from harness.experiments import quickstart, replay
+from harness.settings import QuickstartSettings, ReplaySettings, Settings
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
@@ -14,5 +14,7 @@ def run(settings: Settings, folder: RunFolder) -> None:
     match settings.experiment:
         case QuickstartSettings() as experiment:
             quickstart.run(settings, experiment, folder)
+        case ReplaySettings():
+            replay.run(settings, folder)
         case other:
             raise NotImplementedError(f"no experiment for {type(other).__name__}")

@@ -5,8 +5,9 @@ The lines that a user of lightly would change stand side by side in the function
 
 from __future__ import annotations
 
-from lightly.loss import NegativeCosineSimilarity, NTXentLoss
-from lightly.models.modules import BYOLPredictionHead
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss, VICRegLoss
+from lightly.models.modules import BYOLPredictionHead, SimCLRProjectionHead
+from lightly.models.modules.heads import VICRegProjectionHead
 from torch import nn
 
 from gmje_plugin import (
@@ -21,17 +22,21 @@ from harness.backbones import Backbone
 from harness.methods.base import Method
 from harness.methods.byol import BYOL
 from harness.methods.contrastive import MoCo, SimCLR
+from harness.methods.swav import SwAV
 from harness.settings import (
-    BYOLMDNSettings,
+    BankSettings,
     BYOLSettings,
     FIFOBankSettings,
+    GJEEntropySettings,
+    GMJEMDNSettings,
     MethodSettings,
     MoCoSettings,
-    SimCLREntropySettings,
-    SimCLRPrototypeSettings,
+    ParametricGMJESettings,
     SimCLRSettings,
     SMCBankSettings,
+    SwAVSettings,
     TrainerSettings,
+    VICRegSettings,
 )
 from harness.views import Views
 
@@ -40,60 +45,108 @@ __all__ = ["Method", "build"]
 
 def build(
     settings: MethodSettings,
+    bank: BankSettings | None,
     backbone: Backbone,
     *,
     views: Views,
     trainer: TrainerSettings,
+    num_classes: int,
     seed: int,
 ) -> Method:
-    """Builds the method that the settings are of, with weights from torch's global generator."""
-    if isinstance(settings, MoCoSettings):
-        criterion = _moco_criterion(settings, seed)
-        return MoCo(backbone, criterion, views=views, settings=settings, trainer=trainer)
-    if isinstance(settings, BYOLSettings):
-        head, criterion = _byol_head_and_criterion(settings)
-        return BYOL(backbone, head, criterion, views=views, settings=settings, trainer=trainer)
-    criterion = _simclr_criterion(settings)
-    return SimCLR(backbone, criterion, views=views, settings=settings, trainer=trainer)
+    """Builds the method that the settings are of, with weights from torch's global generator.
 
-
-def _simclr_criterion(settings: MethodSettings) -> nn.Module:
+    On several devices every loss and bank takes in the batches of all, so that they give what one
+    device gives.
+    """
+    gather = trainer.devices * trainer.num_nodes > 1
+    parts = {"views": views, "settings": settings, "trainer": trainer}
+    method: Method
     match settings:
-        case SimCLRSettings(temperature=temperature):
-            criterion: nn.Module = NTXentLoss(temperature)
-        case SimCLRPrototypeSettings(num_prototypes=number, temperature=temperature):
-            criterion = GMJEPrototypeLoss(settings.output_dim, number, temperature=temperature)
-        case SimCLREntropySettings(weight=weight):
-            criterion = GJEEntropyLoss(weight)
+        case MoCoSettings():
+            method = MoCo(backbone, _moco_criterion(settings, bank, gather, seed), **parts)
+        case BYOLSettings():
+            method = BYOL(backbone, *_byol_head_and_criterion(settings, gather), **parts)
+        case SwAVSettings():
+            method = SwAV(backbone, gather_distributed=gather, **parts)
+        case _:
+            head = _simclr_head(settings, backbone.feature_dim)
+            method = SimCLR(backbone, head, _simclr_criterion(settings, gather), **parts)
+    method.add_online_probe(num_classes)
+    return method
+
+
+def _simclr_head(settings: MethodSettings, feature_dim: int) -> nn.Module:
+    head = VICRegProjectionHead if isinstance(settings, VICRegSettings) else SimCLRProjectionHead
+    made: nn.Module = head(feature_dim, settings.hidden_dim, settings.output_dim)
+    return made
+
+
+def _simclr_criterion(settings: MethodSettings, gather: bool) -> nn.Module:
+    criterion: nn.Module
+    match settings:
+        case SimCLRSettings():
+            criterion = NTXentLoss(settings.temperature, gather_distributed=gather)
+        case VICRegSettings():
+            criterion = VICRegLoss(
+                lambda_param=settings.invariance,
+                mu_param=settings.variance,
+                nu_param=settings.covariance,
+                gather_distributed=gather,
+            )
+        case GJEEntropySettings():
+            criterion = GJEEntropyLoss(settings.weight, gather_distributed=gather)
+        case ParametricGMJESettings():
+            criterion = GMJEPrototypeLoss(
+                settings.output_dim,
+                settings.num_prototypes,
+                temperature=settings.temperature,
+                entropy_weight=settings.entropy_weight,
+                momentum=settings.ema,
+                gather_distributed=gather,
+            )
         case _:
             raise NotImplementedError(f"no method for {type(settings).__name__}")
     return criterion
 
 
-def _moco_criterion(settings: MoCoSettings, seed: int) -> nn.Module:
-    size = (settings.bank.size, settings.output_dim)
-    match settings.bank:
-        case FIFOBankSettings() if not settings.in_batch_negatives:
-            stock: nn.Module = NTXentLoss(settings.temperature, memory_bank_size=size)
+def _moco_criterion(
+    settings: MoCoSettings, bank: BankSettings | None, gather: bool, seed: int
+) -> nn.Module:
+    temperature, in_batch = settings.temperature, settings.in_batch_negatives
+    match bank:
+        case FIFOBankSettings(size=size) if not in_batch:
+            stock: nn.Module = NTXentLoss(
+                temperature,
+                memory_bank_size=(size, settings.output_dim),
+                gather_distributed=gather,
+            )
             return stock
         case FIFOBankSettings():
             # lightly's loss has no in-batch negatives; our bank that never resamples is its queue.
-            bank = SMCMemoryBankModule(size, ess_threshold=0.0, seed=seed)
-        case SMCBankSettings(resampling=resampling, ess_threshold=threshold, count_own_query=own):
-            bank = SMCMemoryBankModule(
-                size, resampling=resampling, ess_threshold=threshold, count_own_query=own, seed=seed
-            )
+            options = {"ess_threshold": 0.0}
+        case SMCBankSettings():
+            options = {
+                "resampling": bank.resampling,
+                "ess_threshold": bank.ess_threshold,
+                "count_own_query": bank.count_own_query,
+            }
         case _:
-            raise NotImplementedError(f"no bank for {type(settings.bank).__name__}")
+            raise NotImplementedError(f"no bank for {type(bank).__name__}")
+    particles = SMCMemoryBankModule(
+        (bank.size, settings.output_dim), gather_distributed=gather, seed=seed, **options
+    )
     return SMCNTXentLoss(
-        settings.temperature, memory_bank=bank, in_batch_negatives=settings.in_batch_negatives
+        temperature,
+        gather_distributed=gather,
+        memory_bank=particles,
+        in_batch_negatives=in_batch,
     )
 
 
-def _byol_head_and_criterion(settings: BYOLSettings) -> tuple[nn.Module, nn.Module]:
+def _byol_head_and_criterion(settings: BYOLSettings, gather: bool) -> tuple[nn.Module, nn.Module]:
     dim, hidden = settings.output_dim, settings.predictor_dim
-    if isinstance(settings, BYOLMDNSettings):
+    if isinstance(settings, GMJEMDNSettings):
         number, scale = settings.num_components, settings.scale
         head = GMJEMDNHead(dim, hidden, dim, num_components=number, scale=scale)
-        return head, GMJEMDNLoss(dim)
+        return head, GMJEMDNLoss(dim, guard_weight=settings.guard_weight, gather_distributed=gather)
     return BYOLPredictionHead(dim, hidden, dim), NegativeCosineSimilarity()

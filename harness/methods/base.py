@@ -1,4 +1,4 @@
-"""What all methods share: the views, the optimiser, the schedule and the logging."""
+"""What all methods share: views, online probe, optimiser, schedule, logging, randomness."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightly.models.utils import get_weight_decay_parameters
+from lightly.utils.benchmarking import OnlineLinearClassifier
+from lightly.utils.lars import LARS
 from lightly.utils.scheduler import CosineWarmupScheduler
 from torch import Tensor, nn
 
@@ -16,12 +18,14 @@ from harness.backbones import Backbone
 from harness.settings import MethodSettings, SettingsError, TrainerSettings
 from harness.views import Views
 
+_PROBE_LEARNING_RATE = 0.1  # as the paper's linear probe
+
 
 class Method(pl.LightningModule):
-    """A pipeline: views -> backbone -> head -> loss, trained by SGD with a cosine schedule.
+    """A pipeline: views -> backbone -> head -> loss, with an online linear probe beside it.
 
-    A subclass builds its heads and implements :meth:`loss`. Batches are (images, indices) as
-    :func:`harness.data.train_loader` makes them.
+    A subclass builds its heads and implements :meth:`loss`. Batches are (images, labels, indices)
+    as :func:`harness.data.train_loader` makes them; labels reach the probe and diagnostics only.
 
     Args:
         backbone: The network whose features are evaluated.
@@ -30,6 +34,8 @@ class Method(pl.LightningModule):
         settings: The optimiser's part of the method's settings.
         trainer: Share of the warm-up, and how often to log.
     """
+
+    online_probe: OnlineLinearClassifier
 
     def __init__(
         self,
@@ -47,41 +53,67 @@ class Method(pl.LightningModule):
         self.optimizer_settings = settings
         self.trainer_settings = trainer
 
+    def add_online_probe(self, num_classes: int) -> None:
+        """Adds the probe, last: the weights of all else are drawn as they would be without it."""
+        self.online_probe = OnlineLinearClassifier(
+            self.backbone.feature_dim, num_classes, topk=(1,)
+        )
+
     @abstractmethod
     def loss(
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Tensor:  # shape: ()
-        """The loss of a batch's two views."""
+    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
+        """The loss of a batch's two views, and the features of the first for the probe."""
+
+    def compare(self, *embeddings: Any) -> Tensor:  # shape: ()
+        """The criterion of embeddings, in full precision whatever the networks run in."""
+        with torch.autocast(device_type=self.device.type, enabled=False):
+            full = [z.float() if isinstance(z, Tensor) else z for z in embeddings]
+            loss: Tensor = self.criterion(*full)
+        return loss
 
     def terms(self) -> dict[str, Tensor]:
         """Parts of the last loss by name, for logging, where the criterion tells them."""
         return dict(getattr(self.criterion, "terms", {}))
 
+    def observe(self, labels: Tensor) -> None:
+        """Called after each loss with the batch's labels, for diagnostics."""
+
+    def on_train_epoch_start(self) -> None:
+        """Makes dropout and the like a function of (seed, epoch, rank), so that a resume repeats it.
+
+        Everything else draws from generators of its own.
+        """
+        torch.manual_seed((self.views.seed << 32) + (self.current_epoch << 12) + self.global_rank)
+
     def training_step(
         self,
-        batch: tuple[Tensor, Tensor],
+        batch: tuple[Tensor, Tensor, Tensor],
         batch_idx: int,  # noqa: ARG002
     ) -> Tensor:
-        """Loss of a batch of (images, indices), logged with its parts."""
-        images, indices = batch
-        loss = self.loss(*self.views(images, indices, epoch=self.current_epoch))
+        """Loss of a batch of (images, labels, indices), logged with its parts, and the probe's."""
+        images, labels, indices = batch
+        loss, features = self.loss(*self.views(images, indices, epoch=self.current_epoch))
+        self.observe(labels)
         if self.global_step % self.trainer_settings.log_every == 0:
             self._log({"loss": loss.detach(), **self.terms()})
-        return loss
+        probe_loss, _ = self.online_probe.shared_step((features, labels), 0)
+        return loss + probe_loss
 
     def _log(self, values: dict[str, Tensor]) -> None:
         """Straight to the loggers: ``self.log`` took as long as a step on 8 x 8 images."""
-        numbers = torch.stack([value.float() for value in values.values()]).tolist()
-        metrics = dict(zip(values, numbers, strict=True))
+        numbers = torch.stack([value.float() for value in values.values()])
+        numbers = self.trainer.strategy.reduce(numbers, reduce_op="mean")
+        metrics = dict(zip(values, numbers.tolist(), strict=True))
         if not math.isfinite(metrics["loss"]):
             raise SettingsError(
                 f"the loss is {metrics['loss']} at step {self.global_step}: lower the "
                 f"learning_rate, {self.optimizer_settings.learning_rate}"
             )
         for logger in self.loggers:
-            logger.log_metrics({**metrics, "epoch": self.current_epoch}, step=self.global_step)
+            logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what ``python -m harness export`` needs to know beside the backbone's weights."""
@@ -92,22 +124,39 @@ class Method(pl.LightningModule):
         }
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
-        """SGD with a cosine schedule by steps; no weight decay on norms, biases and losses."""
-        settings = self.optimizer_settings
-        networks = [part for part in self.children() if part is not self.criterion]
-        decayed, plain = get_weight_decay_parameters(networks)
-        plain += self.criterion.parameters()
+        """The optimiser with a cosine schedule by steps.
+
+        No weight decay on norms, biases, losses and the probe.
+        """
+        parts = dict(self.named_children())
+        criterion, probe = parts.pop("criterion"), parts.pop("online_probe")
+        decayed, plain = get_weight_decay_parameters(parts.values())
+        plain += criterion.parameters()
         groups: list[dict[str, Any]] = [
             {"params": [p for p in decayed if p.requires_grad]},
             {"params": [p for p in plain if p.requires_grad], "weight_decay": 0.0},
+            {
+                "params": list(probe.parameters()),
+                "weight_decay": 0.0,
+                "lr": _PROBE_LEARNING_RATE,
+            },
         ]
-        optimizer = torch.optim.SGD(
-            groups,
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = _optimizer(self.optimizer_settings, groups)
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = int(self.trainer_settings.warmup * steps)
         scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=steps)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+def _optimizer(
+    settings: MethodSettings, groups: list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    match settings.optimizer:
+        case "adamw":
+            groups[-1]["lr"] = settings.learning_rate
+            return torch.optim.AdamW(groups, **rates)
+        case "lars":
+            return LARS(groups, momentum=settings.momentum, **rates)
+        case _:
+            return torch.optim.SGD(groups, momentum=settings.momentum, **rates)

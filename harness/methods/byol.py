@@ -48,15 +48,11 @@ class BYOL(MomentumMethod):
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Tensor:  # shape: ()
-        """Moves the target encoder and returns the mean criterion of both directions."""
+    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
+        """Moves the target encoder; the criterion both ways, and the first view's features."""
         self.move_momentum_encoder()
-        predictions = [
-            self.prediction_head(self.projection_head(self.backbone(view)))
-            for view in (view0, view1)
-        ]
+        features = [self.backbone(view) for view in (view0, view1)]
+        first, second = (self.prediction_head(self.projection_head(h)) for h in features)
         targets = [self.targets(view) for view in (view0, view1)]
-        loss: Tensor = 0.5 * (
-            self.criterion(predictions[0], targets[1]) + self.criterion(predictions[1], targets[0])
-        )
-        return loss
+        loss = 0.5 * (self.compare(first, targets[1]) + self.compare(second, targets[0]))
+        return loss, features[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from lightly.models.modules import MoCoProjectionHead, SimCLRProjectionHead
+from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
+from harness.methods.bank_labels import BankLabels
 from harness.methods.base import Method
 from harness.methods.momentum import MomentumMethod
 from harness.settings import MethodSettings, MoCoSettings, TrainerSettings
@@ -13,10 +14,13 @@ from harness.views import Views
 
 
 class SimCLR(Method):
-    """SimCLR (Chen et al. 2020) with any ``criterion(out0, out1)``.
+    """SimCLR (Chen et al. 2020) with any head and ``criterion(out0, out1)``.
+
+    So also VICReg (Bardes et al. 2022), GJE with the Gaussian entropy and Parametric GMJE.
 
     Args:
         backbone: As in :class:`Method`.
+        projection_head: Maps features to embeddings.
         criterion: The loss; its parameters, if any, are trained too.
         views: As in :class:`Method`.
         settings: As in :class:`Method`.
@@ -26,6 +30,7 @@ class SimCLR(Method):
     def __init__(
         self,
         backbone: Backbone,
+        projection_head: nn.Module,
         criterion: nn.Module,
         *,
         views: Views,
@@ -33,9 +38,7 @@ class SimCLR(Method):
         trainer: TrainerSettings,
     ) -> None:
         super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
-        self.projection_head = SimCLRProjectionHead(
-            backbone.feature_dim, settings.hidden_dim, settings.output_dim
-        )
+        self.projection_head = projection_head
 
     def forward(
         self,
@@ -49,10 +52,10 @@ class SimCLR(Method):
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Tensor:  # shape: ()
-        """The criterion of the two views' embeddings."""
-        loss: Tensor = self.criterion(self(view0), self(view1))
-        return loss
+    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
+        """The criterion of the two views' embeddings, and the first view's features."""
+        features = self.backbone(view0)
+        return self.compare(self.projection_head(features), self(view1)), features
 
 
 class MoCo(MomentumMethod):
@@ -84,20 +87,32 @@ class MoCo(MomentumMethod):
             settings=settings,
             trainer=trainer,
         )
+        bank = criterion.memory_bank
+        for name, buffer in list(bank.named_buffers(recurse=False)):
+            bank.register_buffer(name, buffer)  # lightly leaves its queue out of checkpoints
+        self.bank_labels = BankLabels(bank.size[0])
 
     def loss(
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Tensor:  # shape: ()
-        """Moves the key encoder and returns the criterion of queries and keys."""
+    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
+        """Moves the key encoder; the criterion of queries and keys, and the queries' features."""
         self.move_momentum_encoder()
-        query = self.projection_head(self.backbone(view0))
-        key = self.targets(view1)
-        loss: Tensor = self.criterion(query, key)
-        return loss
+        features = self.backbone(view0)
+        self._keys = self.targets(view1)
+        return self.compare(self.projection_head(features), self._keys), features
+
+    def observe(self, labels: Tensor) -> None:
+        """Keeps track of which classes the bank holds."""
+        keys = self._keys
+        if self.trainer.world_size > 1:
+            keys, labels = (self.all_gather(part).flatten(0, 1) for part in (keys, labels))
+        _, rows = self.criterion.memory_bank(keys, update=False)
+        self.bank_labels.update(rows.T, keys, labels)
 
     def terms(self) -> dict[str, Tensor]:
-        """Besides, the diagnostics of the bank, where it has any."""
+        """Besides, the diagnostics of the bank, where it has any, and its false negatives."""
         diagnostics = getattr(self.criterion.memory_bank, "diagnostics", dict)
-        return {**super().terms(), **diagnostics()}
+        false_negatives = {"false_negatives": self.bank_labels.false_negatives}
+        return {**super().terms(), **diagnostics(), **false_negatives}

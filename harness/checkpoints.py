@@ -1,0 +1,59 @@
+"""Checkpoints that are whole or not there, and callbacks of every training."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from harness.settings import SettingsError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the last checkpoint and then takes its place, so that a kill leaves one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            OSError: If it cannot be written; the one before stays.
+        """
+        unfinished = f"{path}.tmp"
+        super().save_checkpoint(checkpoint, unfinished, storage_options)
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+
+
+def last_checkpoint_callback(path: Path, *, every: int) -> ModelCheckpoint:
+    """Keeps a checkpoint of the last epoch, written at the end of every ``every``-th."""
+    return ModelCheckpoint(
+        dirpath=path.parent,
+        filename=path.stem,
+        every_n_epochs=every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of the harness, memory-mapped.
+
+    Raises:
+        SettingsError: If it is damaged or something else.
+    """
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (EOFError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SettingsError(f"cannot read {path}: {why}") from error
+    if not isinstance(found, dict) or not {"state_dict", "global_step", "backbone"} <= found.keys():
+        raise SettingsError(f"{path} is no checkpoint of the harness: it describes no backbone")
+    return found

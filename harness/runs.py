@@ -1,0 +1,182 @@
+"""From settings to results.json: trains one method from one seed, or goes on, and evaluates it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from harness import figures, training
+from harness.checkpoints import read_checkpoint
+from harness.data import ImageData
+from harness.evaluation import evaluate
+from harness.settings import BankSettings, MethodSettings, MoCoSettings, Settings
+from harness.tracking import METRICS, MetricsFile, Row, RunFolder, curve, curve_loggers, provenance
+
+_METHODS = {
+    "simclr": "SimCLR",
+    "moco": "MoCo v2",
+    "smc_gmje": "SMC-GMJE",
+    "byol": "BYOL",
+    "swav": "SwAV",
+    "vicreg": "VICReg",
+    "gje_entropy": "GJE entropy",
+    "parametric_gmje": "Parametric GMJE",
+    "gmje_mdn": "GMJE-MDN",
+}
+_CURVES = {"loss": "loss", "probe_accuracy": "online probe", "ess_ratio": "ESS / pool"}
+_BANKS = {"fifo": "FIFO", "smc": "SMC", "smc_paper": "SMC (Algorithm 2)"}
+
+
+def title(method: MethodSettings, bank: BankSettings | None) -> str:
+    """What tables call a method: "MoCo v2, FIFO, M = 4096, in-batch negatives"."""
+    words = [_METHODS[method.name]]
+    if bank is not None:
+        words += [_BANKS[bank.name], f"M = {bank.size}"]
+    if isinstance(method, MoCoSettings) and method.in_batch_negatives:
+        words.append("in-batch negatives")
+    return ", ".join(words)
+
+
+def run_training(
+    settings: Settings,
+    data: ImageData,
+    folder: RunFolder,
+    *,
+    title: str,
+    name: str,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any] | None:
+    """Trains, evaluates and fills the folder, from wherever an earlier process left it.
+
+    Args:
+        settings: What to train; the experiment's name groups W&B runs.
+        data: The images.
+        folder: The training's own folder.
+        title: What tables call it.
+        name: What W&B calls it.
+        callbacks: As Lightning's.
+
+    Returns:
+        What ``results.json`` holds; None in all processes but the first of a distributed run.
+
+    Raises:
+        SettingsError: If the folder is not one of this run, or what was asked cannot be run.
+    """
+    found = folder.finished_results()
+    if found is not None:
+        return found
+    started = time.perf_counter()
+    if rank_zero_only.rank != 0:
+        training.train(settings, data, folder, loggers=[])
+        return None
+    with folder.started():
+        step = _steps_done(folder)
+        rows = MetricsFile(folder.path / METRICS, first_step=step)
+        with curve_loggers(
+            settings.logger,
+            folder.path,
+            name=name,
+            group=settings.experiment.name,
+            job_type=settings.method.name if settings.method else "",
+            config={**asdict(settings), **provenance(), "data_variant": data.variant},
+            rows=rows.rows,
+        ) as others:
+            module = training.train(
+                settings, data, folder, loggers=[rows, *others], callbacks=callbacks
+            )
+            metrics = evaluate(module.backbone, data, settings)
+            _log_outcome(others, title, metrics, rows.rows)
+        results = {
+            "experiment": settings.experiment.name,
+            "title": title,
+            "seed": settings.seed,
+            "data": data.variant,
+            "metrics": {**metrics, **_online(rows.rows)},
+            "wall_time_s": round(time.perf_counter() - started, 1),
+            "resumed_at_step": step,
+            **provenance(),
+        }
+        folder.write_results(results)
+    return results
+
+
+def _steps_done(folder: RunFolder) -> int:
+    return int(read_checkpoint(folder.checkpoint)["global_step"]) if folder.checkpoint else 0
+
+
+def _online(rows: Sequence[Row]) -> dict[str, float]:
+    """The last accuracy of the online probe."""
+    measured = [row["probe_accuracy"] for row in rows if "probe_accuracy" in row]
+    return {"online_accuracy": measured[-1]} if measured else {}
+
+
+def _log_outcome(
+    loggers: Sequence[Logger], title: str, metrics: dict[str, float], rows: Sequence[Row]
+) -> None:
+    """The final figures, a table of them and the curves as a picture, where a logger takes it."""
+    for logger in loggers:
+        logger.log_metrics(metrics)
+        match logger:
+            case WandbLogger():
+                columns, cells = ["title", *metrics], [[title, *metrics.values()]]
+                logger.log_table("results", columns=columns, data=cells)
+                if rows:
+                    logger.log_image("curves", [_picture(title, rows)])
+            case TensorBoardLogger() if rows:
+                logger.experiment.add_figure("curves", _picture(title, rows))
+
+
+def _picture(title: str, rows: Sequence[Row]) -> Figure:
+    curves = {name: curve(rows, name)[1] for name in _CURVES}
+    found = {name: values[None] for name, values in curves.items() if len(values)}
+    epochs = int(rows[-1]["epoch"]) + 1
+    return figures.run_curves({title: found}, {n: _CURVES[n] for n in found}, epochs=epochs)
+
+
+class EpochBar(Callback):
+    """A progress bar over the epochs of one training or several.
+
+    Args:
+        progress: The bar's place.
+        epochs: Of all trainings.
+    """
+
+    def __init__(self, progress: Progress, epochs: int) -> None:
+        self.progress = progress
+        self.task = progress.add_task("", total=epochs)
+
+    def describe(self, text: str) -> None:
+        """Says what is being trained."""
+        self.progress.update(self.task, description=text)
+
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Counts the epochs that an earlier process has done."""
+        self.progress.advance(self.task, trainer.current_epoch)
+
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Moves on by an epoch."""
+        self.progress.advance(self.task)
+
+
+def progress(console: Console) -> Progress:
+    """Where an :class:`EpochBar` goes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)

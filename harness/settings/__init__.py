@@ -1,0 +1,74 @@
+"""The options of every command line: names, types, ranges, defaults and where each comes from.
+
+Marks on defaults: [P] printed in the paper, [R] chosen by us because the print is lost, [D] chosen
+by us for the digits: by kNN accuracy on a fifth of the training images (``data.split=validation``),
+not on the test images.
+"""
+
+from harness.settings.experiments import (
+    ExperimentSettings,
+    QuickstartSettings,
+    ReplaySettings,
+    RowSettings,
+    Settings,
+)
+from harness.settings.fields import SettingsError
+from harness.settings.methods import (
+    BankSettings,
+    BYOLSettings,
+    FIFOBankSettings,
+    GJEEntropySettings,
+    GMJEMDNSettings,
+    MethodSettings,
+    MoCoSettings,
+    ParametricGMJESettings,
+    SimCLRSettings,
+    SMCBankSettings,
+    SwAVSettings,
+    VICRegSettings,
+)
+from harness.settings.parts import (
+    BackboneSettings,
+    DataSettings,
+    EvaluationSettings,
+    LoggerSettings,
+    ResNet18Settings,
+    SmallCNNSettings,
+    TimmSettings,
+    TrainerSettings,
+    ViewSettings,
+)
+from harness.settings.resolution import one_line, register_schemas, resolve
+
+__all__ = [
+    "BYOLSettings",
+    "BackboneSettings",
+    "BankSettings",
+    "DataSettings",
+    "EvaluationSettings",
+    "ExperimentSettings",
+    "FIFOBankSettings",
+    "GJEEntropySettings",
+    "GMJEMDNSettings",
+    "LoggerSettings",
+    "MethodSettings",
+    "MoCoSettings",
+    "ParametricGMJESettings",
+    "QuickstartSettings",
+    "ReplaySettings",
+    "ResNet18Settings",
+    "RowSettings",
+    "SMCBankSettings",
+    "Settings",
+    "SettingsError",
+    "SimCLRSettings",
+    "SmallCNNSettings",
+    "SwAVSettings",
+    "TimmSettings",
+    "TrainerSettings",
+    "VICRegSettings",
+    "ViewSettings",
+    "one_line",
+    "register_schemas",
+    "resolve",
+]

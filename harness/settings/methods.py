@@ -1,0 +1,139 @@
+"""The options of each method and each memory bank.
+
+Defaults marked [D] are for the quickstart's digits; ``configs/recipe/`` has those of the paper and
+those of the reduced protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from harness.settings.fields import choice, ranged
+
+
+@dataclass
+class BankSettings:
+    """A memory bank of MoCo."""
+
+    name: str = MISSING
+    size: int = ranged(64, low=1)  # one batch, as in the paper (256 of each) [P]
+
+
+@dataclass
+class FIFOBankSettings(BankSettings):
+    """lightly's queue."""
+
+    name: str = choice("fifo")
+
+
+@dataclass
+class SMCBankSettings(BankSettings):
+    """``SMCMemoryBankModule`` with its defaults; ``bank=smc_paper`` is Algorithm 2 [P]."""
+
+    name: str = choice("smc", "smc_paper")
+    resampling: str = choice(
+        "without_replacement", "multinomial", "stratified", "systematic", "residual"
+    )
+    ess_threshold: float | None = ranged(0.5, low=0.0, high=1.0)
+    count_own_query: bool = False
+
+
+@dataclass
+class MethodSettings:
+    """What every method has: an optimiser with a cosine schedule, and lightly's projection head."""
+
+    name: str = MISSING
+    optimizer: str = choice("sgd", "lars", "adamw")  # torch's, lightly's LARS
+    learning_rate: float = ranged(0.1, above=0.0)  # each method has its own
+    momentum: float = ranged(0.9, low=0.0, below=1.0)  # of sgd and lars [R]
+    weight_decay: float = ranged(5e-4, low=0.0)  # [R]
+    hidden_dim: int = ranged(128, low=1)  # twice the features [D]
+    output_dim: int = ranged(32, low=1)  # [D]
+
+
+@dataclass
+class SimCLRSettings(MethodSettings):
+    """SimCLR with lightly's ``NTXentLoss``."""
+
+    name: str = choice("simclr")
+    learning_rate: float = ranged(0.4, above=0.0)  # [D]
+    temperature: float = ranged(0.2, above=0.0)  # [D]
+
+
+@dataclass
+class ParametricGMJESettings(MethodSettings):
+    """SimCLR's pipeline with ``GMJEPrototypeLoss``."""
+
+    name: str = choice("parametric_gmje")
+    learning_rate: float = ranged(0.01, above=0.0)  # [D]
+    num_prototypes: int = ranged(64, low=1)  # [R]
+    temperature: float = ranged(0.05, above=0.0)  # [D]
+    entropy_weight: float = ranged(1.0, low=0.0)  # the loss's default
+    ema: float = ranged(0.5, low=0.0, below=1.0)  # of the second moment; the loss's default
+
+
+@dataclass
+class GJEEntropySettings(MethodSettings):
+    """SimCLR's pipeline with ``GJEEntropyLoss``."""
+
+    name: str = choice("gje_entropy")
+    learning_rate: float = ranged(0.05, above=0.0)  # [D]
+    weight: float = ranged(1.0, low=0.0)  # the loss's default; 0.3 and less were worse [D]
+
+
+@dataclass
+class VICRegSettings(MethodSettings):
+    """SimCLR's pipeline with lightly's ``VICRegProjectionHead`` and ``VICRegLoss``."""
+
+    name: str = choice("vicreg")
+    learning_rate: float = ranged(0.06, above=0.0)  # [R]
+    invariance: float = ranged(25.0, low=0.0)  # the loss's lambda [P]
+    variance: float = ranged(25.0, low=0.0)  # its mu [P]
+    covariance: float = ranged(1.0, low=0.0)  # its nu [P]
+
+
+@dataclass
+class SwAVSettings(MethodSettings):
+    """SwAV on two views with lightly's ``SwaVPrototypes`` and ``SwaVLoss``."""
+
+    name: str = choice("swav")
+    learning_rate: float = ranged(0.06, above=0.0)  # [R]
+    num_prototypes: int = ranged(512, low=2)  # [R]
+    temperature: float = ranged(0.1, above=0.0)  # [R]
+    sinkhorn_iterations: int = ranged(3, low=1)  # [P]
+    sinkhorn_epsilon: float = ranged(0.05, above=0.0)  # lightly's default
+    frozen_steps: int = ranged(0, low=0)  # steps before the prototypes are trained too
+
+
+@dataclass
+class MoCoSettings(MethodSettings):
+    """MoCo v2 with any bank; with an SMC bank, SMC-GMJE."""
+
+    name: str = choice("moco", "smc_gmje")
+    learning_rate: float = ranged(0.02, above=0.0)  # [D]
+    temperature: float = ranged(0.1, above=0.0)  # [R]
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # [R]
+    in_batch_negatives: bool = False  # the same on both sides wherever banks are compared
+
+
+@dataclass
+class BYOLSettings(MethodSettings):
+    """BYOL with lightly's ``BYOLPredictionHead`` and ``NegativeCosineSimilarity``."""
+
+    name: str = choice("byol")
+    learning_rate: float = ranged(0.1, above=0.0)  # [D]
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # [D]
+    predictor_dim: int = ranged(128, low=1)  # [R]
+
+
+@dataclass
+class GMJEMDNSettings(BYOLSettings):
+    """BYOL's pipeline with ``GMJEMDNHead`` and ``GMJEMDNLoss``."""
+
+    name: str = choice("gmje_mdn")
+    learning_rate: float = ranged(0.008, above=0.0)  # an exact likelihood needs a small one [D]
+    num_components: int = ranged(5, low=1)  # [R]
+    scale: str = choice("softplus", "exp")  # [P]
+    guard_weight: float = ranged(1.0, low=0.0)  # the loss's default

@@ -1,0 +1,130 @@
+"""The options of a run but for its method: data, views, backbone, trainer, evaluation, logger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from harness.settings.fields import choice, ranged, ranged_list
+
+
+@dataclass
+class ViewSettings:
+    """The parts of a random view in the order in which they act, all off here.
+
+    The values with their sources are in ``configs/data/views``: digits, simclr_paper, lightly,
+    mnist_paper.
+    """
+
+    # Random resized crop, as torchvision's: least share of the area; 1 is off.
+    crop_min: float = ranged(1.0, above=0.0, high=1.0)
+    flip: float = ranged(0.0, low=0.0, high=1.0)  # probability, left to right
+    # Random affine map; each view of an image draws its own, uniform within these bounds.
+    rotation: float = ranged(0.0, low=0.0, high=180.0)  # degrees, either way
+    shift: float = ranged(0.0, low=0.0, high=1.0)  # share of the width, either way
+    zoom: float = ranged(0.0, low=0.0, below=1.0)  # size of the content from 1 - zoom to 1 + zoom
+    shear: float = ranged(0.0, low=0.0, high=1.0)  # tangent of the angle, either way
+    # Colour jitter, as torchvision's.
+    jitter: float = ranged(0.0, low=0.0, high=1.0)  # probability of the next four together
+    brightness: float = ranged(0.0, low=0.0, high=1.0)  # factor from 1 - x to 1 + x
+    contrast: float = ranged(0.0, low=0.0, high=1.0)
+    saturation: float = ranged(0.0, low=0.0, high=1.0)
+    hue: float = ranged(0.0, low=0.0, high=0.5)  # turns, either way
+    grayscale: float = ranged(0.0, low=0.0, high=1.0)  # probability
+    # Mean and deviation to normalise by, for evaluation too: of the training images, or known.
+    normalization: str = choice("training_images", "cifar10", "imagenet", "half")
+
+
+@dataclass
+class DataSettings:
+    """Which images, how they are split, held and augmented."""
+
+    name: str = choice("digits", "cifar10", "mnist", "folder")
+    root: str = "data"  # where cifar10 and mnist lie or are put; with folder, the folder itself
+    # validation holds training images out, for choosing settings: 5,000, or a fifth if fewer.
+    split: str = choice("test", "validation")
+    image_size: int | None = ranged(None, low=8, high=4096)  # pixels a side; folder only
+    # Images of the largest class for one of the smallest, the others between in equal ratios.
+    imbalance: float = ranged(1.0, low=1.0)  # 1 is off
+    # class_correlated: a stream that drifts from class to class, two at a time.
+    order: str = choice("shuffled", "class_correlated")
+    # Where the images are: on the device if they take at most half of its free memory, else in
+    # the host's, else in their files (folder only), which workers read anew each time.
+    keep: str = choice("auto", "device", "host", "files")
+    workers: int = ranged(4, low=0, high=256)  # processes that read files
+    views: ViewSettings = field(default_factory=ViewSettings)
+
+
+@dataclass
+class BackboneSettings:
+    """The network whose features are evaluated."""
+
+    name: str = MISSING
+
+
+@dataclass
+class SmallCNNSettings(BackboneSettings):
+    """A few convolutions, for a laptop."""
+
+    name: str = choice("small_cnn")
+    width: int = ranged(16, low=1, high=1024)  # channels of the first layer, doubled by each [D]
+    strides: list[int] = ranged_list([1, 2, 2], low=1, high=4)  # of each layer [D]
+
+
+@dataclass
+class ResNet18Settings(BackboneSettings):
+    """torchvision's ResNet-18 with a 3 x 3 stem of stride 1 and no max-pooling [P]."""
+
+    name: str = choice("resnet18")
+
+
+@dataclass
+class TimmSettings(BackboneSettings):
+    """Any model of timm, by timm's name, without pretrained weights."""
+
+    name: str = MISSING
+    # Whether the first layer keeps more of the image: harness.backbones says how. auto: where the
+    # images have at most 64 pixels a side and the model lets it be done.
+    small_stem: str | bool = choice("auto", True, False)
+
+
+@dataclass
+class TrainerSettings:
+    """How long and on what to train; the learning rate belongs to the method."""
+
+    epochs: int = ranged(20, low=0)  # 0: what is evaluated is the untrained network [D]
+    batch_size: int = ranged(64, low=2)  # of all devices together [D]
+    warmup: float = ranged(0.1, low=0.0, below=1.0)  # share of the steps [R]
+    log_every: int = ranged(1, low=1)  # steps
+    probe_every: int = ranged(1, low=1)  # epochs between two measurements of the online probe
+    checkpoint_every: int = ranged(1, low=1)  # epochs
+    accelerator: str = choice("cpu", "cuda")
+    devices: int = ranged(1, low=1)  # of one machine; more than one: Lightning's DDP
+    num_nodes: int = ranged(1, low=1)
+    precision: str = choice("32-true", "bf16-mixed")  # Lightning's names
+    compile: bool = False  # torch.compile of the backbone
+    # Threads of one CPU operation. Operations on 8 x 8 images are too small to share, and two
+    # threads on a core that another process uses wait for each other: 250 ms a step against 25.
+    threads: int = ranged(1, low=1)
+
+
+@dataclass
+class EvaluationSettings:
+    """What frozen features are measured by."""
+
+    # Weighted nearest neighbours (Wu et al. 2018), as in lightly's benchmarks.
+    neighbours: int = ranged(20, low=1)  # 200 in lightly's, of 50,000 images; digits have 1,347
+    temperature: float = ranged(0.1, above=0.0)  # lightly's
+    # The linear probe: logistic regression fitted to convergence on images as they are, or the
+    # paper's SGD over 100 epochs of cropped and flipped ones.
+    probe: str = choice("converged", "paper")
+
+
+@dataclass
+class LoggerSettings:
+    """Where curves go beside metrics.csv and results.json, which are always written."""
+
+    name: str = choice("wandb", "tensorboard", "csv")
+    mode: str = choice("offline", "online")  # W&B offline needs neither an account nor a network
+    project: str = "gmje-plugin"

@@ -1,0 +1,160 @@
+"""From composed configs to settings: the schemas that Hydra checks, and what it does not check.
+
+Hydra composes the YAML files of ``configs/`` into the dataclasses, so an unknown key or a wrong
+type never passes; :func:`resolve` adds the ranges and what cannot go together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.settings import methods, parts
+from harness.settings.experiments import QuickstartSettings, ReplaySettings, Settings
+from harness.settings.fields import SettingsError
+
+_SCHEMAS = {
+    "settings": Settings,
+    "quickstart": QuickstartSettings,
+    "replay": ReplaySettings,
+    "simclr": methods.SimCLRSettings,
+    "parametric_gmje": methods.ParametricGMJESettings,
+    "gje_entropy": methods.GJEEntropySettings,
+    "vicreg": methods.VICRegSettings,
+    "swav": methods.SwAVSettings,
+    "moco": methods.MoCoSettings,
+    "byol": methods.BYOLSettings,
+    "gmje_mdn": methods.GMJEMDNSettings,
+    "fifo": methods.FIFOBankSettings,
+    "smc": methods.SMCBankSettings,
+    "data": parts.DataSettings,
+    "views": parts.ViewSettings,
+    "small_cnn": parts.SmallCNNSettings,
+    "resnet18": parts.ResNet18Settings,
+    "timm": parts.TimmSettings,
+    "trainer": parts.TrainerSettings,
+    "evaluation": parts.EvaluationSettings,
+    "logger": parts.LoggerSettings,
+}
+
+
+def register_schemas() -> None:
+    """Makes the schemas known to Hydra, as the group ``schema`` that the YAML files build on."""
+    for name, schema in _SCHEMAS.items():
+        ConfigStore.instance().store(group="schema", name=name, node=schema)
+
+
+def resolve(config: DictConfig) -> Settings:
+    """Turns a composed config into settings, with every range checked.
+
+    Raises:
+        SettingsError: If a value is missing, out of its range, or not known to the schema.
+    """
+    try:
+        settings = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise SettingsError(one_line(error)) from error
+    if not isinstance(settings, Settings):
+        raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
+    problems = [
+        *_unknown_keys(config, settings, ""),
+        *_out_of_range(settings, ""),
+        *_impossible(settings),
+    ]
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return settings
+
+
+def one_line(error: BaseException) -> str:
+    """What Hydra or OmegaConf has to say, on one line and with a close match where there is one."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        asked = "=".join(str(error.missing_cfg_file).rsplit("/", 1))
+        return f"{asked}: there is no such config, only {', '.join(error.options)}"
+    inner = error.__cause__ or error.__context__
+    cause = inner if isinstance(inner, OmegaConfBaseException) else error
+    if not isinstance(cause, OmegaConfBaseException):
+        lines = [line for line in str(error).splitlines() if not line.startswith("To append")]
+        return " ".join(lines[:2])
+    message = str(cause.msg or cause).splitlines()[0]
+    known = [f.name for f in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
+    close = difflib.get_close_matches(str(cause.key), known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close and cause.key not in known else ""
+    return f"{cause.full_key}: {message}{hint}"
+
+
+def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]:
+    """Keys put in with Hydra's ``+``, which skips the schema."""
+    # OmegaConf sets what a dataclass does not declare as an attribute of the object.
+    declared = {item.name for item in fields(settings)} if is_dataclass(settings) else set(settings)
+    for key in map(str, config):
+        if key not in declared:
+            yield f"{path}{key}: there is no such option"
+        elif isinstance(config[key], DictConfig):
+            value = settings[key] if isinstance(settings, dict) else getattr(settings, key)
+            yield from _unknown_keys(config[key], value, f"{path}{key}.")
+
+
+def _impossible(settings: Settings) -> Iterator[str]:
+    """Options that are each valid but not together."""
+    match settings.experiment:
+        case QuickstartSettings(rows=rows):
+            if not rows:
+                yield "experiment.rows must hold at least one row"
+            if settings.method is not None:
+                yield "method is for experiment=benchmark or banks; quickstart's rows have their own"
+            pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
+        case _:
+            if settings.method is None:
+                yield "method must be chosen (method=simclr, ...)"
+            pairs = {"": (settings.method, settings.bank)}
+    for path, (method, bank) in pairs.items():
+        takes_bank = isinstance(method, methods.MoCoSettings)
+        if takes_bank and bank is None:
+            yield f"{path}bank must be chosen for {method.name} (bank=fifo, smc or smc_paper)"
+        if method is not None and bank is not None and not takes_bank:
+            yield f"{path}bank is for moco and smc_gmje, not for {method.name}"
+    devices = settings.trainer.devices * settings.trainer.num_nodes
+    if settings.trainer.batch_size % devices:
+        yield (
+            f"trainer.batch_size must be a multiple of the {devices} devices that share it, "
+            f"got {settings.trainer.batch_size}"
+        )
+
+
+def _out_of_range(settings: Any, path: str) -> Iterator[str]:
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from _out_of_range(value, f"{path}{key}.")
+    elif is_dataclass(settings):
+        for item in fields(settings):
+            value = getattr(settings, item.name)
+            yield from _out_of_range(value, f"{path}{item.name}.")
+            choices: Sequence[str | bool] = item.metadata.get("choices", ())
+            if choices and value not in choices:
+                allowed = ", ".join(str(word) for word in choices)
+                yield f"{path}{item.name} must be one of {allowed}, got {value!r}"
+            bounds = item.metadata.get("bounds", {})
+            numbers = value if isinstance(value, list) else [value]
+            if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
+                wanted = [
+                    f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf
+                ]
+                yield f"{path}{item.name} must be finite, {' and '.join(wanted)}, got {value!r}"
+
+
+def _inside(value: float, bounds: dict[str, float]) -> bool:
+    """Whether a number is finite and within its bounds (NaN is within none)."""
+    return (
+        math.isfinite(value)
+        and bounds["at least"] <= value <= bounds["at most"]
+        and bounds["above"] < value < bounds["below"]
+    )

@@ -1,0 +1,29 @@
+"""Run folders, curves and provenance."""
+
+from harness.tracking.folder import (
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    RESULTS,
+    RunFolder,
+    folder_name,
+)
+from harness.tracking.loggers import curve_loggers
+from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
+from harness.tracking.provenance import commit, provenance
+
+__all__ = [
+    "CHECKPOINT",
+    "CONFIG",
+    "METRICS",
+    "RESULTS",
+    "MetricsFile",
+    "Row",
+    "RunFolder",
+    "commit",
+    "curve",
+    "curve_loggers",
+    "folder_name",
+    "provenance",
+    "read_metrics",
+]

@@ -1,0 +1,170 @@
+"""A run's folder: what was asked, how far it is, what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from harness.settings import Settings, SettingsError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+CONFIG, METRICS, RESULTS, CHECKPOINT = (
+    "config.yaml",
+    "metrics.csv",
+    "results.json",
+    "checkpoints/last.ckpt",
+)
+_LOCK = ".lock"
+# What says where to put results or whether to repeat them is no part of what was asked.
+_NOT_ASKED = ("experiment", "output_root", "overwrite")
+_LONGEST_NAME = 100
+
+
+def folder_name(overrides: Sequence[str]) -> str:
+    """The overrides as a folder's name, the same in any order, hashed if long."""
+    asked = sorted(item for item in overrides if item.partition("=")[0] not in _NOT_ASKED)
+    name = ",".join(asked).replace("/", "_")
+    if len(name) > _LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        name = f"{name[: _LONGEST_NAME - 13]}-{digest}"
+    return name or "default"
+
+
+class RunFolder:
+    """A folder of settings, metrics, checkpoints and results.
+
+    ``config.yaml`` is written first and ``results.json`` last, each whole or not at all: a folder
+    with the first is a run, one with both is finished.
+
+    Args:
+        path: The folder.
+        settings: What was asked of it.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+
+    @classmethod
+    def of_command(cls, settings: Settings, overrides: Sequence[str]) -> RunFolder:
+        """The folder of a command line: outputs/<experiment>/<overrides>."""
+        root = Path(settings.output_root) / settings.experiment.name
+        return cls(root / folder_name(overrides), settings)
+
+    def part(self, name: str, settings: Settings) -> RunFolder:
+        """The folder of one of the trainings of an experiment that makes several."""
+        return RunFolder(self.path / "trainings" / name, settings)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last checkpoint, if there is one yet."""
+        path = self.path / CHECKPOINT
+        return path if path.exists() else None
+
+    def finished_results(self) -> dict[str, Any] | None:
+        """The results of the same run made before, or None if it is to run or go on.
+
+        Raises:
+            SettingsError: If the folder holds a run of other settings, or something else.
+        """
+        if self.settings.overwrite:
+            return None
+        self._check()
+        results = self.path / RESULTS
+        if not results.exists():
+            return None
+        found: dict[str, Any] = json.loads(results.read_text())
+        return found
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Holds the folder, made new, gone on with, or cleared if ``overwrite`` asks for it.
+
+        Raises:
+            SettingsError: If another process holds it, it cannot be written, or it is not a folder
+                of this run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with _locked(self.path / _LOCK):
+            self._check()
+            if self.settings.overwrite:
+                for child in self.path.iterdir():
+                    if child.name != _LOCK:
+                        shutil.rmtree(child) if child.is_dir() else child.unlink()
+            _write(self.path / CONFIG, self._config())
+            yield
+        (self.path / _LOCK).unlink(missing_ok=True)
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Writes ``results.json``, whole or not at all."""
+        _write(self.path / RESULTS, json.dumps(results, indent=2) + "\n")
+
+    def _check(self) -> None:
+        """Refuses a folder of another run, with the difference, and one that is no run."""
+        config = self.path / CONFIG
+        if not config.exists():
+            if self.path.exists() and any(child.name != _LOCK for child in self.path.iterdir()):
+                raise SettingsError(f"{self.path} is not empty and not the folder of a run")
+            return
+        if self.settings.overwrite:
+            return
+        there, asked = config.read_text(), self._config()
+        if there != asked:
+            raise SettingsError(
+                f"{self.path} holds a run of other settings ({_difference(there, asked)}): move it "
+                f"away or run with overwrite=true"
+            )
+
+    def _config(self) -> str:
+        config = OmegaConf.structured(self.settings)
+        OmegaConf.update(config, "overwrite", False)
+        return OmegaConf.to_yaml(config)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock that ends with the process, however it ends."""
+    with path.open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SettingsError(f"{path.parent} is in use by another process") from error
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
+
+
+def _difference(there: str, asked: str) -> str:
+    """The options that differ between two configs, as "name: value there, value asked"."""
+    before, now = (dict(_leaves(OmegaConf.create(text), "")) for text in (there, asked))
+    told = [
+        f"{name}: {before.get(name, 'absent')} there, {now.get(name, 'absent')} asked"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name, "absent") != now.get(name, "absent")
+    ]
+    return "; ".join(told) or "written by another version"
+
+
+def _leaves(config: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(config, DictConfig) and len(config):
+        for key in config:
+            yield from _leaves(config[key], f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(config) if isinstance(config, ListConfig) else config

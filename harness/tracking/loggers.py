@@ -1,0 +1,124 @@
+"""Where curves go beside metrics.csv: W&B, offline unless asked otherwise, or TensorBoard."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from harness.settings import LoggerSettings, SettingsError
+from harness.tracking.metrics import Row
+
+_RUN_ID = "wandb-id"
+_CURVES_BY = "trainer/global_step"  # what Lightning's logger calls it
+
+
+@contextmanager
+def curve_loggers(
+    settings: LoggerSettings,
+    folder: Path,
+    *,
+    name: str,
+    group: str,
+    job_type: str,
+    config: Mapping[str, Any],
+    rows: Sequence[Row] = (),
+) -> Iterator[list[Logger]]:
+    """The logger that the settings name, ended with the block; none for "csv".
+
+    Args:
+        settings: Which.
+        folder: The run's folder, below which files go.
+        name: Of the run.
+        group: Of runs that belong together.
+        job_type: What kind of run of the group.
+        config: What W&B shows as the run's config.
+        rows: What an interrupted run has logged up to its checkpoint: it is logged again, as files
+            cannot be cut back; online, W&B keeps what it has.
+
+    Raises:
+        SettingsError: If TensorBoard is not installed or W&B cannot be reached.
+    """
+    if settings.name == "csv" or rank_zero_only.rank != 0:
+        yield []
+    elif settings.name == "tensorboard":
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        yield [_replayed(_tensorboard(folder), rows)]
+    else:
+        if settings.mode == "offline":
+            shutil.rmtree(folder / "wandb", ignore_errors=True)
+        run = _wandb_run(
+            settings, folder, name=name, group=group, job_type=job_type, config=dict(config)
+        )
+        try:
+            yield [_replayed(_ContinuedWandbLogger(run), rows)]
+        except BaseException:
+            run.finish(exit_code=1)  # what was logged stays readable
+            raise
+        run.finish()
+
+
+def _replayed(logger: Logger, rows: Sequence[Row]) -> Logger:
+    for row in rows:
+        metrics = {key: value for key, value in row.items() if key != "step"}
+        logger.log_metrics(metrics, step=int(row["step"]))
+    return logger
+
+
+def _tensorboard(folder: Path) -> Logger:
+    try:
+        return TensorBoardLogger(folder, name="", version="tensorboard")
+    except ModuleNotFoundError as error:
+        raise SettingsError("logger=tensorboard needs it: pip install tensorboard") from error
+
+
+def _wandb_run(settings: LoggerSettings, folder: Path, **labels: Any) -> wandb.Run:
+    try:
+        run = wandb.init(
+            project=settings.project,
+            dir=folder,
+            mode="online" if settings.mode == "online" else "offline",
+            id=_run_id(folder),
+            resume="allow" if settings.mode == "online" else None,
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            **labels,
+        )
+    except wandb.errors.Error as error:
+        raise SettingsError(
+            f"logger.mode=online: W&B cannot be used ({' '.join(str(error).split())}): try wandb "
+            f"login, or logger.mode=offline and wandb sync later"
+        ) from error
+    run.define_metric("*", step_metric=_CURVES_BY, step_sync=True)
+    return run
+
+
+def _run_id(folder: Path) -> str:
+    """The same for a folder whenever its run goes on, and another when it starts anew."""
+    path = folder / _RUN_ID
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return path.read_text()
+
+
+class _ContinuedWandbLogger(WandbLogger):
+    """Logs a run that W&B may know the beginning of.
+
+    Args:
+        run: The run; what it has of an interrupted process is not logged twice.
+    """
+
+    def __init__(self, run: wandb.Run) -> None:
+        super().__init__(experiment=run)
+        self.known_step = int(run.summary.get(_CURVES_BY, -1)) if run.resumed else -1
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs metrics of a new step, or of none."""
+        if step is None or step > self.known_step:
+            super().log_metrics(dict(metrics), step)

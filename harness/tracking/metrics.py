@@ -1,0 +1,108 @@
+"""metrics.csv: what a training logs, one line a step, in step with its checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from harness.settings import SettingsError
+
+Array = npt.NDArray[np.float64]
+Row = dict[str, int | float]
+
+
+class MetricsFile(Logger):
+    """Appends what a training logs to a CSV file, each line as it comes.
+
+    Args:
+        path: The file. Lines in it from ``first_step`` on are cut off; those before it stay.
+        first_step: The step that the training starts from, of its checkpoint.
+
+    Raises:
+        SettingsError: If the file lacks lines that the checkpoint's steps have logged.
+    """
+
+    def __init__(self, path: Path, *, first_step: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        self.rows = [row for row in read_metrics(path) if row["step"] < first_step]
+        if first_step and not self.rows:
+            raise SettingsError(f"{path} is missing or empty but a checkpoint is not: use "
+                                f"overwrite=true to start anew")
+        self._rewrite()
+
+    @property
+    def name(self) -> str:
+        """No subfolder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """One file a run."""
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: the settings are in ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds a line, and a column where there is none for a metric."""
+        row: Row = {"step": step or 0, **metrics}
+        self.rows.append(row)
+        if row.keys() <= self._columns.keys():
+            self._writer.writerow(row)
+        else:
+            self._rewrite()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:  # noqa: ARG002
+        """Closes the file."""
+        self._file.close()
+
+    @rank_zero_only
+    def _rewrite(self) -> None:
+        """Puts the file in order, whole or not at all, and opens it for more lines."""
+        self._columns = dict.fromkeys(name for row in self.rows for name in row)
+        unfinished = self.path.with_name(self.path.name + ".tmp")
+        with unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(unfinished, self.path)
+        # Line by line, so that a crash loses none.
+        self._file = self.path.open("a", newline="", buffering=1)
+        self._writer = csv.DictWriter(self._file, self._columns)
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The lines of a metrics file, without one that a crash left incomplete; empty if none."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        lines = [line for line in csv.reader(file)]
+    whole = path.read_bytes().endswith(b"\n")
+    header, *rest = lines or [[]]
+    complete = rest if whole else rest[:-1]
+    return [
+        {
+            name: (int if name in ("step", "epoch") else float)(cell)
+            for name, cell in zip(header, line, strict=True)
+            if cell
+        }
+        for line in complete
+    ]
+
+
+def curve(rows: list[Row], column: str) -> tuple[Array, Array]:  # shapes: (N,), (N,)
+    """The steps at which a column has values, and the values."""
+    found = [(row["step"], row[column]) for row in rows if column in row]
+    steps, values = np.array(found, dtype=float).reshape(-1, 2).T
+    return steps, values
