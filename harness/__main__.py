@@ -1,7 +1,8 @@
-"""The commands: an experiment composed by Hydra (the default), ``bench`` or ``export``."""
+"""The commands: an experiment composed by Hydra (the default), bench, export or report."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
@@ -32,9 +33,7 @@ def _experiment(config: DictConfig) -> None:
         from harness import experiments
         from harness.tracking import RunFolder
 
-        experiments.run(
-            settings, RunFolder.of_command(settings, HydraConfig.get().overrides.task)
-        )
+        experiments.run(settings, RunFolder.of_command(settings, HydraConfig.get().overrides.task))
     except SettingsError as error:  # here, as Hydra adds a line to what passes through it
         # A loader's process puts its traceback before what it has to say.
         told = str(error).splitlines()[-1].removeprefix("harness.settings.SettingsError: ")
@@ -48,11 +47,10 @@ def main(arguments: Sequence[str]) -> None:
 
         bench.main(arguments[1:])
         return
-    if arguments[:1] == ["export"]:
-        from harness import export
-
+    if arguments[:1] in (["export"], ["report"]):
+        command = importlib.import_module(f"harness.{arguments[0]}")
         try:
-            export.main(arguments[1:])
+            command.main(arguments[1:])
         except SettingsError as error:
             sys.exit(_refuse(str(error)))
         return

@@ -236,6 +236,7 @@ def _grid(
     figure = Figure(figsize=(10.0, height * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), len(quantities), squeeze=False, sharex=True)
     for column, label in enumerate(quantities.values()):
+        axes[-1, column].set_xlabel("epoch", fontsize=9)
         axes[0, column].set_title(label, fontsize=10, parse_math=False)
         for axis in axes[1:, column] if column else []:
             axis.sharey(axes[0, column])
@@ -248,7 +249,6 @@ def _grid(
         axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("epoch", fontsize=10)
     return figure, axes
 
 

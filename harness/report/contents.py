@@ -100,10 +100,11 @@ def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Block]:
     found = [section for section in tables if section.experiment == name]
     printed = sources(name)
     yield Heading(2, name)
-    for number, section in enumerate(found):
-        yield Heading(3, f"{_scale(section)}, {section.data}")
+    for number, section in enumerate(found, 1):
+        which = f"[{number}] " if len(found) > 1 else ""
+        yield Heading(3, f"{which}{section.data.partition(':')[0]}, {_scale(section)}")
         yield from _results(section, [source for source in printed if source.beside])
-        yield from _drawn(section, f"{_slug(name)}-{number + 1}")
+        yield from _drawn(section, f"{_slug(name)}-{number}")
     yield from _differing(name, found)
     if printed:
         yield Heading(3, f"Printed elsewhere: {name}")
@@ -121,32 +122,31 @@ def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Block]:
 
 def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
     """The table of an experiment, and in what it is not the paper's."""
-    metrics = [name for name in _METRICS if name in section.metrics]
-    metrics += [name for name in section.metrics if name not in metrics]
-    beside = {source.source: source.stands_beside(section.rows) for source in printed}
-    shown = [source for source in printed if beside[source.source]]
-    rows = [
-        [
-            "untrained network",
-            str(len({run.config["seed"] for row in section.rows for run in row.runs})),
-            *(_cell(section.untrained(name), name) for name in metrics),
-            *([""] * (1 + len(shown))),
-        ]
+    seeds = {run.config["seed"] for row in section.rows for run in row.runs}
+    columns = [
+        ["configuration", "untrained network", *(row.title for row in section.rows)],
+        ["n", str(len(seeds)), *(str(len(row.runs)) for row in section.rows)],
     ]
-    for row in section.rows:
-        times = [float(run.results["wall_time_s"]) for run in row.runs if run.results]
-        cells = [row.title, str(len(row.runs)), *(_cell(row.values(m), m) for m in metrics)]
-        cells.append(f"{np.mean(times):.0f}")
-        for source in shown:
-            stands = beside[source.source].get(row.title)
-            cells.append("" if stands is None else _accuracy(stands.accuracy))
-        rows.append(cells)
+    shown = []
+    known = [name for name in _METRICS if name in section.metrics]
+    for metric in [*known, *(name for name in section.metrics if name not in known)]:
+        cells = [section.untrained(metric), *(row.values(metric) for row in section.rows)]
+        columns.append([_metric(metric)[0], *(_cell(values, metric) for values in cells)])
+        for source in printed:
+            stand = source.stands_beside(section.rows)
+            if stand and source.metric == metric:
+                shown.append(source)
+                beside = [stand.get(row.title) for row in section.rows]
+                told = ["" if there is None else _accuracy(there.accuracy) for there in beside]
+                columns.append([f"paper, {_metric(metric)[0]} *", "", *told])
+    times = [
+        [float((run.results or {})["wall_time_s"]) for run in row.runs] for row in section.rows
+    ]
+    columns.append(["s a run", "", *(f"{np.mean(row):.0f}" for row in times)])
+    header, *rows = zip(*columns, strict=True)
     yield Table(
         f"{section.data}. {_scale(section)}. Mean ± sample standard deviation over n seeds.",
-        [
-            *("configuration", "n", *(_metric(name)[0] for name in metrics), "s a run"),
-            *(f"paper, {_metric(source.metric)[0]} (its protocol)" for source in shown),
-        ],
+        header,
         rows,
     )
     for source in shown:
@@ -155,16 +155,16 @@ def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
 
 def _not_a_replay(section: Section, source: Source) -> Iterator[Block]:
     yield Paragraph(
-        f"The column of the paper is {source.source}: {source.protocol}. The runs here: "
-        f"{section.data}; {_scale(section)}. The two measure different things where they differ:"
+        f"* Printed in {source.source}, not measured here: {source.protocol}. Our runs: "
+        f"{section.data}; {_scale(section)}. Of the settings {', '.join(source.compared)} (others "
+        "were not compared), these are not the paper's:"
     )
     shared = source.shared_deviations(section)
     lines = [f"all rows: {', '.join(shared)}"] if shared else []
     for title, stands in source.stands_beside(section.rows).items():
         if stands.deviations:
             lines.append(f"{title}: {', '.join(stands.deviations)}")
-    compared = ", ".join(source.settings)
-    yield Bullets(lines or [f"nothing in {compared}; other settings were not compared"])
+    yield Bullets(lines or ["none"])
 
 
 def _drawn(section: Section, slug: str) -> Iterator[Picture]:
@@ -253,7 +253,7 @@ def _printed(source: Source) -> str:
 
 
 def _accuracy(printed: float | None) -> str:
-    return "not printed (“unstable or under-tuned”)" if printed is None else f"{printed:.2f}"
+    return "not printed" if printed is None else f"{printed:.2f}"
 
 
 def _scale(section: Section) -> str:

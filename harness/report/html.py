@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from harness.figures import BLUE
 from harness.report.document import (
     Block,
     Bullets,
@@ -18,10 +19,10 @@ from harness.report.document import (
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #59626b; --ground: #fdfdfc;
-  --card: #f4f5f4; --line: #d5d9dc; --link: #00558c; }
+  --card: #f4f5f4; --line: #d5d9dc; --link: #00558c; --blue: #0072b2; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e7ea; --soft: #a3acb5; --ground: #15181b; --card: #1e2226; --line: #3a4147;
-    --link: #7cc0f0; } }
+    --link: #7cc0f0; --blue: #56b4e9; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem; max-width: 76rem;
   font: 1rem/1.55 system-ui, sans-serif; color: var(--ink); background: var(--ground);
@@ -42,7 +43,7 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.4rem 0.8rem; text-align: left; vertical-align: top; }
 thead th { vertical-align: bottom; }
 tbody tr { border-top: 1px solid var(--line); }
-tbody th { font-weight: 500; min-width: 9rem; max-width: 22rem; }
+tbody th { font-weight: 500; min-width: min(12rem, 40vw); max-width: 22rem; }
 .numeric :is(td, thead th:not(:first-child)) { text-align: right; }
 .numeric td { white-space: nowrap; }
 td { max-width: 40rem; }
@@ -113,7 +114,8 @@ def _box(label: str, inside: str) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    head = f"<thead><tr>{cells}</tr></thead>" if any(table.header) else ""
     lines = [
         f'<tr><th scope="row">{escape(first)}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in others)
@@ -121,10 +123,11 @@ def _table(table: Table) -> str:
         for first, *others in table.rows
     ]
     kind = ' class="numeric"' if table.numeric else ""
-    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f"<table{kind}>{head}<tbody>{''.join(lines)}</tbody></table>"
 
 
 def _inline(picture: Picture) -> str:
     """The SVG without what only a file of its own needs, its text for those who cannot see it."""
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", picture.svg)
+    svg = re.sub(BLUE, "var(--blue)", svg, flags=re.IGNORECASE)  # lighter on a dark page
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(picture.alt)}" ', 1)

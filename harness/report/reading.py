@@ -189,11 +189,11 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
     remarks = []
     cut_off = lines.line_num - 1 - len(rows)
     if header and cut_off:
-        remarks.append(f"{path}: {cut_off} lines are cut off and left out")
+        remarks.append(f"{path}: lines cut off and left out: {cut_off}")
     for name, column in numbers.items():
         broken = sum(cell != "" for cell in values[name]) - int(np.isfinite(column).sum())
         if broken:
-            remarks.append(f"{path}: {broken} values of {name} are not finite and left out")
+            remarks.append(f"{path}: values of {name} not finite and left out: {broken}")
     training = np.isnan(numbers.get("probe_accuracy", np.full(len(rows), np.nan)))
     curves = {
         name: binned(epoch[mask], column[mask], epochs=epochs)

@@ -146,6 +146,12 @@ class Source:
     where: Mapping[str, Any]
     settings: Mapping[str, Any]
 
+    @property
+    def compared(self) -> list[str]:
+        """The settings that are compared with the printed ones."""
+        of_rows = (name for row in self.rows for name in row.get("settings", {}))
+        return list(dict.fromkeys([*self.settings, *of_rows]))
+
     def shared_deviations(self, section: Section) -> list[str]:
         """In what all rows differ from the printed protocol."""
         return _deviations(section.config, self.settings)
@@ -210,9 +216,9 @@ def _distinct(titles: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> li
     return found
 
 
-def _by_number(title: str) -> list[tuple[int, str]]:
+def _by_number(title: str) -> list[tuple[str, int]]:
     """Sorts "M = 256" before "M = 4096"."""
-    return [(int(part or 0), word) for word, part in re.findall(r"(\D+)(\d*)", title)]
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D*)(\d*)", title)]
 
 
 def _agrees(config: Mapping[str, Any], name: str, wanted: Any) -> bool:
