@@ -120,9 +120,7 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
     raise SettingsError(f"there is no backbone for {type(settings).__name__}")
 
 
-def _small_cnn(
-    in_channels: int, width: int, strides: Sequence[int]
-) -> tuple[nn.Module, Recipe]:
+def _small_cnn(in_channels: int, width: int, strides: Sequence[int]) -> tuple[nn.Module, Recipe]:
     """3 x 3 convolutions with batch norm and ReLU, each twice as wide as the last, mean-pooled."""
     layers: list[Layer] = []
     channels = in_channels

@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -19,8 +18,17 @@ from harness import figures, training
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
-from harness.settings import BankSettings, MethodSettings, MoCoSettings, Settings
-from harness.tracking import METRICS, MetricsFile, Row, RunFolder, curve, curve_loggers, provenance
+from harness.settings import MoCoSettings, Settings
+from harness.tracking import (
+    METRICS,
+    MetricsFile,
+    Row,
+    RunFolder,
+    curve,
+    curve_loggers,
+    is_first_process,
+    provenance,
+)
 
 _METHODS = {
     "simclr": "SimCLR",
@@ -37,8 +45,11 @@ _CURVES = {"loss": "loss", "probe_accuracy": "online probe", "ess_ratio": "ESS /
 _BANKS = {"fifo": "FIFO", "smc": "SMC", "smc_paper": "SMC (Algorithm 2)"}
 
 
-def title(method: MethodSettings, bank: BankSettings | None) -> str:
-    """What tables call a method: "MoCo v2, FIFO, M = 4096, in-batch negatives"."""
+def title(settings: Settings) -> str:
+    """What tables call a run: "MoCo v2, FIFO, M = 4096, in-batch negatives"."""
+    method, bank = settings.method, settings.bank
+    if settings.trainer.epochs == 0 or method is None:
+        return "untrained network"
     words = [_METHODS[method.name]]
     if bank is not None:
         words += [_BANKS[bank.name], f"M = {bank.size}"]
@@ -55,7 +66,7 @@ def run_training(
     title: str,
     name: str,
     callbacks: Sequence[Callback] = (),
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Trains, evaluates and fills the folder, from wherever an earlier process left it.
 
     Args:
@@ -67,7 +78,7 @@ def run_training(
         callbacks: As Lightning's.
 
     Returns:
-        What ``results.json`` holds; None in all processes but the first of a distributed run.
+        What ``results.json`` holds; nothing in all processes but the first of a distributed run.
 
     Raises:
         SettingsError: If the folder is not one of this run, or what was asked cannot be run.
@@ -76,9 +87,9 @@ def run_training(
     if found is not None:
         return found
     started = time.perf_counter()
-    if rank_zero_only.rank != 0:
+    if not is_first_process():
         training.train(settings, data, folder, loggers=[])
-        return None
+        return {}
     with folder.started():
         step = _steps_done(folder)
         rows = MetricsFile(folder.path / METRICS, first_step=step)

@@ -97,7 +97,7 @@ def train(
             accelerator=asked.accelerator,
             devices=asked.devices,
             num_nodes=asked.num_nodes,
-            precision=asked.precision,
+            precision=asked.precision,  # type: ignore[arg-type]  # a word that settings checked
             sync_batchnorm=asked.accelerator == "cuda",
             plugins=[AtomicCheckpointIO()],
             logger=list(loggers),

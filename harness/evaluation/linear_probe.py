@@ -67,7 +67,7 @@ def paper_accuracy(
                 features = backbone(view(images.to(device), indices, epoch=epoch))
             loss = nn.functional.cross_entropy(probe(features), labels.to(device))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
     backbone.train(was_training)

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-import pytorch_lightning as pl
+import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss
-from harness import data, figures, tracking, training
+from harness import data, figures, runs, tracking, training
 from harness.data import ImageData
-from harness.evaluation import METRICS, encode, evaluate
+from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
-from harness.methods import Method
+from harness.runs import EpochBar
 from harness.settings import (
-    MoCoSettings,
+    ParametricGMJESettings,
     QuickstartSettings,
     RowSettings,
     Settings,
     SettingsError,
     SMCBankSettings,
 )
-from harness.tracking import MetricsFile, RunFolder
+from harness.tracking import RunFolder, curve, read_metrics
 
 _HEADINGS = {"knn_accuracy": "kNN %", "linear_accuracy": "linear %", "effective_rank": "rank"}
 
@@ -46,39 +44,18 @@ def run(settings: Settings, experiment: QuickstartSettings, folder: RunFolder) -
         _print(results, console)
         console.print(f"Finished before: {folder.path} (overwrite=true repeats it)", soft_wrap=True)
         return
-    if not experiment.rows:
-        raise SettingsError("experiment.rows must hold at least one row")
+    if settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise SettingsError("trainer.devices and trainer.num_nodes are for benchmark and banks")
     started = time.perf_counter()
     torch.set_num_threads(settings.trainer.threads)
     images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)
-    folder.start()
-    lines = MetricsFile(folder.path / tracking.METRICS)
-    results = _Quickstart(settings, experiment, images, folder.path, lines).results(console)
-    results["wall_time_s"] = round(time.perf_counter() - started, 1)
-    folder.write_results(results)
+    with folder.started():
+        results = _Quickstart(settings, experiment, images, folder).results(console)
+        results["wall_time_s"] = round(time.perf_counter() - started, 1)
+        folder.write_results(results)
     _print(results, console)
     console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)
-
-
-class _EpochBar(Callback):
-    """A progress bar over the epochs of all trainings."""
-
-    def __init__(self, progress: Progress, epochs: int) -> None:
-        self.progress = progress
-        self.task = progress.add_task("", total=epochs)
-
-    def describe(self, text: str) -> None:
-        """Says what is being trained."""
-        self.progress.update(self.task, description=text)
-
-    def on_train_epoch_end(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Moves on by an epoch."""
-        self.progress.advance(self.task)
 
 
 @dataclass(frozen=True)
@@ -88,8 +65,7 @@ class _Quickstart:
     settings: Settings
     experiment: QuickstartSettings
     images: ImageData
-    folder: Path
-    lines: MetricsFile
+    folder: RunFolder
 
     @property
     def seeds(self) -> list[int]:
@@ -105,66 +81,54 @@ class _Quickstart:
             "rows": {},
             **tracking.provenance(),
         }
-        trained = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        with runs.progress(console) as progress:
             trainings = len(self.experiment.rows) * len(self.seeds)
-            bar = _EpochBar(progress, epochs=trainings * self.settings.trainer.epochs)
+            bar = EpochBar(progress, epochs=trainings * self.settings.trainer.epochs)
             for name, row in self.experiment.rows.items():
-                trained[name], results["rows"][name] = self._train_row(name, row, bar)
-        self._save(self._draw(results, trained), results)
+                results["rows"][name] = self._train_row(name, row, bar)
+        self._save(self._draw(results), results)
         return results
 
     def _untrained(self) -> dict[str, list[float]]:
         """The figures of the backbones that the trainings start from."""
         found = []
         for seed in self.seeds:
-            backbone = training.build_backbone(self.settings, self.images, seed=seed)
-            found.append(evaluate(backbone, self.images, self.settings.evaluation))
-        return {metric: [figure[metric] for figure in found] for metric in METRICS}
+            settings = replace(self.settings, seed=seed)
+            backbone = training.build_backbone(settings, self.images)
+            found.append(evaluate(backbone, self.images, settings))
+        return {metric: [figure[metric] for figure in found] for metric in _HEADINGS}
 
-    def _train_row(
-        self, name: str, row: RowSettings, bar: _EpochBar
-    ) -> tuple[Method, dict[str, Any]]:
-        """Trains a row over all seeds: the last seed's model, and every seed's figures."""
-        result: dict[str, Any] = {"title": row.title, "seconds": [], **{m: [] for m in METRICS}}
+    def _train_row(self, name: str, row: RowSettings, bar: EpochBar) -> dict[str, Any]:
+        """Trains a row over all seeds; every seed's figures."""
+        result: dict[str, Any] = {"title": row.title, "seconds": [], **{m: [] for m in _HEADINGS}}
         for seed in self.seeds:
             bar.describe(f"{row.title}, seed {seed}")
-            started = time.perf_counter()
+            settings, folder = self._training(name, seed)
             try:
-                module, found = self._train(name, row, seed, bar)
+                found = runs.run_training(
+                    settings,
+                    self.images,
+                    folder,
+                    title=row.title,
+                    name=f"{name}, seed {seed}",
+                    callbacks=[bar],
+                )
             except SettingsError as error:
                 raise SettingsError(f"experiment.rows.{name}, seed {seed}: {error}") from error
-            for metric in METRICS:
-                result[metric].append(found[metric])
-            result["seconds"].append(round(time.perf_counter() - started, 2))
-        return module, result
+            for metric in _HEADINGS:
+                result[metric].append(found["metrics"][metric])
+            result["seconds"].append(found["wall_time_s"])
+        return result
 
-    def _train(
-        self, name: str, row: RowSettings, seed: int, bar: _EpochBar
-    ) -> tuple[Method, dict[str, float]]:
-        with tracking.wandb_run(
-            self.settings.logger,
-            self.folder,
-            name=f"{name}, seed {seed}",
-            group=self.experiment.name,
-            job_type=name,
-            config={**asdict(row), "seed": seed, "trainer": asdict(self.settings.trainer)},
-        ) as wandb_loggers:
-            module = training.train(
-                row.method,
-                self.settings,
-                self.images,
-                seed=seed,
-                loggers=[self.lines.labelled(row=name, seed=seed), *wandb_loggers],
-                callbacks=[bar],
-            )
-            found = evaluate(module.backbone, self.images, self.settings.evaluation)
-            for logger in wandb_loggers:
-                logger.log_metrics(found)
-        return module, found
+    def _training(self, name: str, seed: int) -> tuple[Settings, RunFolder]:
+        """Settings and folder of one training."""
+        row = self.experiment.rows[name]
+        settings = replace(
+            self.settings, method=row.method, bank=row.bank, seed=seed, overwrite=False
+        )
+        return settings, self.folder.part(f"{name},seed={seed}", settings)
 
-    def _draw(self, results: Mapping[str, Any], trained: Mapping[str, Method]) -> dict[str, Figure]:
+    def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """The figures by name; those on banks and prototypes only where a row has them."""
         drawn = {
             "loss": figures.loss_curves(self._curves("loss")),
@@ -181,46 +145,60 @@ class _Quickstart:
                 thresholds=self._thresholds(),
                 window=max(1, logged // self.settings.trainer.epochs),
             )
-        for module in trained.values():
-            if isinstance(module.criterion, GMJEPrototypeLoss):
-                embeddings, labels = encode(module, self.images.test, self.images)
-                planar = principal_plane(module.criterion.mixture(), normalize(embeddings, dim=1))
-                drawn["density"] = figures.density(planar, labels.tolist())
+        for name, row in self.experiment.rows.items():
+            if isinstance(row.method, ParametricGMJESettings):
+                drawn["density"] = self._density(name)
         return drawn
 
-    def _curves(self, column: str) -> dict[str, Any]:
-        curves = self.lines.curves(column)
-        return {self.experiment.rows[name].title: values for name, values in curves.items()}
+    def _density(self, name: str) -> Figure:
+        """The mixture that the last seed of a row has learned, among its embeddings."""
+        settings, folder = self._training(name, self.seeds[-1])
+        module = training.load(settings, self.images, folder)
+        if not isinstance(module.criterion, GMJEPrototypeLoss):
+            raise TypeError(f"{name} has no mixture")
+        embeddings, labels = encode(module, self.images.test, self.images)
+        planar = principal_plane(module.criterion.mixture(), normalize(embeddings, dim=1))
+        return figures.density(planar, labels.tolist())
+
+    def _curves(self, column: str) -> dict[str, Any]:  # shapes: (seeds, steps)
+        """The values of a column over steps, for the title of each row that has it."""
+        found = {}
+        for name, row in self.experiment.rows.items():
+            paths = [self._training(name, seed)[1].path / tracking.METRICS for seed in self.seeds]
+            values = np.array([curve(read_metrics(path), column)[1] for path in paths])
+            if values.size:
+                found[row.title] = values
+        return found
 
     def _thresholds(self) -> set[float]:
         """The effective sample sizes, as a share of the pool, below which banks resample."""
-        methods = [row.method for row in self.experiment.rows.values()]
-        banks = [method.bank for method in methods if isinstance(method, MoCoSettings)]
+        banks = [row.bank for row in self.experiment.rows.values()]
         found = [bank.ess_threshold for bank in banks if isinstance(bank, SMCBankSettings)]
         return {threshold for threshold in found if threshold is not None}
 
     def _save(self, drawn: Mapping[str, Figure], results: Mapping[str, Any]) -> None:
         """Writes the figures, and logs them with the table as a W&B run of their own."""
-        paths = {name: self.folder / "figures" / f"{name}.png" for name in drawn}
-        (self.folder / "figures").mkdir()
+        paths = {name: self.folder.path / "figures" / f"{name}.png" for name in drawn}
+        (self.folder.path / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():
             figure.savefig(paths[name], dpi=150)
-        with tracking.wandb_run(
+        with tracking.curve_loggers(
             self.settings.logger,
-            self.folder,
+            self.folder.path,
             name="summary",
             group=self.experiment.name,
             job_type="summary",
             config={**asdict(self.settings), **tracking.provenance()},
         ) as loggers:
             for logger in loggers:
-                for name, path in paths.items():
-                    logger.log_image(name, [str(path)])
-                cells = [
-                    [row["title"], *(fmean(row[metric]) for metric in METRICS)]
-                    for row in results["rows"].values()
-                ]
-                logger.log_table("results", columns=["pipeline", *METRICS], data=cells)
+                if isinstance(logger, WandbLogger):
+                    for name, path in paths.items():
+                        logger.log_image(name, [str(path)])
+                    cells = [
+                        [row["title"], *(fmean(row[metric]) for metric in _HEADINGS)]
+                        for row in results["rows"].values()
+                    ]
+                    logger.log_table("results", columns=["pipeline", *_HEADINGS], data=cells)
 
 
 def _accuracies(found: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -236,7 +214,7 @@ def _print(results: Mapping[str, Any], console: Console) -> None:
         box=box.SIMPLE_HEAD,
     )
     table.add_column("pipeline", no_wrap=True)
-    for metric in METRICS:
+    for metric in _HEADINGS:
         table.add_column(_HEADINGS[metric], justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
     table.add_row("untrained network", *_cells(results["untrained"]), "", end_section=True)
@@ -247,7 +225,7 @@ def _print(results: Mapping[str, Any], console: Console) -> None:
 
 def _cells(found: Mapping[str, Sequence[float]]) -> list[str]:
     cells = []
-    for metric in METRICS:
+    for metric in _HEADINGS:
         scale = 1.0 if metric == "effective_rank" else 100.0
         values = [scale * value for value in found[metric]]
         spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""

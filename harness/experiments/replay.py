@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from harness import data, runs, training
 from harness.settings import Settings
-from harness.tracking import RunFolder
+from harness.tracking import RunFolder, is_first_process
 
 
 def run(settings: Settings, folder: RunFolder) -> None:
     """Trains and evaluates one method from one seed; prints its figures."""
-    console = Console(quiet=rank_zero_only.rank != 0)
-    finished = folder.finished_results() is not None
-    torch.set_num_threads(settings.trainer.threads)
-    if settings.method is None:
-        raise AssertionError("checked by settings.resolve")
-    title = runs.title(settings.method, settings.bank)
-    with runs.progress(console) as progress:
-        bar = runs.EpochBar(progress, settings.trainer.epochs)
-        bar.describe(f"{title}, seed {settings.seed}")
-        if finished:
-            results = folder.finished_results()
-        else:
-            images = data.load(settings.data, seed=settings.seed)
-            training.check(settings, images)
-            results = runs.run_training(
-                settings, images, folder, title=title, name=folder.path.name, callbacks=[bar]
-            )
+    console = Console(quiet=not is_first_process())
+    results = folder.finished_results()
+    again = "Finished before (overwrite=true repeats it): " if results else ""
     if results is None:
+        results = _train(settings, folder, console)
+    if not is_first_process():
         return
     console.print(f"{results['title']}, seed {results['seed']}; {results['data']}", soft_wrap=True)
     for metric, value in results["metrics"].items():
         console.print(f"  {metric:20}{value:8.4f}")
-    again = "Finished before (overwrite=true repeats it): " if finished else ""
     console.print(f"{again}{folder.path}", soft_wrap=True)
+
+
+def _train(settings: Settings, folder: RunFolder, console: Console) -> dict[str, Any]:
+    torch.set_num_threads(settings.trainer.threads)
+    images = data.load(settings.data, seed=settings.seed)
+    training.check(settings, images)
+    title = runs.title(settings)
+    with runs.progress(console) as progress:
+        bar = runs.EpochBar(progress, settings.trainer.epochs)
+        bar.describe(f"{title}, seed {settings.seed}")
+        return runs.run_training(
+            settings, images, folder, title=title, name=folder.path.name, callbacks=[bar]
+        )

@@ -5,7 +5,9 @@ The lines that a user of lightly would change stand side by side in the function
 
 from __future__ import annotations
 
-from lightly.loss import NegativeCosineSimilarity, NTXentLoss, VICRegLoss
+from typing import Any
+
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss, SwaVLoss, VICRegLoss
 from lightly.models.modules import BYOLPredictionHead, SimCLRProjectionHead
 from lightly.models.modules.heads import VICRegProjectionHead
 from torch import nn
@@ -59,34 +61,40 @@ def build(
     device gives.
     """
     gather = trainer.devices * trainer.num_nodes > 1
-    parts = {"views": views, "settings": settings, "trainer": trainer}
     method: Method
     match settings:
         case MoCoSettings():
-            method = MoCo(backbone, _moco_criterion(settings, bank, gather, seed), **parts)
+            criterion = _moco_criterion(settings, bank, gather, seed)
+            method = MoCo(backbone, criterion, views=views, settings=settings, trainer=trainer)
         case BYOLSettings():
-            method = BYOL(backbone, *_byol_head_and_criterion(settings, gather), **parts)
+            parts = _byol_head_and_criterion(settings, gather)
+            method = BYOL(backbone, *parts, views=views, settings=settings, trainer=trainer)
         case SwAVSettings():
-            method = SwAV(backbone, gather_distributed=gather, **parts)
+            criterion = SwaVLoss(
+                settings.temperature,
+                settings.sinkhorn_iterations,
+                settings.sinkhorn_epsilon,
+                sinkhorn_gather_distributed=gather,
+            )
+            method = SwAV(backbone, criterion, views=views, settings=settings, trainer=trainer)
         case _:
-            head = _simclr_head(settings, backbone.feature_dim)
-            method = SimCLR(backbone, head, _simclr_criterion(settings, gather), **parts)
+            parts = _simclr_head_and_criterion(settings, backbone.feature_dim, gather)
+            method = SimCLR(backbone, *parts, views=views, settings=settings, trainer=trainer)
     method.add_online_probe(num_classes)
     return method
 
 
-def _simclr_head(settings: MethodSettings, feature_dim: int) -> nn.Module:
-    head = VICRegProjectionHead if isinstance(settings, VICRegSettings) else SimCLRProjectionHead
-    made: nn.Module = head(feature_dim, settings.hidden_dim, settings.output_dim)
-    return made
-
-
-def _simclr_criterion(settings: MethodSettings, gather: bool) -> nn.Module:
+def _simclr_head_and_criterion(
+    settings: MethodSettings, feature_dim: int, gather: bool
+) -> tuple[nn.Module, nn.Module]:
+    hidden, dim = settings.hidden_dim, settings.output_dim
+    head: nn.Module = SimCLRProjectionHead(feature_dim, hidden, dim)
     criterion: nn.Module
     match settings:
         case SimCLRSettings():
             criterion = NTXentLoss(settings.temperature, gather_distributed=gather)
         case VICRegSettings():
+            head = VICRegProjectionHead(feature_dim, hidden, dim)
             criterion = VICRegLoss(
                 lambda_param=settings.invariance,
                 mu_param=settings.variance,
@@ -106,7 +114,7 @@ def _simclr_criterion(settings: MethodSettings, gather: bool) -> nn.Module:
             )
         case _:
             raise NotImplementedError(f"no method for {type(settings).__name__}")
-    return criterion
+    return head, criterion
 
 
 def _moco_criterion(
@@ -123,7 +131,7 @@ def _moco_criterion(
             return stock
         case FIFOBankSettings():
             # lightly's loss has no in-batch negatives; our bank that never resamples is its queue.
-            options = {"ess_threshold": 0.0}
+            options: dict[str, Any] = {"ess_threshold": 0.0}
         case SMCBankSettings():
             options = {
                 "resampling": bank.resampling,

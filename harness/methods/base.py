@@ -82,7 +82,7 @@ class Method(pl.LightningModule):
         """Called after each loss with the batch's labels, for diagnostics."""
 
     def on_train_epoch_start(self) -> None:
-        """Makes dropout and the like a function of (seed, epoch, rank), so that a resume repeats it.
+        """Makes dropout and the like a function of (seed, epoch, rank), which a resume repeats.
 
         Everything else draws from generators of its own.
         """
@@ -100,7 +100,8 @@ class Method(pl.LightningModule):
         if self.global_step % self.trainer_settings.log_every == 0:
             self._log({"loss": loss.detach(), **self.terms()})
         probe_loss, _ = self.online_probe.shared_step((features, labels), 0)
-        return loss + probe_loss
+        total: Tensor = loss + probe_loss
+        return total
 
     def _log(self, values: dict[str, Tensor]) -> None:
         """Straight to the loggers: ``self.log`` took as long as a step on 8 x 8 images."""
@@ -148,15 +149,13 @@ class Method(pl.LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
-def _optimizer(
-    settings: MethodSettings, groups: list[dict[str, Any]]
-) -> torch.optim.Optimizer:
-    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    match settings.optimizer:
-        case "adamw":
-            groups[-1]["lr"] = settings.learning_rate
-            return torch.optim.AdamW(groups, **rates)
-        case "lars":
-            return LARS(groups, momentum=settings.momentum, **rates)
-        case _:
-            return torch.optim.SGD(groups, momentum=settings.momentum, **rates)
+def _optimizer(settings: MethodSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        groups[-1]["lr"] = rate
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+    kind: Any = LARS if settings.optimizer == "lars" else torch.optim.SGD
+    made: torch.optim.Optimizer = kind(
+        groups, lr=rate, momentum=settings.momentum, weight_decay=decay
+    )
+    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
@@ -87,10 +89,14 @@ class MoCo(MomentumMethod):
             settings=settings,
             trainer=trainer,
         )
-        bank = criterion.memory_bank
-        for name, buffer in list(bank.named_buffers(recurse=False)):
-            bank.register_buffer(name, buffer)  # lightly leaves its queue out of checkpoints
-        self.bank_labels = BankLabels(bank.size[0])
+        for name, buffer in list(self.bank.named_buffers(recurse=False)):
+            self.bank.register_buffer(name, buffer)  # lightly leaves its queue out of checkpoints
+        self.bank_labels = BankLabels(self.bank.size[0])
+
+    @property
+    def bank(self) -> Any:
+        """The criterion's memory bank."""
+        return self.criterion.memory_bank
 
     def loss(
         self,
@@ -107,12 +113,13 @@ class MoCo(MomentumMethod):
         """Keeps track of which classes the bank holds."""
         keys = self._keys
         if self.trainer.world_size > 1:
-            keys, labels = (self.all_gather(part).flatten(0, 1) for part in (keys, labels))
-        _, rows = self.criterion.memory_bank(keys, update=False)
+            gather: Any = self.all_gather
+            keys, labels = gather(keys).flatten(0, 1), gather(labels).flatten(0, 1)
+        _, rows = self.bank(keys, update=False)
         self.bank_labels.update(rows.T, keys, labels)
 
     def terms(self) -> dict[str, Tensor]:
         """Besides, the diagnostics of the bank, where it has any, and its false negatives."""
-        diagnostics = getattr(self.criterion.memory_bank, "diagnostics", dict)
+        diagnostics = getattr(self.bank, "diagnostics", dict)
         false_negatives = {"false_negatives": self.bank_labels.false_negatives}
         return {**super().terms(), **diagnostics(), **false_negatives}

@@ -18,7 +18,7 @@ class SwAV(Method):
 
     Args:
         backbone: As in :class:`Method`.
-        gather_distributed: Whether the codes are balanced over the batches of all ranks.
+        criterion: lightly's loss.
         views: As in :class:`Method`.
         settings: As in :class:`Method`.
         trainer: As in :class:`Method`.
@@ -27,18 +27,12 @@ class SwAV(Method):
     def __init__(
         self,
         backbone: Backbone,
+        criterion: SwaVLoss,
         *,
-        gather_distributed: bool,
         views: Views,
         settings: SwAVSettings,
         trainer: TrainerSettings,
     ) -> None:
-        criterion = SwaVLoss(
-            settings.temperature,
-            settings.sinkhorn_iterations,
-            settings.sinkhorn_epsilon,
-            sinkhorn_gather_distributed=gather_distributed,
-        )
         super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
         self.projection_head = SwaVProjectionHead(
             backbone.feature_dim, settings.hidden_dim, settings.output_dim

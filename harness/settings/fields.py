@@ -24,7 +24,7 @@ def ranged(
     return field(default=default, metadata={"bounds": bounds})
 
 
-def ranged_list(default: list[int], *, low: int, high: int) -> Any:
+def ranged_list(*default: int, low: int, high: int) -> Any:
     """Whole numbers, each with inclusive bounds."""
     bounds = {"at least": low, "at most": high, "above": -math.inf, "below": math.inf}
     return field(default_factory=lambda: list(default), metadata={"bounds": bounds})

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.settings import methods, parts
 from harness.settings.experiments import QuickstartSettings, ReplaySettings, Settings
 from harness.settings.fields import SettingsError
+from harness.settings.methods import BankSettings, MethodSettings
 
 _SCHEMAS = {
     "settings": Settings,
@@ -105,12 +106,13 @@ def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]
 
 def _impossible(settings: Settings) -> Iterator[str]:
     """Options that are each valid but not together."""
+    pairs: dict[str, tuple[MethodSettings | None, BankSettings | None]]
     match settings.experiment:
         case QuickstartSettings(rows=rows):
             if not rows:
                 yield "experiment.rows must hold at least one row"
             if settings.method is not None:
-                yield "method is for experiment=benchmark or banks; quickstart's rows have their own"
+                yield "method is for experiment=benchmark or banks: quickstart's rows have one each"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
         case _:
             if settings.method is None:
@@ -118,7 +120,7 @@ def _impossible(settings: Settings) -> Iterator[str]:
             pairs = {"": (settings.method, settings.bank)}
     for path, (method, bank) in pairs.items():
         takes_bank = isinstance(method, methods.MoCoSettings)
-        if takes_bank and bank is None:
+        if method is not None and takes_bank and bank is None:
             yield f"{path}bank must be chosen for {method.name} (bank=fifo, smc or smc_paper)"
         if method is not None and bank is not None and not takes_bank:
             yield f"{path}bank is for moco and smc_gmje, not for {method.name}"

@@ -7,6 +7,7 @@ from harness.tracking.folder import (
     RESULTS,
     RunFolder,
     folder_name,
+    is_first_process,
 )
 from harness.tracking.loggers import curve_loggers
 from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
@@ -24,6 +25,7 @@ __all__ = [
     "curve",
     "curve_loggers",
     "folder_name",
+    "is_first_process",
     "provenance",
     "read_metrics",
 ]

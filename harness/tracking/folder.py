@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
 from harness.settings import Settings, SettingsError
 
@@ -30,6 +31,11 @@ _LOCK = ".lock"
 # What says where to put results or whether to repeat them is no part of what was asked.
 _NOT_ASKED = ("experiment", "output_root", "overwrite")
 _LONGEST_NAME = 100
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a distributed run that writes: the others only train."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def folder_name(overrides: Sequence[str]) -> str:
@@ -153,7 +159,9 @@ def _write(path: Path, text: str) -> None:
 
 def _difference(there: str, asked: str) -> str:
     """The options that differ between two configs, as "name: value there, value asked"."""
-    before, now = (dict(_leaves(OmegaConf.create(text), "")) for text in (there, asked))
+    before, now = (
+        dict(_leaves(OmegaConf.to_container(OmegaConf.create(text)), "")) for text in (there, asked)
+    )
     told = [
         f"{name}: {before.get(name, 'absent')} there, {now.get(name, 'absent')} asked"
         for name in dict.fromkeys([*before, *now])
@@ -163,8 +171,8 @@ def _difference(there: str, asked: str) -> str:
 
 
 def _leaves(config: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(config, DictConfig) and len(config):
-        for key in config:
-            yield from _leaves(config[key], f"{path}.{key}" if path else str(key))
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
     else:
-        yield path, list(config) if isinstance(config, ListConfig) else config
+        yield path, config

@@ -11,7 +11,6 @@ from typing import Any
 
 import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 
 from harness.settings import LoggerSettings, SettingsError
 from harness.tracking.metrics import Row
@@ -46,7 +45,7 @@ def curve_loggers(
     Raises:
         SettingsError: If TensorBoard is not installed or W&B cannot be reached.
     """
-    if settings.name == "csv" or rank_zero_only.rank != 0:
+    if settings.name == "csv":
         yield []
     elif settings.name == "tensorboard":
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
@@ -116,7 +115,8 @@ class _ContinuedWandbLogger(WandbLogger):
 
     def __init__(self, run: wandb.Run) -> None:
         super().__init__(experiment=run)
-        self.known_step = int(run.summary.get(_CURVES_BY, -1)) if run.resumed else -1
+        summary: Any = run.summary
+        self.known_step = int(summary.get(_CURVES_BY, -1)) if run.resumed else -1
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs metrics of a new step, or of none."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 
 from harness.settings import SettingsError
 
@@ -35,8 +34,10 @@ class MetricsFile(Logger):
         self.path = path
         self.rows = [row for row in read_metrics(path) if row["step"] < first_step]
         if first_step and not self.rows:
-            raise SettingsError(f"{path} is missing or empty but a checkpoint is not: use "
-                                f"overwrite=true to start anew")
+            raise SettingsError(
+                f"{path} is missing or empty but a checkpoint is not: use "
+                f"overwrite=true to start anew"
+            )
         self._rewrite()
 
     @property
@@ -52,7 +53,6 @@ class MetricsFile(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Does nothing: the settings are in ``config.yaml``."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds a line, and a column where there is none for a metric."""
         row: Row = {"step": step or 0, **metrics}
@@ -62,12 +62,10 @@ class MetricsFile(Logger):
         else:
             self._rewrite()
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:  # noqa: ARG002
         """Closes the file."""
         self._file.close()
 
-    @rank_zero_only
     def _rewrite(self) -> None:
         """Puts the file in order, whole or not at all, and opens it for more lines."""
         self._columns = dict.fromkeys(name for row in self.rows for name in row)
@@ -87,7 +85,7 @@ def read_metrics(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        lines = [line for line in csv.reader(file)]
+        lines = list(csv.reader(file))
     whole = path.read_bytes().endswith(b"\n")
     header, *rest = lines or [[]]
     complete = rest if whole else rest[:-1]
@@ -101,7 +99,7 @@ def read_metrics(path: Path) -> list[Row]:
     ]
 
 
-def curve(rows: list[Row], column: str) -> tuple[Array, Array]:  # shapes: (N,), (N,)
+def curve(rows: Sequence[Row], column: str) -> tuple[Array, Array]:  # shapes: (N,), (N,)
     """The steps at which a column has values, and the values."""
     found = [(row["step"], row[column]) for row in rows if column in row]
     steps, values = np.array(found, dtype=float).reshape(-1, 2).T
