@@ -183,14 +183,18 @@ def bank_curves(
     """The paper's Figure 8 (Huang 2026): quantities side by side, a line a bank.
 
     Args:
-        facets: For each row of panels, for each line, for each of ``quantities``, its curves over
-            the whole training; a quantity may be missing.
-        quantities: The panels from left to right, by what their axes say.
+        facets: For each row of panels, for each line, for some of ``quantities``, its curves over
+            the whole training.
+        quantities: The panels from left to right, by their headings; each is in some row.
         epochs: The training's length.
     """
     lines = dict.fromkeys(line for facet in facets.values() for line in facet)
     styles = {line: _LINES[number % len(_LINES)] for number, line in enumerate(lines)}
-    figure, axes = _grid(list(facets), quantities, height=2.1)
+    there = {
+        facet: {quantity for curves in banks.values() for quantity in curves}
+        for facet, banks in facets.items()
+    }
+    figure, axes = _grid(there, quantities, height=2.1)
     for panels, facet in zip(axes, facets.values(), strict=True):
         for axis, quantity in zip(panels, quantities, strict=True):
             for line, curves in facet.items():
@@ -212,43 +216,48 @@ def run_curves(
     """Every run's curves: a row of panels a configuration, a thin line a run.
 
     Args:
-        rows: For each configuration, for each of ``quantities``, the runs' curves over the whole
-            training; a quantity may be missing.
-        quantities: The panels from left to right, by what their axes say.
+        rows: For each configuration, for some of ``quantities``, the runs' curves over the whole
+            training.
+        quantities: The panels from left to right, by their headings; each is in some row.
         epochs: The training's length.
     """
-    figure, axes = _grid(list(rows), quantities, height=1.35)
+    figure, axes = _grid(rows, quantities, height=1.35)
     for panels, curves in zip(axes, rows.values(), strict=True):
         for axis, quantity in zip(panels, quantities, strict=True):
-            axis.set_visible(quantity in curves)
             for values in curves.get(quantity, []):
                 _logged(axis, values, epochs=epochs)
     return figure
 
 
 def _grid(
-    rows: Sequence[str], quantities: Mapping[str, str], *, height: float
+    rows: Mapping[str, Collection[str]], quantities: Mapping[str, str], *, height: float
 ) -> tuple[Figure, npt.NDArray[Any]]:
-    """A panel for each row and quantity; all but the first column share their vertical axis.
+    """A panel for each row and each quantity that the row has.
 
-    The first is the loss, which cannot be compared between rows.
+    All but the first column share their vertical axis; the first is the loss, which cannot be
+    compared between rows.
     """
     figure = Figure(figsize=(10.0, height * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), len(quantities), squeeze=False, sharex=True)
-    for column, label in enumerate(quantities.values()):
-        axes[-1, column].set_xlabel("epoch", fontsize=9)
-        axes[0, column].set_title(label, fontsize=10, parse_math=False)
-        for axis in axes[1:, column] if column else []:
-            axis.sharey(axes[0, column])
-    for panels, row in zip(axes, rows, strict=True):
-        text = "\n".join(textwrap.wrap(row, 26))
-        panels[0].set_ylabel(
-            text, fontsize=9, rotation=0, ha="right", va="center", labelpad=8, parse_math=False
+    for panels, (row, there) in zip(axes, rows.items(), strict=True):
+        for axis, quantity in zip(panels, quantities, strict=True):
+            axis.set_visible(quantity in there)
+            axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
+            axis.tick_params(labelsize=8)
+            axis.spines[["top", "right"]].set_visible(False)
+        first = next(axis for axis in panels if axis.get_visible())
+        first.set_ylabel(
+            "\n".join(textwrap.wrap(row, 26)),
+            **{"fontsize": 9, "rotation": 0, "ha": "right", "va": "center", "labelpad": 8},
+            parse_math=False,
         )
-    for axis in axes.flat:
-        axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
+    for column, label in enumerate(quantities.values()):
+        shown = [axis for axis in axes[:, column] if axis.get_visible()]
+        for axis in shown[1:] if column else []:
+            axis.sharey(shown[0])
+        shown[0].set_title(label, fontsize=10, parse_math=False)
+        shown[-1].set_xlabel("epoch", fontsize=9)
+        shown[-1].tick_params(labelbottom=True)
     return figure, axes
 
 

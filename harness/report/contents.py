@@ -44,6 +44,14 @@ _METRICS = {
     "dead_dimensions": ("dead dimensions", 1.0, 2),
 }
 
+_GLOSSARY = (
+    "Accuracies are in percent, of frozen features: of a linear probe, of weighted nearest "
+    "neighbours (kNN), and of a linear probe trained along with the network (online). Effective "
+    "rank (more is better), dead dimensions (a share) and uniformity (0: all features the same) "
+    "tell of collapse; alignment is the distance of two views of an image. ESS is a bank's "
+    "effective sample size, here as a share of the pool it is drawn from."
+)
+
 
 def contents(
     tables: Sequence[Section], unfinished: Sequence[Run], left_out: Sequence[str]
@@ -72,6 +80,7 @@ def _headline(tables: Sequence[Section], unfinished: Sequence[Run]) -> Iterator[
         f"{told}. A configuration is what differs in nothing but the seed; numbers are means ± "
         "sample standard deviations over its seeds. n is the number of seeds."
     )
+    yield Paragraph(_GLOSSARY)
     if runs:
         yield Table("What was run, where and when.", ["", ""], list(_facts(tables)), numeric=False)
 
@@ -87,7 +96,9 @@ def _facts(tables: Sequence[Section]) -> Iterator[list[str]]:
     yield ["hardware", _counted(", ".join(_pairs(part)) for part in hardware)]
     yield ["versions", _counted(", ".join(_pairs(found["versions"])) for found in results)]
     hours = sum(float(found["wall_time_s"]) for found in results) / 3600.0
-    yield ["time", f"{hours:.1f} hours, all runs together"]
+    resumed = sum(map(_resumed, runs))
+    partly = f"; of {_count(resumed, 'resumed run')} only since then" if resumed else ""
+    yield ["time", f"{hours:.1f} hours, all runs together{partly}"]
     times = [(run.folder / RESULTS).stat().st_mtime for run in runs]
     first, last = (
         datetime.fromtimestamp(time, tz=UTC).strftime("%Y-%m-%d %H:%M")
@@ -139,11 +150,10 @@ def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
                 beside = [stand.get(row.title) for row in section.rows]
                 told = ["" if there is None else _accuracy(there.accuracy) for there in beside]
                 columns.append([f"paper, {_metric(metric)[0]} *", "", *told])
-    times = [
-        [float((run.results or {})["wall_time_s"]) for run in row.runs] for row in section.rows
-    ]
-    columns.append(["s a run", "", *(f"{np.mean(row):.0f}" for row in times)])
-    header, *rows = zip(*columns, strict=True)
+    columns.append(["s a run", "", *(_seconds(row) for row in section.rows)])
+    header, untrained, *rows = zip(*columns, strict=True)
+    if any(section.untrained(metric) for metric in section.metrics):
+        rows.insert(0, untrained)
     yield Table(
         f"{section.data}. {_scale(section)}. Mean ± sample standard deviation over n seeds.",
         header,
@@ -151,6 +161,16 @@ def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
     )
     for source in shown:
         yield from _not_a_replay(section, source)
+
+
+def _seconds(row: Row) -> str:
+    """The mean duration of the runs that went through in one go; others tell of their end only."""
+    whole = [run.results for run in row.runs if run.results and not _resumed(run)]
+    return f"{np.mean([found['wall_time_s'] for found in whole]):.0f}" if whole else "—"
+
+
+def _resumed(run: Run) -> bool:
+    return bool((run.results or {}).get("resumed_at_step"))
 
 
 def _not_a_replay(section: Section, source: Source) -> Iterator[Block]:

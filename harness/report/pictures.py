@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ _AXES = {
     "age_mean": "mean age (steps)",
     "false_negatives": "false negatives",
 }
-_FIGURE_8 = {name: _AXES[name] for name in ("loss", "probe_accuracy", "ess_ratio")}
+_FIGURE_8 = ("loss", "probe_accuracy", "ess_ratio")
 _BANKS = {"fifo": "FIFO", "smc": "SMC (the plugin's default)", "smc_paper": "SMC (Algorithm 2)"}
 
 
@@ -31,11 +31,12 @@ def figure_8(rows: Sequence[Row], *, epochs: int, name: str, about: str) -> Iter
     """Loss, probe accuracy and ESS of banks, as in the paper's Figure 8, if any was logged."""
     facets = _facets(rows)
     if facets:
+        axes = _axes(curves for banks in facets.values() for curves in banks.values())
         yield Picture(
             name,
-            to_svg(figures.bank_curves(facets, _FIGURE_8, epochs=epochs), name=name),
-            f"Line charts over epochs of {', '.join(_FIGURE_8.values())}, a row of panels for each "
-            f"of: {'; '.join(facets)}. The table above has the final numbers.",
+            to_svg(figures.bank_curves(facets, axes, epochs=epochs), name=name),
+            f"Line charts over epochs of {', '.join(axes.values())}, a row of panels for each of: "
+            f"{'; '.join(facets)}. The table above has the final numbers.",
             f"As the paper's Figure 8. {about} Lines are means, bands the range over seeds. Losses "
             "of different rows are over different negatives: do not compare them.",
         )
@@ -43,13 +44,9 @@ def figure_8(rows: Sequence[Row], *, epochs: int, name: str, about: str) -> Iter
 
 def every_run(rows: Sequence[Row], *, epochs: int, name: str, about: str) -> Iterator[Picture]:
     """The curves of every run, a row of panels a configuration, if any was logged."""
-    drawn = {row.title: curves for row in rows if (curves := _scaled(row))}
-    axes = {
-        quantity: _AXES[quantity]
-        for quantity in QUANTITIES
-        if any(quantity in curves for curves in drawn.values())
-    }
+    drawn = {row.title: curves for row in rows if (curves := _scaled(row, QUANTITIES))}
     if drawn:
+        axes = _axes(drawn.values())
         yield Picture(
             name,
             to_svg(figures.run_curves(drawn, axes, epochs=epochs), name=name),
@@ -91,7 +88,7 @@ def _facets(rows: Sequence[Row]) -> dict[str, dict[str, Mapping[str, Array]]]:
         if Counter(places)[facet, bank] > 1:  # the bank's name does not say it all
             told = (f"{name.removeprefix('bank.')} {option(row.config, name)}" for name in of_bank)
             line += f", {', '.join(told)}"
-        curves = _scaled(row)
+        curves = _scaled(row, _FIGURE_8)
         if curves:
             found.setdefault(facet, {})[line] = curves
     return found
@@ -103,12 +100,17 @@ def _facet(row: Row, names: Sequence[str]) -> str:
     return ", ".join(told) or "all runs"
 
 
-def _scaled(row: Row) -> dict[str, Array]:
+def _scaled(row: Row, quantities: Sequence[str]) -> dict[str, Array]:
     """A row's curves as they are drawn: accuracies in percent."""
-    found = {name: row.curves(name) for name in QUANTITIES}
     factors = {"probe_accuracy": 100.0}
     return {
         name: factors.get(name, 1.0) * curves
-        for name, curves in found.items()
-        if curves is not None
+        for name in quantities
+        if (curves := row.curves(name)) is not None
     }
+
+
+def _axes(drawn: Iterable[Mapping[str, Array]]) -> dict[str, str]:
+    """The quantities that are anywhere, by the headings of their panels."""
+    there = {name for curves in drawn for name in curves}
+    return {name: heading for name, heading in _AXES.items() if name in there}

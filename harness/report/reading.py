@@ -28,7 +28,7 @@ _POINTS = 100  # of a curve at least, where the training has as many steps
 _NEEDED_SETTINGS = {"experiment.name": str, "method.name": str, "trainer.epochs": int, "seed": int}
 _NEEDED_RESULTS: dict[str, type | tuple[type, ...]] = {
     **{"experiment": str, "title": str, "seed": int, "data": str},
-    **{"metrics": dict, "untrained": dict, "wall_time_s": (int, float)},
+    **{"metrics": dict, "wall_time_s": (int, float)},
     **{"versions": dict, "hardware": dict, "commit": (str, type(None)), "command": list},
 }
 
@@ -141,7 +141,8 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _results(path: Path) -> dict[str, Any]:
     results = _json(path)
-    _check(path, results, _NEEDED_RESULTS)
+    results.setdefault("untrained", {})  # not every experiment measures it
+    _check(path, results, {**_NEEDED_RESULTS, "untrained": dict})
     for name in ("metrics", "untrained"):
         _check(path, results[name], dict.fromkeys(results[name], (int, float)))
     return results
@@ -170,6 +171,8 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
     lines = csv.reader(_text(path).splitlines())
     try:
         header = next(lines, [])
+        if "epoch" not in header:
+            raise _DamagedError(f"{path} has no column epoch")
         rows = [row for row in lines if len(row) == len(header)]
         values = {
             name: [row[header.index(name)] for row in rows]
@@ -181,14 +184,14 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
             for name, cells in values.items()
         }
         epoch = numbers.pop("epoch")
-    except (csv.Error, KeyError, ValueError) as error:
+    except (csv.Error, ValueError) as error:
         raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
     if (np.diff(epoch) < 0).any() or not ((epoch >= 0) & (epoch < epochs)).all():
         raise _DamagedError(f"{path} is damaged: its epochs do not go up from 0 to {epochs - 1}")
     epoch = epoch.astype(int)
     remarks = []
     cut_off = lines.line_num - 1 - len(rows)
-    if header and cut_off:
+    if cut_off:
         remarks.append(f"{path}: lines cut off and left out: {cut_off}")
     for name, column in numbers.items():
         broken = sum(cell != "" for cell in values[name]) - int(np.isfinite(column).sum())

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+from harness import figures
 from harness.__main__ import main
 from harness.report.reading import binned
 from harness.settings import SettingsError
@@ -46,6 +47,8 @@ def training(
     finished: bool = True,
     curves: bool = False,
     command: list[str] | None = None,
+    resumed_at_step: int = 0,
+    untrained: bool = True,
     **other: Any,
 ) -> Path:
     """Writes a folder as a training leaves it; its numbers follow from its options."""
@@ -112,12 +115,15 @@ def training(
                 "dead_dimensions": 0.0,
             },
             "untrained": {"knn_accuracy": 0.30 + seed / 1000, "linear_accuracy": 0.38},
-            "wall_time_s": 130.2,
+            "wall_time_s": 130.2 + seed,
+            "resumed_at_step": resumed_at_step,
             "versions": {"python": "3.11.2", "torch": "2.14.0", "lightly": "1.6.0"},
             "hardware": {"cpu": "Imagined CPU", "cores": 2, "gpu": None, "platform": "Linux"},
             "commit": "0123456789abcdef0123456789abcdef01234567",
             "command": command or [f"experiment={experiment}", f"bank={bank}", f"seed={seed}"],
         }
+        if not untrained:
+            del results["untrained"]
         (folder / "results.json").write_text(json.dumps(results))
     return folder
 
@@ -208,6 +214,18 @@ def test_rows_are_means_and_deviations_over_the_seeds_of_one_configuration(tmp_p
     assert rows["untrained network"]["n"] == "3"
     assert JPEG in page.text
     assert JPEG in text.replace("\\", "")
+
+
+def test_durations_are_of_runs_in_one_go_and_the_untrained_network_may_be_missing(
+    tmp_path: Path,
+) -> None:
+    for seed, step in ((1, 0), (2, 0), (3, 9)):
+        training(tmp_path, seed=seed, resumed_at_step=step, untrained=False)
+    page, _ = reported(tmp_path)
+    ((_, row),) = page.rows("configuration").items()
+    assert row["n"] == "3"
+    assert row["s a run"] == f"{np.mean([131.2, 132.2]):.0f}"
+    assert "of 1 resumed run only since then" in page.text
 
 
 def test_options_that_change_no_result_do_not_part_runs(tmp_path: Path) -> None:
@@ -393,7 +411,7 @@ DAMAGED_CURVES: list[tuple[Callable[[list[str]], list[str]] | None, str]] = [
     (lambda lines: [*lines, "48,0,1.0,,,"], "its epochs do not go up from 0 to 3"),
     (lambda lines: [*lines, "48,,1.0,,,"], "its epochs do not go up from 0 to 3"),
     (lambda lines: [*lines, "48,3,five,,,"], "is damaged: could not convert"),
-    (lambda lines: [], "is damaged: 'epoch'"),
+    (lambda lines: [], "has no column epoch"),
     (None, "cannot read"),
 ]
 
@@ -516,3 +534,46 @@ def test_a_report_made_again_is_the_same_and_leaves_nothing_else(tmp_path: Path)
     again = {p: p.read_bytes() for p in (tmp_path / "the report").rglob("*") if p.is_file()}
     assert again == files
     assert len(files) == 4
+
+
+NAN = float("nan")
+LOSSES = {
+    "A": np.array([[4.0, NAN, 2.0, 1.0], [6.0, NAN, NAN, 2.0]]),
+    "B": np.array([[3.0, 3.0, 3.0, 3.0]]),
+}
+
+
+def test_bank_curves_are_means_and_ranges_over_the_seeds_that_logged_them() -> None:
+    facets = {
+        "M = 256": {"A": {"loss": LOSSES["A"], "ess": LOSSES["A"]}, "B": {"loss": LOSSES["B"]}},
+        "M = 4096": {"B": {"loss": LOSSES["B"]}},
+    }
+    figure = figures.bank_curves(facets, {"loss": "the loss", "ess": "the ESS"}, epochs=2)
+    figure.draw_without_rendering()
+    first, ess, second, hidden = figure.axes
+    a, b = first.lines
+    assert a.get_xydata().tolist() == [[0.5, 5.0], [1.5, 2.0], [2.0, 1.5]]
+    assert b.get_ydata().tolist() == [3.0] * 4
+    band = first.collections[0].get_paths()[0].vertices
+    assert {(0.5, 4.0), (0.5, 6.0), (2.0, 1.0), (2.0, 2.0)} <= {(x, y) for x, y in band.tolist()}
+    assert b.get_color() == second.lines[0].get_color() != a.get_color()
+    assert b.get_linestyle() == second.lines[0].get_linestyle() != a.get_linestyle()
+    assert not hidden.get_visible()
+    assert (ess.get_title(), ess.get_xlabel()) == ("the ESS", "epoch")
+    assert [axis.get_ylabel() for axis in (first, second)] == list(facets)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A", "B"]
+
+
+def test_run_curves_have_a_line_a_run_and_a_heading_on_the_first_panel_there_is() -> None:
+    rows = {"no $\\loss": {"ess": LOSSES["B"]}, "A": {"loss": LOSSES["A"], "ess": LOSSES["A"]}}
+    figure = figures.run_curves(rows, {"loss": "the loss", "ess": "the ESS"}, epochs=4)
+    figure.draw_without_rendering()
+    hidden, first, loss, ess = figure.axes
+    assert not hidden.get_visible()
+    assert (first.get_title(), first.get_ylabel()) == ("the ESS", "no $\\loss")
+    assert (loss.get_title(), loss.get_ylabel()) == ("the loss", "A")
+    assert [line.get_xydata().tolist() for line in loss.lines] == [
+        [[1.0, 4.0], [3.0, 2.0], [4.0, 1.0]],
+        [[1.0, 6.0], [4.0, 2.0]],
+    ]
+    assert first.get_ylim() == ess.get_ylim()  # shared, so that rows can be compared
