@@ -120,6 +120,9 @@ def train(
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+        if folder.checkpoint:
+            # Lightning tells the sampler after it has begun the first epoch of a resumed run.
+            batches.set_epoch(int(read_checkpoint(folder.checkpoint)["epoch"]) + 1)
         trainer.fit(module, train_loader(images, batches), ckpt_path=folder.checkpoint)
     return module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
 

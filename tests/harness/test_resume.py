@@ -1,0 +1,116 @@
+"""A training killed at any moment goes on by the same command, to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.harness import wandb_file
+from tests.harness.commands import ROOT, harness
+
+ASKED = [
+    "experiment=banks",
+    "data=digits",
+    "backbone=small_cnn",
+    "trainer=quickstart",
+    "trainer.epochs=6",
+    "trainer.log_every=3",
+    "bank.size=100",
+]
+KILLED = -9
+
+
+def run_all(folder: Path, *runs: tuple[list[str], Any]) -> list[int]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.harness.killed", json.dumps(runs)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    statuses: list[int] = json.loads(done.stdout.splitlines()[-1])
+    return statuses
+
+
+def outcome(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Metrics, the last checkpoint and the final figures of the one run below a folder."""
+    (run,) = (folder / "outputs" / "banks").iterdir()
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    results = json.loads((run / "results.json").read_text())
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt"}
+    return (run / "metrics.csv").read_text(), checkpoint, results["metrics"]
+
+
+def assert_same(first: Any, second: Any, path: str = "") -> None:
+    """Two nests of containers are equal, tensors to the bit."""
+    assert type(first) is type(second), path
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), path
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_same(first[key], second[key], f"{path}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), path
+        for place, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{path}[{place}]")
+    else:
+        assert first == second, path
+
+
+STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "backbone")
+
+
+@pytest.mark.parametrize("bank", ["fifo", "smc", "smc_paper"])
+def test_killed_at_random_and_while_a_checkpoint_is_written(tmp_path: Path, bank: str) -> None:
+    asked = [*ASKED, f"bank={bank}", "logger=csv"]
+    moments = random.Random(bank)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    assert run_all(whole, (asked, None)) == [0]
+    statuses = run_all(
+        broken,
+        (asked, {"checkpoint": 1}),
+        (asked, {"checkpoint": 2}),
+        (asked, moments.uniform(0.1, 0.8)),
+        (asked, {"checkpoint": 3}),
+        (asked, moments.uniform(0.1, 0.8)),
+        (asked, None),
+    )
+    assert statuses[:2] == [KILLED] * 2
+    assert set(statuses[2:5]) <= {KILLED, 0}  # a fast machine may finish before its moment
+    assert statuses[5] == 0
+    metrics, checkpoint, found = outcome(broken)
+    expected_metrics, expected_checkpoint, expected = outcome(whole)
+    assert metrics == expected_metrics
+    for part in STATE:
+        assert_same(checkpoint[part], expected_checkpoint[part], part)
+    assert found == expected
+
+
+def test_a_resumed_wandb_run_has_every_row_once(tmp_path: Path) -> None:
+    statuses = run_all(tmp_path, (ASKED, {"checkpoint": 3}), (ASKED, None))
+    assert statuses == [KILLED, 0]
+    (folder,) = (tmp_path / "outputs" / "banks").iterdir()
+    (run,) = wandb_file.read_all(folder).values()
+    losses = [row["trainer/global_step"] for row in run.history if "loss" in row]
+    assert losses == list(range(0, 6 * 21, 3))
+    assert json.loads((folder / "results.json").read_text())["resumed_at_step"] == 2 * 21
+
+
+def test_a_folder_of_other_settings_is_refused_with_the_difference(tmp_path: Path) -> None:
+    asked = [*ASKED, "logger=csv", "trainer.epochs=1"]
+    assert harness(*asked, folder=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "outputs" / "banks").iterdir()
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 64", "batch_size: 32"))
+    done = harness(*asked, folder=tmp_path)
+    assert done.returncode == 2
+    assert "trainer.batch_size: 32 there, 64 asked" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
