@@ -1,17 +1,24 @@
-"""The bench on tiny sizes: what it measures, not how fast it is."""
+"""The benches on tiny sizes: what they measure, not how fast it is."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from harness import bench
+from harness.bench import bank, loops, step
+from harness.views import Views
 
 CPU = torch.device("cpu")
 needs_proc = pytest.mark.skipif(
@@ -19,52 +26,56 @@ needs_proc = pytest.mark.skipif(
 )
 
 
-def test_it_prints_a_table_and_writes_json(
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_bank_prints_a_table_and_writes_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "bank.json"
     sizes = ["--sizes", "64", "--batch-sizes", "16", "--dim", "8", "--repeats", "3"]
-    threads = torch.get_num_threads()
-    try:
-        bench.main(["bank", *sizes, "--threads", "1", "--out", str(out)])
-    finally:
-        torch.set_num_threads(threads)
+    bench.main(["bank", *sizes, "--threads", "1", "--out", str(out)])
     printed = capsys.readouterr().out
     found = json.loads(out.read_text())
-    assert {row["variant"] for row in found["rows"]} == set(bench.VARIANTS)
+    assert {row["variant"] for row in found["rows"]} == set(bank.VARIANTS)
     for row in found["rows"]:
         assert row["variant"] in printed
         assert 0 < row["min_ms"] <= row["median_ms"] <= row["max_ms"]
         assert (row["size"], row["batch_size"]) == (64, 16)
         assert row["extra_memory_mib"] is None or row["extra_memory_mib"] >= 0
-    lightly = next(row for row in found["rows"] if row["variant"] == bench.LIGHTLY)
+    lightly = next(row for row in found["rows"] if row["variant"] == bank.LIGHTLY)
     assert lightly["of_lightly"] == 1.0
     assert found["dim"] == 8
     assert torch.__version__.startswith(found["versions"]["torch"])
 
 
-@pytest.mark.parametrize("name", list(bench.CRITERIA))
+@pytest.mark.parametrize("name", list(bank.CRITERIA))
 def test_banks_are_full_and_every_step_updates_them(name: str) -> None:
     seen = []
-    original = bench.CRITERIA[name]
+    original = bank.CRITERIA[name]
 
-    def keep(size: bench.Size) -> torch.nn.Module:
+    def keep(size: bank.Size) -> torch.nn.Module:
         seen.append(original(size))
         return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(bench.CRITERIA, name, keep)
-        step = bench.make_step(name, (64, 8), batch_size=16, device=CPU)
-    bank = seen[0].memory_bank
-    assert getattr(bank, "count", 64) == 64
-    before = bank.bank.clone()
-    step()
-    assert not torch.equal(before, bank.bank)
+        patch.setitem(bank.CRITERIA, name, keep)
+        make = bank.make_step(name, (64, 8), batch_size=16, device=CPU)
+    memory = seen[0].memory_bank
+    assert getattr(memory, "count", 64) == 64
+    before = memory.bank.clone()
+    make()
+    assert not torch.equal(before, memory.bank)
 
 
 def measured(expression: str) -> int:
     """A number that the bench finds, in a process where malloc hides nothing, as in the bench."""
-    script = f"import torch\nfrom harness import bench\nprint({expression})"
+    script = f"import torch\nfrom harness.bench import bank\nprint({expression})"
     told = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -79,8 +90,8 @@ def measured(expression: str) -> int:
 @needs_proc
 def test_peak_memory_is_what_a_step_allocates_at_once() -> None:
     # 64 MiB and 32 MiB are held while 48 MiB more are made; all are given back after.
-    step = "lambda: (torch.ones(2**24), torch.ones(2**23), torch.ones(3 * 2**22))[:0]"
-    found = measured(f"bench.peak_extra_memory({step})") / 2**20
+    made = "lambda: (torch.ones(2**24), torch.ones(2**23), torch.ones(3 * 2**22))[:0]"
+    found = measured(f"bank.peak_extra_memory({made})") / 2**20
     assert found == pytest.approx(144.0, abs=4.0)
 
 
@@ -88,11 +99,113 @@ def test_peak_memory_is_what_a_step_allocates_at_once() -> None:
 def test_memory_of_lightlys_step_is_its_logits_and_its_copy_of_the_bank() -> None:
     # The (B, M) similarities, the (B, M + 1) logits and these over the temperature, and the bank.
     size, batch_size = (16384, 16), 64
-    found = bench._cpu_extra_memory(size, batch_size, threads=1)
-    assert set(found) == set(bench.VARIANTS)
+    found = bank._cpu_extra_memory(size, batch_size, threads=1)
+    assert set(found) == set(bank.VARIANTS)
     expected = 4 * size[0] * (3 * batch_size + size[1])
-    assert found[bench.LIGHTLY] == pytest.approx(expected, rel=0.2)
-    assert found[bench.PRODUCTS] == pytest.approx(4 * size[0] * batch_size, rel=0.2)
+    assert found[bank.LIGHTLY] == pytest.approx(expected, rel=0.2)
+    assert found[bank.PRODUCTS] == pytest.approx(4 * size[0] * batch_size, rel=0.2)
+
+
+BATCH, STEPS, ROUNDS = 8, 3, 2
+
+
+@pytest.fixture(scope="module")
+def steps_measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What ``bench step`` writes, and how often it made views of how many images."""
+    out = tmp_path_factory.mktemp("bench") / "new" / "step.json"
+    numbers = ["--batch", str(BATCH), "--warmup", "1", "--steps", str(STEPS)]
+    numbers += ["--rounds", str(ROUNDS), "--workers", "2", "--threads", "1"]
+    made: list[int] = []
+    original = Views.__call__
+
+    def counted(views: Views, images: Any, indices: Any, *, epoch: int) -> Any:
+        made.append(len(images))
+        return original(views, images, indices, epoch=epoch)
+
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Views, "__call__", counted)
+        bench.main(["step", "--backbones", "cifar_cnn", *numbers, "--out", str(out)])
+    torch.set_num_threads(threads)
+    return {**json.loads(out.read_text()), "views_made": made}
+
+
+def test_step_writes_every_variant_once(steps_measured: dict[str, Any]) -> None:
+    rows = steps_measured["rows"]
+    networks = [(row["variant"], row["precision"], row["memory_format"]) for row in rows]
+    usual = ("32-true", "channels_last")
+    assert networks[:3] == [(name, *usual) for name in (step.WHOLE, step.TRAINER, step.LIGHTLY)]
+    assert set(networks[3:]) == {
+        (step.RESIDENT, precision, memory_format)
+        for precision in ("32-true", "bf16-mixed")
+        for memory_format in ("channels_last", "contiguous")
+    }
+    assert len(networks) == 7
+    assert not any(row["compiled"] for row in rows)
+    # lightly's two workers hand in two batches at a time.
+    assert [row["steps"] for row in rows] == [3, 3, 4, 3, 3, 3, 3]
+    assert steps_measured["workers"] == 2
+    assert torch.__version__.startswith(steps_measured["versions"]["torch"])
+
+
+def test_ratios_of_steps_are_those_of_their_times(steps_measured: dict[str, Any]) -> None:
+    rows = steps_measured["rows"]
+    lightly, ready = (
+        next(row["median_ms"] for row in rows if row["variant"] == name)
+        for name in (step.LIGHTLY, step.RESIDENT)
+    )
+    for row in rows:
+        assert 0 < row["min_ms"] <= row["median_ms"] <= row["max_ms"]
+        assert row["images_per_second"] == pytest.approx(1e3 * BATCH / row["median_ms"])
+        assert row["of_lightly"] == pytest.approx(lightly / row["median_ms"])
+        assert row["of_ready_batch"] == pytest.approx(ready / row["median_ms"])
+
+
+def test_views_are_made_in_whole_steps_alone(steps_measured: dict[str, Any]) -> None:
+    whole_steps = 2 * ROUNDS * (1 + STEPS)  # in the plain loop and in the Trainer
+    ready_batches = 4  # one for each way in which the network runs
+    assert steps_measured["views_made"] == [BATCH] * (whole_steps + ready_batches)
+
+
+def test_step_prints_the_loops_and_the_networks(
+    steps_measured: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = steps_measured["rows"]
+    options = argparse.Namespace(**steps_measured)
+    console = Console(width=80)
+    console.print(step._loops_table(rows, options), step._network_table(rows))
+    printed = capsys.readouterr().out
+    assert all(row["variant"] in printed for row in rows)
+    assert printed.count("bf16-mixed") == printed.count(" contiguous ") == 2
+    assert "cifar_cnn, simclr, B = 8, cpu, 32-true, 1 thread(s), 2 worker(s)" in printed
+    speed = f"{rows[0]['images_per_second']:.{0 if rows[0]['images_per_second'] >= 100 else 1}f} ("
+    assert speed in printed
+
+
+def test_a_stopwatch_leaves_the_warm_up_out() -> None:
+    stopwatch = loops.Stopwatch(warmup=2, steps=3, device=CPU)
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops.time, "perf_counter", clock)
+        last = []
+        for taken in (100.0, 10.0, 1.0, 2.0, 6.0):
+            now += taken
+            last.append(stopwatch.step_made())
+    assert last == [False] * 4 + [True]
+    assert stopwatch.seconds == 3.0
+
+
+def test_pictures_are_the_images() -> None:
+    images = loops.random_images().train.select(torch.arange(4))
+    pictures = loops._Pictures(images)
+    pictures.transform = lambda picture: picture
+    picture, label = pictures[3]
+    assert (picture.mode, picture.size, label) == ("RGB", (32, 32), 3)
+    assert (np.asarray(picture).transpose(2, 0, 1) == images.images[3].numpy()).all()
 
 
 @pytest.mark.parametrize(
@@ -102,8 +215,16 @@ def test_memory_of_lightlys_step_is_its_logits_and_its_copy_of_the_bank() -> Non
         (["bank", "--sizes", "0"], "--sizes: must be a positive whole number, got '0'"),
         (["bank", "--dim", "many"], "--dim: must be a positive whole number, got 'many'"),
         (["bank", "--fast"], "unrecognized arguments: --fast"),
+        ([], "the following arguments are required: what"),
+        (["step", "--batch", "1"], "--batch: must be from 2 to 50000, got 1"),
+        (["step", "--batch", "50001"], "--batch: must be from 2 to 50000, got 50001"),
+        (["step", "--steps", "0"], "--steps: must be a positive whole number, got '0'"),
+        (["step", "--precision", "16"], "--precision: invalid choice: '16'"),
+        (["step", "--backbones", "vgg"], "--backbones: invalid choice: 'vgg'"),
+        (["step", "--out", "."], "--out: cannot write ."),
+        (["step", "--out", f"{__file__}/x.json"], f"--out: cannot make {__file__}: File exists"),
         pytest.param(
-            ["bank", "--device", "cuda"],
+            ["step", "--device", "cuda"],
             "--device cuda: torch sees no GPU",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),

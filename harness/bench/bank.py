@@ -21,9 +21,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightly.loss import NTXentLoss
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss, swap_memory_bank
+from harness.bench import OneLineParser, count, in_turn, synchronize, write
 
 TEMPERATURE = 0.1
 Size = tuple[int, int]
@@ -70,9 +72,7 @@ VARIANTS = (*CRITERIA, PRODUCTS)
 
 def main(arguments: Sequence[str]) -> None:
     """Runs ``bench bank`` with the command line's arguments."""
-    options = _parser().parse_args(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        _parser().error("--device cuda: torch sees no GPU")
+    options = _parser().checked(arguments)
     torch.set_num_threads(options.threads)
     rows = []
     console = Console()
@@ -81,33 +81,18 @@ def main(arguments: Sequence[str]) -> None:
             with console.status(f"bank of {size}, batch of {batch_size}"):
                 rows += _measure(size, batch_size, options)
             console.print(_table(rows[-len(VARIANTS) :], size, batch_size, options))
-    _write(rows, options)
+    write(rows, options)
     console.print(f"written to {options.out}", soft_wrap=True)
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"python -m harness bench: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="python -m harness bench", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("what", choices=["bank"])
-    parser.add_argument("--sizes", type=_count, nargs="+", default=[4096, 65536], metavar="M")
-    parser.add_argument("--batch-sizes", type=_count, nargs="+", default=[256], metavar="B")
-    parser.add_argument("--dim", type=_count, default=128, help="of the embeddings")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=_count, default=1, help="of one CPU operation")
-    parser.add_argument("--repeats", type=_count, default=20, help="steps timed of each variant")
-    parser.add_argument("--out", type=Path, default=Path("outputs/bench/bank.json"))
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m harness bench bank", description=__doc__)
+    parser.add_argument("--sizes", type=count, nargs="+", default=[4096, 65536], metavar="M")
+    parser.add_argument("--batch-sizes", type=count, nargs="+", default=[256], metavar="B")
+    parser.add_argument("--dim", type=count, default=128, help="of the embeddings")
+    parser.add_argument("--repeats", type=count, default=20, help="steps timed of each variant")
+    parser.add_common_options(threads=1, out=Path("outputs/bench/bank.json"))
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
-    return int(text)
 
 
 def _measure(size: int, batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -117,7 +102,11 @@ def _measure(size: int, batch_size: int, options: argparse.Namespace) -> list[di
         name: make_step(name, (size, options.dim), batch_size=batch_size, device=device)
         for name in VARIANTS
     }
-    seconds = _time(steps, repeats=options.repeats, device=device)
+    seconds = in_turn(
+        {name: partial(_seconds, step, device) for name, step in steps.items()},
+        rounds=options.repeats,
+        warmup=2,
+    )
     if device.type == "cuda":
         extra = {name: _cuda_extra_memory(step) for name, step in steps.items()}
     else:
@@ -162,22 +151,12 @@ def make_step(name: str, size: Size, *, batch_size: int, device: torch.device) -
     return step
 
 
-def _time(steps: dict[str, Step], *, repeats: int, device: torch.device) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + 2):  # the first two warm up
-        for name, step in steps.items():
-            _synchronize(device)
-            started = time.perf_counter()
-            step()
-            _synchronize(device)
-            if repeat >= 2:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def _seconds(step: Step, device: torch.device) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    step()
+    synchronize(device)
+    return time.perf_counter() - started
 
 
 def _cuda_extra_memory(step: Step) -> int:
@@ -194,7 +173,7 @@ def _cpu_extra_memory(size: Size, batch_size: int, threads: int) -> dict[str, in
     if not Path("/proc/self/clear_refs").exists():
         return {}
     told = subprocess.run(
-        [sys.executable, "-m", "harness.bench", json.dumps([size, batch_size, threads])],
+        [sys.executable, "-m", "harness.bench.bank", json.dumps([size, batch_size, threads])],
         capture_output=True,
         text=True,
         check=True,
@@ -251,14 +230,6 @@ def _table(
             "?" if extra is None else f"{extra:.1f}",
         )
     return table
-
-
-def _write(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
-    from harness.tracking import provenance  # Lightning and W&B take seconds to import
-
-    asked = {name: value for name, value in vars(options).items() if name not in ("what", "out")}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({**asked, "rows": rows, **provenance()}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,272 @@
+"""The training loops that ``bench step`` compares: each makes steps until a stopwatch has enough.
+
+What is lightly's follows ``docs/source/getting_started/benchmarks/cifar10_benchmark.py`` of its
+repository: ``SimCLRTransform`` for 32 pixels without blur, a ``LightlyDataset`` and a shuffled
+``DataLoader`` whose workers make the views from PIL images. All that differs is in its favour or
+the same for both sides:
+
+- The pictures are random bytes in memory, as torchvision's ``CIFAR10`` holds them; the script reads
+  a PNG for each.
+- Network, head, loss, optimiser and online probe are those of our method and backbone; the script
+  has ``ResNetGenerator("resnet-18")``, no probe, and a kNN evaluation after each epoch.
+- The loop is the plain one that our step is measured in too; the script runs in Lightning's
+  Trainer, with a progress bar and a logger.
+- As many workers as there are cores, not 8; batches of our size, not 128.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightly.data import LightlyDataset
+from lightly.transforms import SimCLRTransform
+from PIL import Image
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from harness import training
+from harness.bench import synchronize
+from harness.data import EpochBatches, ImageData, ImageSet, place, train_loader
+from harness.settings import Settings
+from harness.tracking import RunFolder
+from harness.views import Views
+
+NUM_IMAGES = 50_000  # of CIFAR-10
+FOREVER = 10**6  # steps or epochs; none of these trainings ends by itself
+_SHAPE = (3, 32, 32)
+_NUM_CLASSES = 10
+
+Views2 = tuple[Tensor, Tensor]  # shapes: (B, C, H, W), normalised
+Batch = tuple[Any, Tensor, Any]  # (images or views, labels (B,), indices (B,))
+
+
+class Stopwatch:
+    """Times some steps after others that warm up.
+
+    Asynchronous devices are waited for at the two ends only, as training does not wait either.
+
+    Args:
+        warmup: Steps that do not count, at least 1.
+        steps: Steps that do.
+        device: Where they are made.
+
+    Attributes:
+        seconds: What a step took on average, once all are made.
+    """
+
+    def __init__(self, *, warmup: int, steps: int, device: torch.device) -> None:
+        self.warmup = warmup
+        self.steps = steps
+        self.device = device
+        self.seconds = math.nan
+        self._made = 0
+        self._started = math.nan
+
+    def step_made(self) -> bool:
+        """Called after every step; whether it was the last."""
+        self._made += 1
+        last = self._made == self.warmup + self.steps
+        if self._made == self.warmup or last:
+            synchronize(self.device)
+            now = time.perf_counter()
+            self.seconds = (now - self._started) / self.steps
+            self._started = now
+        return last
+
+
+Loop = Callable[[Stopwatch], None]
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How the network runs.
+
+    Attributes:
+        precision: Lightning's name.
+        memory_format: "channels_last", as :class:`harness.backbones.Backbone` has it, or
+            "contiguous".
+        compiled: Whether the backbone went through ``torch.compile``.
+    """
+
+    precision: str
+    memory_format: str = "channels_last"
+    compiled: bool = False
+
+
+def random_images() -> ImageData:
+    """Random bytes in the shape of CIFAR-10."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (NUM_IMAGES, *_SHAPE), dtype=torch.uint8, generator=generator)
+    train = ImageSet(images, torch.arange(NUM_IMAGES) % _NUM_CLASSES)
+    half = torch.full((_SHAPE[0],), 0.5)
+    few = train.select(torch.arange(_NUM_CLASSES))
+    return ImageData(train, few, _NUM_CLASSES, mean=half, std=half, variant="random bytes")
+
+
+def whole_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
+    """Our training step without Lightning: a batch gathered from resident images, two views, ..."""
+    images = place(data.train, _device(settings), keep=settings.data.keep)
+    step = _plain_step(settings, data, network)
+    return _loop(step, lambda: _resident_batches(settings, images))
+
+
+def resident_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
+    """The same step on one batch whose views are made already."""
+    images = place(data.train, _device(settings), keep=settings.data.keep)
+    pixels, labels, indices = next(_resident_batches(settings, images))
+    views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
+    batch = (views(pixels, indices, epoch=0), labels, indices)
+    step = _plain_step(settings, data, network, makes_views=False)
+    return _loop(step, lambda: itertools.repeat(batch))
+
+
+def lightly_step(
+    settings: Settings, data: ImageData, network: NetworkOptions, *, workers: int
+) -> Loop:
+    """The same step on lightly's batches, whose views workers make from PIL images."""
+    pictures = LightlyDataset.from_torch_dataset(
+        _Pictures(data.train),
+        transform=SimCLRTransform(input_size=_SHAPE[-1], cj_strength=0.5, gaussian_blur=0.0),
+    )
+    loader = DataLoader(
+        pictures,
+        batch_size=settings.trainer.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        generator=torch.Generator(),
+    )
+    step = _plain_step(settings, data, network, makes_views=False)
+    return _loop(step, lambda: _lightly_batches(loader, _device(settings)))
+
+
+def trainer_step(settings: Settings, data: ImageData) -> Loop:
+    """Our step as ``harness.training`` makes it, in Lightning's Trainer, without loggers."""
+
+    def run(stopwatch: Stopwatch) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            stop = _StopBy(stopwatch)
+            run_folder = RunFolder(Path(folder), settings)
+            training.train(settings, data, run_folder, loggers=[], callbacks=[stop])
+
+    return run
+
+
+class _StopBy(Callback):
+    """Stops a training when a stopwatch has enough."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self.stopwatch = stopwatch
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Tells the stopwatch."""
+        trainer.should_stop = self.stopwatch.step_made()
+
+
+@dataclass(frozen=True)
+class _NoTrainer:
+    """What a method asks of Lightning's Trainer, in the middle of an epoch."""
+
+    estimated_stepping_batches: int = FOREVER
+    current_epoch: int = 0
+    global_step: int = 1  # not one that is logged
+    world_size: int = 1
+
+
+def _plain_step(
+    settings: Settings, data: ImageData, network: NetworkOptions, *, makes_views: bool = True
+) -> Callable[[Batch], None]:
+    """The step of a new method: views, forward, backward, optimiser, schedule, online probe."""
+    device = _device(settings)
+    module: Any = training.build(settings, data).to(device)
+    if network.memory_format == "contiguous":
+        module.to(memory_format=torch.contiguous_format)
+    if network.compiled:
+        module.backbone.compile()
+    if not makes_views:
+        module.views = _as_they_are
+    module.trainer = _NoTrainer()
+    [optimizer], [schedule] = module.configure_optimizers()
+    precision: Precision = Precision()
+    if network.precision == "bf16-mixed":
+        precision = MixedPrecision("bf16-mixed", device.type)
+
+    def step(batch: Batch) -> None:
+        with precision.forward_context():
+            loss = module.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule["scheduler"].step()
+
+    return step
+
+
+def _as_they_are(views: Views2, indices: Any, *, epoch: int) -> Views2:  # noqa: ARG001
+    return views
+
+
+def _loop(step: Callable[[Batch], None], batches: Callable[[], Iterator[Batch]]) -> Loop:
+    """Steps on batches that begin anew each time."""
+
+    def run(stopwatch: Stopwatch) -> None:
+        for batch in batches():
+            step(batch)
+            if stopwatch.step_made():
+                return
+
+    return run
+
+
+def _device(settings: Settings) -> torch.device:
+    return torch.device(settings.trainer.accelerator)
+
+
+def _resident_batches(settings: Settings, images: Any) -> Iterator[Batch]:
+    batches = EpochBatches(
+        images.labels, batch_size=settings.trainer.batch_size, seed=settings.seed
+    )
+    loader = train_loader(images, batches)
+    for epoch in itertools.count():
+        batches.set_epoch(epoch)
+        yield from loader
+
+
+def _lightly_batches(loader: DataLoader[Any], device: torch.device) -> Iterator[Batch]:
+    while True:
+        for (first, second), labels, names in loader:
+            yield (first.to(device), second.to(device)), labels.to(device), names
+
+
+class _Pictures(Dataset[tuple[Any, int]]):
+    """Pictures as torchvision's CIFAR10 holds and gives them."""
+
+    def __init__(self, images: Any) -> None:
+        self.data = np.ascontiguousarray(images.images.permute(0, 2, 3, 1).numpy())
+        self.targets = images.labels.tolist()
+        self.transform: Callable[[Image.Image], Any]  # LightlyDataset sets it
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
