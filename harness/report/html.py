@@ -47,7 +47,8 @@ tbody th { font-weight: 500; min-width: min(12rem, 40vw); max-width: min(22rem, 
 .numeric :is(td, thead th:not(:first-child)) { text-align: right; }
 .numeric td { white-space: nowrap; }
 table:not(.numeric) { width: max-content; }
-td { max-width: 20rem; }
+td { max-width: min(44rem, 70vw); }
+thead + tbody td { max-width: 20rem; }
 svg { display: block; width: 100%; min-width: 44rem; height: auto; padding: 0.6rem; }
 pre { margin: 0; padding: 0.8rem 1rem; font: 0.85rem/1.6 ui-monospace, monospace; }
 @media print { body { max-width: none; padding: 0; } .box { overflow: visible; border: 0; }
