@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from gmje_plugin import JointGaussianMixture
 from harness.data import load
 from harness.evaluation import METRICS, encode, evaluate
-from harness.evaluation.collapse import effective_rank
+from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.density import principal_plane
 from harness.evaluation.knn import knn_accuracy
-from harness.evaluation.linear_probe import linear_accuracy
-from harness.settings import DataSettings, EvaluationSettings
+from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
+from harness.settings import DataSettings
+from tests.harness.commands import settings
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -57,15 +58,15 @@ def test_knn_with_more_neighbours_than_images_lets_all_vote() -> None:
 def test_linear_probe_finds_what_is_linear_and_no_more() -> None:
     points = normal(300, 2)
     linear, quadratic = (points[:, 0] > 0).long(), (points.prod(dim=1) > 0).long()
-    assert linear_accuracy(points[:200], linear[:200], points[200:], linear[200:]) > 0.95
-    assert linear_accuracy(points[:200], quadratic[:200], points[200:], quadratic[200:]) < 0.65
+    assert converged_accuracy(points[:200], linear[:200], points[200:], linear[200:]) > 0.95
+    assert converged_accuracy(points[:200], quadratic[:200], points[200:], quadratic[200:]) < 0.65
 
 
 def test_linear_probe_does_not_depend_on_the_features_scale() -> None:
     points = normal(200, 4)
     labels = (points[:, 0] + points[:, 1] > 0).long()
     scaled = points * torch.tensor([1e-4, 1e3, 1.0, 10.0]) + 5.0
-    assert linear_accuracy(points, labels, points, labels) == linear_accuracy(
+    assert converged_accuracy(points, labels, points, labels) == converged_accuracy(
         scaled, labels, scaled, labels
     )
 
@@ -79,6 +80,40 @@ def test_effective_rank_by_hand() -> None:
     assert effective_rank(corners * torch.tensor([3.0, 1.0])) == pytest.approx(math.exp(entropy))
     assert effective_rank(normal(10, 1) @ normal(1, 5)) == pytest.approx(1.0, abs=1e-4)
     assert effective_rank(torch.full((10, 5), 0.1)) == 0.0
+
+
+def test_dead_dimensions_are_those_that_do_not_vary() -> None:
+    features = normal(50, 4)
+    assert dead_dimensions(features) == 0.0
+    assert dead_dimensions(features * torch.tensor([1.0, 1e-4, 0.0, 1.0]) + 5.0) == 0.5
+    assert dead_dimensions(torch.ones(50, 4)) == 1.0
+
+
+def test_uniformity_and_alignment_are_brute_force() -> None:
+    first, second = normal(20, 3).double(), normal(20, 3, seed=1).double()
+    unit = [point / point.norm() for point in first]
+    pairs = [math.exp(-2 * float((a - b).square().sum())) for a in unit for b in unit if a is not b]
+    assert uniformity(first) == pytest.approx(math.log(sum(pairs) / len(pairs)))
+    assert uniformity(torch.ones(5, 3)) == pytest.approx(0.0)
+    distances = [
+        float((a / a.norm() - b / b.norm()).square().sum())
+        for a, b in zip(first, second, strict=True)
+    ]
+    assert alignment(first, second) == pytest.approx(sum(distances) / 20)
+    assert alignment(first, -3.0 * first) == pytest.approx(4.0)
+
+
+def test_the_papers_probe_learns_and_is_a_function_of_its_seed() -> None:
+    data = load(DataSettings())
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))
+    before = torch.get_rng_state()
+    options = {"keep": "auto", "epochs": 30}
+    first, again = (paper_accuracy(network, data, seed=1, **options) for _ in range(2))
+    assert first == again
+    assert first > 0.5  # cropping 8 x 8 digits with a border of 4 leaves a quarter of some
+    assert network.training
+    assert torch.equal(network[1].running_mean, torch.zeros(64))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_encode_is_in_evaluation_mode_and_leaves_the_mode() -> None:
@@ -96,7 +131,7 @@ def test_evaluate_gives_every_figure_and_pixels_do_well() -> None:
     data = load(DataSettings())
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     nn.init.eye_(network[1].weight)
-    found = evaluate(network, data, EvaluationSettings())
+    found = evaluate(network, data, settings())
     assert tuple(found) == METRICS
     assert found["knn_accuracy"] > 0.96
     assert 1.0 < found["effective_rank"] < 64.0
