@@ -65,7 +65,8 @@ def test_the_papers_protocols() -> None:
 
 def test_every_folder_is_a_group_that_is_tested() -> None:
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert folders == {*TOP_LEVEL, *OF_EXPERIMENT, "bank", "recipe"}
+    sweeps = {"sweep"}  # W&B's and no group of Hydra's: tests/harness/test_sweeps.py
+    assert folders == {*TOP_LEVEL, *OF_EXPERIMENT, "bank", "recipe"} | sweeps
     assert (
         {path.name for path in (CONFIGS / "recipe").iterdir()} == set(SCALES) == {*options("scale")}
     )
