@@ -27,6 +27,7 @@ from harness.tracking import (
     curve,
     curve_loggers,
     is_first_process,
+    leaves,
     provenance,
 )
 
@@ -99,7 +100,12 @@ def run_training(
             name=name,
             group=settings.experiment.name,
             job_type=settings.method.name if settings.method else "",
-            config={**asdict(settings), **provenance(), "data_variant": data.variant},
+            # Flat, as a W&B sweep puts its words for method and bank in place of nested settings.
+            config={
+                **dict(leaves(asdict(settings))),
+                **provenance(),
+                "data_variant": data.variant,
+            },
             rows=rows.rows,
         ) as others:
             module = training.train(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 
 from gmje_plugin import SMCMemoryBankModule
-from harness.settings import MoCoSettings, QuickstartSettings, RowSettings, SMCBankSettings
+from harness.settings import MethodSettings, QuickstartSettings, RowSettings, SMCBankSettings
 from tests.harness.commands import ROOT, settings
 
 CONFIGS = ROOT / "configs"
 TOP_LEVEL = ["experiment", "data", "backbone", "trainer", "logger"]
+OF_EXPERIMENT = ["method", "scale"]
+SCALES = ["paper", "reduced"]
 
 
 def options(group: str) -> list[str]:
@@ -29,30 +29,59 @@ def rows() -> dict[str, RowSettings]:
     "option", [f"{group}={name}" for group in TOP_LEVEL for name in options(group)]
 )
 def test_every_option_of_a_group_composes(option: str) -> None:
-    settings(option, *(["backbone.name=resnet50"] if option == "backbone=timm" else []))
+    needed = {"backbone=timm": ["backbone.name=resnet50"], "trainer=paper": PAPER}
+    settings(option, *needed.get(option, []))
 
 
-@pytest.mark.parametrize("group", ["method", "bank"])
-def test_the_quickstart_uses_every_method_and_bank(group: str) -> None:
-    text = (CONFIGS / "experiment" / "quickstart.yaml").read_text()
-    for name in options(group):
-        assert f": {name}\n" in text, name
+PAPER = ["experiment=benchmark", "scale=paper"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("method", options("method"))
+def test_every_method_composes_at_every_scale(method: str, scale: str) -> None:
+    found = settings("experiment=benchmark", f"method={method}", f"scale={scale}")
+    assert found.method is not None
+    assert found.method.name == method
+    assert (CONFIGS / "recipe" / scale / f"{method}.yaml").exists()
+    assert found.trainer.epochs == (200 if scale == "paper" else 4)
+    assert (found.bank is None) == (method not in ("moco", "smc_gmje"))
+
+
+@pytest.mark.parametrize("bank", options("bank"))
+def test_every_bank_composes(bank: str) -> None:
+    found = settings("experiment=banks", f"bank={bank}").bank
+    assert found is not None
+    assert (found.name, found.size) == (bank, 256)
+
+
+def test_the_papers_protocols() -> None:
+    banks = settings("experiment=banks", "scale=paper")
+    assert (banks.trainer.epochs, banks.seed, banks.backbone.name) == (1000, 42, "resnet18")
+    benchmark = settings("experiment=benchmark", "scale=paper", "method=smc_gmje")
+    assert benchmark.bank is not None
+    assert (benchmark.bank.name, benchmark.bank.size) == ("smc_paper", 4096)
+    assert benchmark.evaluation.probe == "paper"
 
 
 def test_every_folder_is_a_group_that_is_tested() -> None:
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert folders == {*TOP_LEVEL, "method", "bank"}
+    sweeps = {"sweep"}  # W&B's and no group of Hydra's: tests/harness/test_sweeps.py
+    assert folders == {*TOP_LEVEL, *OF_EXPERIMENT, "bank", "recipe"} | sweeps
+    assert (
+        {path.name for path in (CONFIGS / "recipe").iterdir()} == set(SCALES) == {*options("scale")}
+    )
 
 
 def test_every_file_says_what_it_is() -> None:
     for path in CONFIGS.rglob("*.yaml"):
-        assert path.read_text().startswith("#"), path
+        lines = path.read_text().removeprefix("# @package _global_\n")
+        assert lines.startswith("# "), path
 
 
 def test_compared_banks_share_all_other_options(rows: dict[str, RowSettings]) -> None:
-    def others(name: str) -> dict[str, object]:
-        method = asdict(rows[name].method)
-        return {**method, "bank": method["bank"]["size"]}
+    def others(name: str) -> tuple[MethodSettings, int]:
+        assert rows[name].bank is not None
+        return rows[name].method, rows[name].bank.size
 
     assert others("moco_fifo") == others("moco_smc") == others("moco_smc_paper")
     assert "in-batch" in rows["moco_smc_in_batch"].title
@@ -63,15 +92,13 @@ def test_bank_defaults_are_the_modules(rows: dict[str, RowSettings]) -> None:
         "moco_smc": SMCMemoryBankModule((8, 2)),
         "moco_smc_paper": SMCMemoryBankModule.paper((8, 2)),
     }.items():
-        method = rows[name].method
-        assert isinstance(method, MoCoSettings)
-        bank = method.bank
+        bank = rows[name].bank
         assert isinstance(bank, SMCBankSettings)
         for option in ("resampling", "ess_threshold", "count_own_query"):
             assert getattr(bank, option) == getattr(module, option), (name, option)
 
 
 def test_one_bank_is_a_batch_as_in_the_paper(rows: dict[str, RowSettings]) -> None:
-    method = rows["moco_smc"].method
-    assert isinstance(method, MoCoSettings)
-    assert method.bank.size == settings().trainer.batch_size
+    bank = rows["moco_smc"].bank
+    assert bank is not None
+    assert bank.size == settings().trainer.batch_size

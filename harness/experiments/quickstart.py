@@ -188,7 +188,7 @@ class _Quickstart:
             name="summary",
             group=self.experiment.name,
             job_type="summary",
-            config={**asdict(self.settings), **tracking.provenance()},
+            config={**dict(tracking.leaves(asdict(self.settings))), **tracking.provenance()},
         ) as loggers:
             for logger in loggers:
                 if isinstance(logger, WandbLogger):

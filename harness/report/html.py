@@ -43,10 +43,12 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.4rem 0.8rem; text-align: left; vertical-align: top; }
 thead th { vertical-align: bottom; }
 tbody tr { border-top: 1px solid var(--line); }
-tbody th { font-weight: 500; min-width: min(12rem, 40vw); max-width: 22rem; }
+tbody th { font-weight: 500; min-width: min(12rem, 40vw); max-width: min(22rem, 45vw); }
 .numeric :is(td, thead th:not(:first-child)) { text-align: right; }
 .numeric td { white-space: nowrap; }
-td { max-width: 40rem; }
+table:not(.numeric) { width: max-content; }
+td { max-width: min(44rem, 70vw); }
+thead + tbody td { max-width: 20rem; }
 svg { display: block; width: 100%; min-width: 44rem; height: auto; padding: 0.6rem; }
 pre { margin: 0; padding: 0.8rem 1rem; font: 0.85rem/1.6 ui-monospace, monospace; }
 @media print { body { max-width: none; padding: 0; } .box { overflow: visible; border: 0; }

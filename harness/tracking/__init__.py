@@ -8,6 +8,7 @@ from harness.tracking.folder import (
     RunFolder,
     folder_name,
     is_first_process,
+    leaves,
 )
 from harness.tracking.loggers import curve_loggers
 from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
@@ -26,6 +27,7 @@ __all__ = [
     "curve_loggers",
     "folder_name",
     "is_first_process",
+    "leaves",
     "provenance",
     "read_metrics",
 ]

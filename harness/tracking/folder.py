@@ -160,7 +160,7 @@ def _write(path: Path, text: str) -> None:
 def _difference(there: str, asked: str) -> str:
     """The options that differ between two configs, as "name: value there, value asked"."""
     before, now = (
-        dict(_leaves(OmegaConf.to_container(OmegaConf.create(text)), "")) for text in (there, asked)
+        dict(leaves(OmegaConf.to_container(OmegaConf.create(text)))) for text in (there, asked)
     )
     told = [
         f"{name}: {before.get(name, 'absent')} there, {now.get(name, 'absent')} asked"
@@ -170,9 +170,10 @@ def _difference(there: str, asked: str) -> str:
     return "; ".join(told) or "written by another version"
 
 
-def _leaves(config: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The options of nested dicts by their names on the command line, as method.temperature."""
     if isinstance(config, dict) and config:
         for key, value in config.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, config

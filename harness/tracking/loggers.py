@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ def curve_loggers(
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         yield [_replayed(_tensorboard(folder), rows)]
     else:
-        if settings.mode == "offline":
+        if not _is_online(settings):
             shutil.rmtree(folder / "wandb", ignore_errors=True)
         run = _wandb_run(
             settings, folder, name=name, group=group, job_type=job_type, config=dict(config)
@@ -83,9 +84,9 @@ def _wandb_run(settings: LoggerSettings, folder: Path, **labels: Any) -> wandb.R
         run = wandb.init(
             project=settings.project,
             dir=folder,
-            mode="online" if settings.mode == "online" else "offline",
-            id=_run_id(folder),
-            resume="allow" if settings.mode == "online" else None,
+            mode="online" if _is_online(settings) else "offline",
+            id=_run_id(folder),  # in a sweep W&B takes the agent's instead
+            resume="allow" if _is_online(settings) else None,
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
             **labels,
         )
@@ -96,6 +97,13 @@ def _wandb_run(settings: LoggerSettings, folder: Path, **labels: Any) -> wandb.R
         ) from error
     run.define_metric("*", step_metric=_CURVES_BY, step_sync=True)
     return run
+
+
+def _is_online(settings: LoggerSettings) -> bool:
+    """As asked; the agent of a sweep awaits its runs online unless WANDB_MODE says otherwise."""
+    if "WANDB_SWEEP_ID" in os.environ:
+        return os.environ.get("WANDB_MODE", "online") == "online"
+    return settings.mode == "online"
 
 
 def _run_id(folder: Path) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -64,6 +65,7 @@ def test_two_steps_of_simclr_move_every_parameter(
     views = Views(ViewSettings(), mean=torch.zeros(3), std=torch.ones(3), seed=0)
     method = SimCLR(
         backbone,
+        SimCLRProjectionHead(feature_dim, 128, 32),
         NTXentLoss(temperature=0.5),
         views=views,
         settings=SimCLRSettings(),
@@ -72,7 +74,7 @@ def test_two_steps_of_simclr_move_every_parameter(
     before = {name: value.detach().clone() for name, value in backbone.named_parameters()}
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     for _ in range(2):
-        loss = method.loss(*_images(8).chunk(2))
+        loss, _ = method.loss(*_images(8).chunk(2))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

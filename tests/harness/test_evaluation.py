@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gmje_plugin import JointGaussianMixture
-from harness.data import load
+from harness.data import ImageSet, load
 from harness.evaluation import METRICS, encode, evaluate
-from harness.evaluation.collapse import effective_rank
+from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.density import principal_plane
 from harness.evaluation.knn import knn_accuracy
-from harness.evaluation.linear_probe import linear_accuracy
-from harness.settings import DataSettings, EvaluationSettings
+from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
+from harness.settings import DataSettings
+from tests.harness.commands import settings
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -57,15 +59,15 @@ def test_knn_with_more_neighbours_than_images_lets_all_vote() -> None:
 def test_linear_probe_finds_what_is_linear_and_no_more() -> None:
     points = normal(300, 2)
     linear, quadratic = (points[:, 0] > 0).long(), (points.prod(dim=1) > 0).long()
-    assert linear_accuracy(points[:200], linear[:200], points[200:], linear[200:]) > 0.95
-    assert linear_accuracy(points[:200], quadratic[:200], points[200:], quadratic[200:]) < 0.65
+    assert converged_accuracy(points[:200], linear[:200], points[200:], linear[200:]) > 0.95
+    assert converged_accuracy(points[:200], quadratic[:200], points[200:], quadratic[200:]) < 0.65
 
 
 def test_linear_probe_does_not_depend_on_the_features_scale() -> None:
     points = normal(200, 4)
     labels = (points[:, 0] + points[:, 1] > 0).long()
     scaled = points * torch.tensor([1e-4, 1e3, 1.0, 10.0]) + 5.0
-    assert linear_accuracy(points, labels, points, labels) == linear_accuracy(
+    assert converged_accuracy(points, labels, points, labels) == converged_accuracy(
         scaled, labels, scaled, labels
     )
 
@@ -79,6 +81,43 @@ def test_effective_rank_by_hand() -> None:
     assert effective_rank(corners * torch.tensor([3.0, 1.0])) == pytest.approx(math.exp(entropy))
     assert effective_rank(normal(10, 1) @ normal(1, 5)) == pytest.approx(1.0, abs=1e-4)
     assert effective_rank(torch.full((10, 5), 0.1)) == 0.0
+
+
+def test_dead_dimensions_are_those_that_do_not_vary() -> None:
+    features = normal(50, 4)
+    assert dead_dimensions(features) == 0.0
+    assert dead_dimensions(features * torch.tensor([1.0, 1e-4, 0.0, 1.0]) + 5.0) == 0.5
+    assert dead_dimensions(torch.ones(50, 4)) == 1.0
+
+
+def test_uniformity_and_alignment_are_brute_force() -> None:
+    first, second = normal(20, 3).double(), normal(20, 3, seed=1).double()
+    unit = [point / point.norm() for point in first]
+    pairs = [math.exp(-2 * float((a - b).square().sum())) for a in unit for b in unit if a is not b]
+    assert uniformity(first) == pytest.approx(math.log(sum(pairs) / len(pairs)))
+    assert uniformity(torch.ones(5, 3)) == pytest.approx(0.0)
+    distances = [
+        float((a / a.norm() - b / b.norm()).square().sum())
+        for a, b in zip(first, second, strict=True)
+    ]
+    assert alignment(first, second) == pytest.approx(sum(distances) / 20)
+    assert alignment(first, -3.0 * first) == pytest.approx(4.0)
+
+
+def test_the_papers_probe_learns_and_is_a_function_of_its_seed() -> None:
+    # Grey squares of two shades: what neither cropping nor flipping takes away.
+    labels = torch.arange(600) % 2
+    pixels = (80 + 100 * labels[:, None, None, None] + 20 * normal(600, 1, 16, 16)).byte()
+    images = ImageSet(pixels, labels)
+    data = replace(load(DataSettings()), train=images, test=images, num_classes=2)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.BatchNorm1d(16))
+    before = torch.get_rng_state()
+    first, again = (paper_accuracy(network, data, keep="auto", seed=1, epochs=40) for _ in "ab")
+    assert first == again
+    assert 0.9 < first <= 1.0
+    assert network.training
+    assert torch.equal(network[2].running_mean, torch.zeros(16))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_encode_is_in_evaluation_mode_and_leaves_the_mode() -> None:
@@ -96,7 +135,7 @@ def test_evaluate_gives_every_figure_and_pixels_do_well() -> None:
     data = load(DataSettings())
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     nn.init.eye_(network[1].weight)
-    found = evaluate(network, data, EvaluationSettings())
+    found = evaluate(network, data, settings())
     assert tuple(found) == METRICS
     assert found["knn_accuracy"] > 0.96
     assert 1.0 < found["effective_rank"] < 64.0

@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -71,11 +72,13 @@ def _trained(run: Path, settings: BackboneSettings, *, epochs: int = 1) -> Backb
         backbone = backbones.build(settings, in_channels=3, image_size=(32, 32))
         method = SimCLR(
             backbone,
+            SimCLRProjectionHead(backbone.feature_dim, 16, 8),
             NTXentLoss(),
             views=Views(ViewSettings(), mean=torch.tensor(_MEAN), std=torch.tensor(_STD), seed=0),
             settings=SimCLRSettings(),
             trainer=TrainerSettings(epochs=epochs),
         )
+        method.add_online_probe(num_classes=2)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -84,7 +87,8 @@ def _trained(run: Path, settings: BackboneSettings, *, epochs: int = 1) -> Backb
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader = DataLoader(list(zip(_images(), torch.arange(8), strict=True)), batch_size=4)
+    places = torch.arange(8)
+    loader = DataLoader(list(zip(_images(), places % 2, places, strict=True)), batch_size=4)
     trainer.fit(method, loader)
     trainer.save_checkpoint(run / "checkpoints" / f"epoch={epochs}.ckpt")
     return backbone.cpu().eval()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from harness import data
-from harness.data import FileSet, ImageSet, place, sources, train_loader
+from harness.data import EpochBatches, FileSet, ImageSet, place, sources, train_loader
 from harness.data.images import read_image
 from harness.settings import DataSettings, SettingsError
 from tests.harness.image_folders import folder_settings, image_folder, refusal, write_images
@@ -140,13 +140,10 @@ def test_images_in_files_are_those_in_memory(tmp_path: Path, workers: int) -> No
         assert torch.equal(of_memory.images, torch.cat(list(of_files.batches(4))))
     assert torch.equal(resident.mean, files.mean)
     assert torch.equal(resident.std, files.std)
-    for one, other in zip(
-        train_loader(resident.train, batch_size=4, seed=1),
-        train_loader(files.train, batch_size=4, seed=1),
-        strict=True,
-    ):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
+    batches = EpochBatches(files.train.labels, batch_size=4, seed=1)
+    loaders = (train_loader(images, batches) for images in (resident.train, files.train))
+    for one, other in zip(*loaders, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(one, other, strict=True))
 
 
 def test_images_that_exceed_the_memory_stay_in_files(
@@ -178,7 +175,8 @@ def test_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("keep", ["device", "host"])
 def test_batches_from_the_device_and_from_pinned_memory(keep: str) -> None:
     images = data.load(DataSettings()).train
-    loader = train_loader(place(images, torch.device("cuda"), keep=keep), batch_size=64, seed=1)
-    for batch, indices in loader:
+    batches = EpochBatches(images.labels, batch_size=64, seed=1)
+    loader = train_loader(place(images, torch.device("cuda"), keep=keep), batches)
+    for batch, _, indices in loader:
         assert batch.is_cuda if keep == "device" else batch.is_pinned()
         assert torch.equal(batch.cpu(), images.images[indices.cpu()])

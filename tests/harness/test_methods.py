@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightly.loss import NegativeCosineSimilarity, NTXentLoss
-from lightly.models.modules import BYOLPredictionHead
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss, SwaVLoss, VICRegLoss
+from lightly.models.modules import BYOLPredictionHead, SwaVProjectionHead
+from lightly.models.modules.heads import VICRegProjectionHead
 from lightly.models.modules.memory_bank import MemoryBankModule
 from torch import nn
 
@@ -20,23 +21,21 @@ from gmje_plugin import (
     SMCMemoryBankModule,
     SMCNTXentLoss,
 )
-from harness import methods
+from harness import training
 from harness.data import load
 from harness.methods import Method
 from harness.settings import (
     FIFOBankSettings,
     MethodSettings,
-    MoCoSettings,
     QuickstartSettings,
+    RowSettings,
     SMCBankSettings,
 )
-from harness.training import build_backbone
-from harness.views import Views
 from tests.harness.commands import settings
 
 SETTINGS = settings()
 assert isinstance(SETTINGS.experiment, QuickstartSettings)
-ROWS = {name: row.method for name, row in SETTINGS.experiment.rows.items()}
+ROWS = SETTINGS.experiment.rows
 DATA = load(SETTINGS.data)
 CRITERIA = {
     "moco_fifo": NTXentLoss,
@@ -51,15 +50,15 @@ CRITERIA = {
 }
 
 
-def build(method: MethodSettings, seed: int = 3) -> Method:
-    views = Views(SETTINGS.data.views, mean=DATA.mean, std=DATA.std, seed=seed)
-    backbone = build_backbone(SETTINGS, DATA, seed=seed)
-    return methods.build(method, backbone, views=views, trainer=SETTINGS.trainer, seed=seed)
+def build(row: RowSettings, seed: int = 3) -> Method:
+    return training.build(replace(SETTINGS, method=row.method, bank=row.bank, seed=seed), DATA)
 
 
 def loss_of_a_batch(module: Method) -> torch.Tensor:
     indices = torch.arange(32)
-    return module.loss(*module.views(DATA.train.images[:32], indices, epoch=0))
+    loss, features = module.loss(*module.views(DATA.train.images[:32], indices, epoch=0))
+    assert features.shape == (32, module.backbone.feature_dim)
+    return loss
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -75,7 +74,7 @@ def test_the_loss_teaches_backbone_heads_and_criterion_but_no_momentum_encoder(n
     for parameter_name, parameter in module.named_parameters():
         if "momentum" in parameter_name:
             assert not parameter.requires_grad, parameter_name
-        elif parameter.requires_grad:
+        elif parameter.requires_grad and "online_probe" not in parameter_name:
             assert parameter.grad is not None, parameter_name
             assert parameter.grad.isfinite().all(), parameter_name
     assert module.backbone.network[0].weight.grad.abs().sum() > 0
@@ -111,14 +110,36 @@ def test_banks() -> None:
 
 @pytest.mark.parametrize("bank", [FIFOBankSettings(), SMCBankSettings()])
 def test_in_batch_negatives_are_the_same_loss_for_every_bank(bank: object) -> None:
-    moco = ROWS["moco_fifo"]
-    assert isinstance(moco, MoCoSettings)
-    criterion = build(replace(moco, bank=bank, in_batch_negatives=True)).criterion
+    method = replace(ROWS["moco_fifo"].method, in_batch_negatives=True)
+    criterion = build(RowSettings("a", method, bank)).criterion
     assert type(criterion) is SMCNTXentLoss
     assert criterion.in_batch_negatives
     assert criterion.memory_bank.ess_threshold == (
         0.0 if isinstance(bank, FIFOBankSettings) else 0.5
     )
+
+
+def test_heads_of_other_methods() -> None:
+    for name, (head, criterion) in {
+        "vicreg": (VICRegProjectionHead, VICRegLoss),
+        "swav": (SwaVProjectionHead, SwaVLoss),
+    }.items():
+        module = training.build(settings("experiment=benchmark", f"method={name}"), DATA)
+        assert type(module.projection_head) is head
+        assert type(module.criterion) is criterion
+        loss_of_a_batch(module).backward()
+        assert module.backbone.network[0].weight.grad.abs().sum() > 0
+
+
+def test_swav_keeps_its_prototypes_on_the_sphere_and_frozen_as_asked() -> None:
+    asked = settings("experiment=benchmark", "method=swav", "method.frozen_steps=1")
+    module = training.build(asked, DATA)
+    with torch.no_grad():
+        module.prototypes.heads[0].weight.mul_(3.0)
+    loss_of_a_batch(module).backward()
+    weight = module.prototypes.heads[0].weight
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(len(weight)))
+    assert weight.grad is None  # step 0 of a module without a trainer
 
 
 def test_heads() -> None:
@@ -129,7 +150,7 @@ def test_heads() -> None:
 
 
 def test_all_methods_of_a_seed_start_from_one_backbone() -> None:
-    weights = [build(method).backbone.state_dict() for method in ROWS.values()]
+    weights = [build(row).backbone.state_dict() for row in ROWS.values()]
     for other in weights[1:]:
         assert all(torch.equal(weights[0][name], other[name]) for name in other)
     different = build(ROWS["simclr"], seed=4).backbone.state_dict()
@@ -141,16 +162,23 @@ def test_the_optimizer_has_every_parameter_once_and_decays_weights_only() -> Non
     module.trainer = pl.Trainer(max_steps=100, logger=False, enable_checkpointing=False)
     module.trainer.fit_loop.setup_data = lambda: None  # the number of steps is known
     (optimizer,), (scheduler,) = module.configure_optimizers()
-    decayed, plain = (group["params"] for group in optimizer.param_groups)
+    decayed, plain, probe = (group["params"] for group in optimizer.param_groups)
+    assert {id(p) for p in probe} == {id(p) for p in module.online_probe.parameters()}
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    assert {id(p) for p in decayed} | {id(p) for p in plain} == {id(p) for p in trained}
-    assert len(decayed) + len(plain) == len(trained)
+    assert {id(p) for p in (*decayed, *plain, *probe)} == {id(p) for p in trained}
+    assert len(decayed) + len(plain) + len(probe) == len(trained)
     assert optimizer.param_groups[1]["weight_decay"] == 0.0
-    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    parts = [module.backbone, module.projection_head]
+    layers = [
+        layer
+        for part in parts
+        for layer in part.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
     assert {id(p) for p in decayed} == {id(layer.weight) for layer in layers}
     assert scheduler["interval"] == "step"
 
 
 def test_unknown_settings_are_not_taken_for_something_else() -> None:
     with pytest.raises(NotImplementedError, match="MethodSettings"):
-        build(MethodSettings())
+        build(RowSettings("a", MethodSettings()))

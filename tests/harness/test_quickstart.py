@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from harness.tracking import read_metrics
 from tests.harness import wandb_file
 from tests.harness.commands import harness
 
@@ -49,7 +48,9 @@ def results(ran: tuple[Path, str]) -> dict[str, Any]:
 
 def test_the_folder_holds_what_is_promised(ran: tuple[Path, str]) -> None:
     names = {path.name for path in ran[0].iterdir()}
-    assert names == {"config.yaml", "figures", "metrics.csv", "results.json", "wandb"}
+    assert names == {"config.yaml", "figures", "trainings", "results.json", "wandb", "wandb-id"}
+    trainings = {path.name for path in (ran[0] / "trainings").iterdir()}
+    assert trainings == {f"{row},seed=1" for row in ROWS}
     assert "epochs: 1\n" in (ran[0] / "config.yaml").read_text()
 
 
@@ -78,14 +79,16 @@ def test_results_tell_what_came_out_and_where(results: dict[str, Any]) -> None:
     assert results["wall_time_s"] > 0
 
 
-def test_metrics_hold_every_step_of_every_training(ran: tuple[Path, str]) -> None:
-    steps = defaultdict(list)
-    with (ran[0] / "metrics.csv").open() as file:
-        for line in csv.DictReader(file):
-            steps[line["row"]].append(int(line["step"]))
-            assert np.isfinite(float(line["loss"]))
-            assert ("smc" in line["row"]) == bool(line["ess_ratio"])
-    assert dict(steps) == {row: list(range(STEPS)) for row in ROWS}
+def metrics(run: Path, row: str) -> list[dict[str, float]]:
+    return read_metrics(run / "trainings" / f"{row},seed=1" / "metrics.csv")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_metrics_hold_every_step_of_every_training(ran: tuple[Path, str], row: str) -> None:
+    losses = [line for line in metrics(ran[0], row) if "loss" in line]
+    assert [line["step"] for line in losses] == list(range(STEPS))
+    assert np.isfinite([line["loss"] for line in losses]).all()
+    assert all(("smc" in row) == ("ess_ratio" in line) for line in losses)
 
 
 @pytest.mark.parametrize("name", ["loss", "ess", "accuracy", "density"])
@@ -98,18 +101,26 @@ def test_figures_are_pictures_of_something(ran: tuple[Path, str], name: str) -> 
 def test_every_training_is_a_wandb_run_with_its_metrics(
     ran: tuple[Path, str], results: dict[str, Any]
 ) -> None:
-    runs = wandb_file.read_all(ran[0])
-    assert set(runs) == {*(f"{row}, seed 1" for row in ROWS), "summary"}
-    with (ran[0] / "metrics.csv").open() as file:
-        logged = list(csv.DictReader(file))
     for row in ROWS:
-        run = runs[f"{row}, seed 1"]
-        assert (run.group, run.job_type, run.exit_code) == ("quickstart", row, 0)
-        assert {"method", "seed", "trainer"} <= set(run.config)
-        losses = [line["loss"] for line in run.history if "loss" in line]
-        assert losses == [float(line["loss"]) for line in logged if line["row"] == row]
+        (run,) = wandb_file.read_all(ran[0] / "trainings" / f"{row},seed=1").values()
+        assert (run.name, run.group, run.exit_code) == (f"{row}, seed 1", "quickstart", 0)
+        assert {
+            "method.name",
+            "bank.size" if "moco" in row else "bank",
+            "seed",
+            "trainer.epochs",
+            "commit",
+        } <= set(run.config)
+        assert "1347 training images" in run.config["data_variant"]
+        logged = metrics(ran[0], row)
+        for column in ("loss", "probe_accuracy", "ess_ratio"):
+            found = [line[column] for line in run.history if column in line]
+            assert found == [line[column] for line in logged if column in line]
         (final,) = [line for line in run.history if "knn_accuracy" in line]
         assert final["knn_accuracy"] == results["rows"][row]["knn_accuracy"][0]
+        media = " ".join(run.files)
+        assert "media/images/curves" in media
+        assert "media/table/results" in media
 
 
 def test_the_summary_run_holds_figures_table_and_provenance(
@@ -117,7 +128,7 @@ def test_the_summary_run_holds_figures_table_and_provenance(
 ) -> None:
     run = wandb_file.read_all(ran[0])["summary"]
     assert run.config["versions"] == results["versions"]
-    assert {"hardware", "commit", "data", "experiment"} <= set(run.config)
+    assert {"hardware", "commit", "data.name", "experiment.name"} <= set(run.config)
     media = " ".join(run.files)
     for name in ("images/loss", "images/ess", "images/accuracy", "images/density", "table/results"):
         assert f"media/{name}" in media
@@ -132,9 +143,22 @@ def test_the_same_command_shows_it_again(ran: tuple[Path, str]) -> None:
     assert {path: path.stat().st_mtime_ns for path in ran[0].rglob("*")} == before
 
 
+def test_an_interrupted_one_repeats_no_finished_training(ran: tuple[Path, str]) -> None:
+    (ran[0] / "results.json").unlink()
+    lost = ran[0] / "trainings" / "byol,seed=1" / "results.json"
+    lost.unlink()
+    kept = ran[0] / "trainings" / "simclr,seed=1" / "results.json"
+    before = kept.stat().st_mtime_ns
+    again = harness(*ASKED, folder=ran[0].parents[2])
+    assert (again.returncode, again.stderr) == (0, "")
+    assert kept.stat().st_mtime_ns == before
+    assert lost.exists()
+    assert "BYOL" in again.stdout
+
+
 def test_a_sweep_runs_once_for_each_value(tmp_path: Path) -> None:
     only = [f"~experiment.rows.{row}" for row in ROWS if row != "simclr"]
-    done = harness("-m", "seed=4,5", "logger=none", *ASKED, *only, folder=tmp_path)
+    done = harness("-m", "seed=4,5", "logger=csv", *ASKED, *only, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = sorted((tmp_path / "outputs" / "quickstart").glob("*/results.json"))
     assert [json.loads(path.read_text())["seeds"] for path in found] == [[4], [5]]

@@ -11,16 +11,16 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.settings import SettingsError, one_line
 from tests.harness.commands import harness, settings
 
-ROW = "experiment.rows.moco_smc.method"
+ROW = "experiment.rows.moco_smc"
 WRONG = {
     # misspelt keys
     "trainer.epoch=3": "Key 'epoch' not in 'TrainerSettings' (did you mean 'epochs'?)",
     "+trainer.epoch=3": "trainer.epoch: there is no such option",
     f"+{ROW}.bank.sise=3": f"{ROW}.bank.sise: there is no such option",
     "sed=1": "sed: Key 'sed' not in 'Settings' (did you mean 'seed'?)",
-    "experiment=quick": "experiment=quick: there is no such config, only quickstart",
+    "experiment=quick": "experiment=quick: there is no such config, only banks, benchmark, quick",
     "data=cifar11": "data=cifar11: there is no such config, only cifar10, digits, folder, mnist",
-    "experiment.rows.moco_fifo.method.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
+    "experiment.rows.moco_fifo.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
     # wrong types
     "trainer.epochs=1.5": "trainer.epochs: Value '1.5' of type 'float' could not be converted",
     "trainer.epochs=true": "trainer.epochs: Value 'True' of type 'bool' could not be converted",
@@ -28,14 +28,20 @@ WRONG = {
     "experiment.rows=3": "experiment.rows: Cannot assign int",
     "data.split=null": "data.split: field 'data.split' is not Optional",
     # out of range
-    "trainer.epochs=0": "trainer.epochs must be finite, at least 1, got 0",
+    "trainer.epochs=-1": "trainer.epochs must be finite, at least 0, got -1",
+    "backbone.strides=[1,9]": "backbone.strides must be finite, at least 1 and at most 4, got [1, ",
     "seed=-1": "seed must be finite, at least 0 and at most 2147483648, got -1",
-    f"{ROW}.temperature=0": f"{ROW}.temperature must be finite, above 0.0, got 0.0",
-    f"{ROW}.temperature=inf": f"{ROW}.temperature must be finite, above 0.0, got inf",
-    f"{ROW}.momentum=1": f"{ROW}.momentum must be finite, at least 0.0 and below 1.0, got 1.0",
+    f"{ROW}.method.temperature=0": f"{ROW}.method.temperature must be finite, above 0.0, got 0.0",
+    f"{ROW}.method.temperature=inf": f"{ROW}.method.temperature must be finite, above 0.0, got i",
+    f"{ROW}.method.momentum=1": f"{ROW}.method.momentum must be finite, at least 0.0 and below",
     f"{ROW}.bank.ess_threshold=nan": f"{ROW}.bank.ess_threshold must be finite",
     f"{ROW}.bank.resampling=best": f"{ROW}.bank.resampling must be one of without_replacement, ",
     "logger.mode=off": "logger.mode must be one of offline, online, got 'off'",
+    # not together
+    "method=simclr": "method is for experiment=benchmark or banks",
+    "experiment.rows.moco_smc.bank=null": "experiment.rows.moco_smc.bank must be chosen for moco",
+    "+bank@experiment.rows.byol.bank=smc": "experiment.rows.byol.bank is for moco and smc_gmje",
+    "trainer.devices=3": "trainer.batch_size must be a multiple of the 3 devices that share it",
     # not Hydra's grammar
     "epochs": "Error parsing override 'epochs'",
 }
@@ -55,9 +61,10 @@ def test_wrong_options_are_one_clear_line(override: str) -> None:
     "arguments",
     [
         ["trainer.epoch=3"],  # Hydra's own error
-        ["trainer.epochs=0"],  # ours, from within Hydra's job
+        ["trainer.epochs=-1"],  # ours, from within Hydra's job
         ["trainer.batch_size=5000"],  # known only once the data are there
         ["~experiment.rows.byol", "trainer=null"],  # a ValueError of Hydra's
+        ["experiment=benchmark", "bank=smc"],  # SimCLR has no bank
         ["--epochs", "3"],  # argparse's
         ["bench", "tank"],
         ["bench", "bank", "--sizes", "0"],
@@ -78,12 +85,17 @@ def test_none_means_none_where_it_is_a_choice() -> None:
 
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(SettingsError, match=r"epochs.*; .*batch_size.*; seed"):
-        settings("trainer.epochs=0", "trainer.batch_size=0", "seed=-1")
+        settings("trainer.epochs=-1", "trainer.batch_size=0", "seed=-1")
 
 
 def test_help_names_the_commands_and_the_groups(tmp_path: Path) -> None:
     done = harness("--help", folder=tmp_path)
     assert done.returncode == 0
-    for word in ("bench bank", "experiment: quickstart", "trainer.epochs=", "bank: fifo, smc"):
+    for word in (
+        "bench bank",
+        "experiment: banks, benchmark, quickstart",
+        "trainer.epochs=",
+        "bank: fifo, smc",
+    ):
         assert word in done.stdout, word
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -13,7 +12,14 @@ from hypothesis import strategies as st
 
 from harness import tracking
 from harness.settings import LoggerSettings, SettingsError
-from harness.tracking import MetricsFile, RunFolder, folder_name, provenance
+from harness.tracking import (
+    MetricsFile,
+    RunFolder,
+    curve,
+    folder_name,
+    provenance,
+    read_metrics,
+)
 from tests.harness import wandb_file
 from tests.harness.commands import settings
 
@@ -44,12 +50,12 @@ def test_a_name_stays_one_folder(value: str) -> None:
 
 def folder(root: Path, *overrides: str) -> RunFolder:
     overrides = (*overrides, f"output_root={root}")
-    return RunFolder(settings(*overrides), overrides)
+    return RunFolder.of_command(settings(*overrides), overrides)
 
 
 def finish(run: RunFolder, value: int = 1) -> None:
-    run.start()
-    run.write_results({"value": value})
+    with run.started():
+        run.write_results({"value": value})
 
 
 def test_a_finished_run_is_found_again(tmp_path: Path) -> None:
@@ -70,10 +76,21 @@ def test_overwrite_repeats_it_in_an_empty_folder(tmp_path: Path) -> None:
     assert folder(tmp_path).finished_results() == {"value": 2}
 
 
-def test_an_unfinished_run_starts_again(tmp_path: Path) -> None:
-    folder(tmp_path).start()
+def test_an_unfinished_run_goes_on_with_what_is_there(tmp_path: Path) -> None:
+    with folder(tmp_path).started():
+        (folder(tmp_path).path / "checkpoints").mkdir()
     assert folder(tmp_path).finished_results() is None
-    folder(tmp_path).start()
+    with folder(tmp_path).started():
+        assert (folder(tmp_path).path / "checkpoints").exists()
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
+    with (
+        folder(tmp_path).started(),
+        pytest.raises(SettingsError, match="in use by another process"),
+        folder(tmp_path, "overwrite=true").started(),
+    ):
+        pass
 
 
 def test_results_of_other_settings_are_not_shown_as_these(tmp_path: Path) -> None:
@@ -81,7 +98,7 @@ def test_results_of_other_settings_are_not_shown_as_these(tmp_path: Path) -> Non
     finish(run)
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 20", "epochs: 19"))
-    with pytest.raises(SettingsError, match="other settings"):
+    with pytest.raises(SettingsError, match=r"trainer.epochs: 19 there, 20 asked"):
         folder(tmp_path).finished_results()
 
 
@@ -89,33 +106,73 @@ def test_a_folder_that_is_no_run_is_not_cleared(tmp_path: Path) -> None:
     run = folder(tmp_path, "overwrite=true")
     run.path.mkdir(parents=True)
     (run.path / "thesis.tex").touch()
-    with pytest.raises(SettingsError, match="not the folder of a run"):
-        run.start()
+    with pytest.raises(SettingsError, match="not the folder of a run"), run.started():
+        pass
     assert (run.path / "thesis.tex").exists()
 
 
-def test_metrics_of_several_trainings_are_one_table(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path / "metrics.csv")
-    for row, extra in (("a", {}), ("b", {"ess": 0.5})):
-        for seed in (1, 2):
-            logger = metrics.labelled(row=row, seed=seed)
-            for step in range(3):
-                logger.log_metrics({"loss": seed + step / 10, **extra}, step=step)
-            logger.finalize("success")
-    with (tmp_path / "metrics.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == 12
-    assert lines[-1] == {"row": "b", "seed": "2", "step": "2", "loss": "2.2", "ess": "0.5"}
-    assert lines[0]["ess"] == ""
-    assert list(metrics.curves("ess")) == ["b"]
-    assert metrics.curves("loss")["a"].tolist() == [[1.0, 1.1, 1.2], [2.0, 2.1, 2.2]]
+ROWS = [
+    *({"step": step, "epoch": step // 3, "loss": 1 / (step + 3)} for step in range(3)),
+    {"step": 2, "epoch": 0, "probe_accuracy": 0.1 + 0.2},
+    *({"step": step, "epoch": step // 3, "loss": 0.1, "ess": 2.5} for step in range(3, 6)),
+]
+
+
+def log(path: Path, rows: list[dict[str, float]]) -> MetricsFile:
+    metrics = MetricsFile(path)
+    for row in rows:
+        metrics.log_metrics({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+    return metrics
+
+
+def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
+    metrics = log(tmp_path / "metrics.csv", ROWS)
+    assert read_metrics(metrics.path) == metrics.rows == ROWS  # before it is closed
+    metrics.finalize("success")
+    assert read_metrics(metrics.path) == ROWS
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert header == "step,epoch,loss,probe_accuracy,ess"
+    steps, values = curve(ROWS, "ess")
+    assert (steps.tolist(), values.tolist()) == ([3, 4, 5], [2.5, 2.5, 2.5])
+    assert [part.size for part in curve(ROWS, "none")] == [0, 0]
+
+
+@given(cut=st.integers(0, 400))
+def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_line(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("metrics") / "metrics.csv"
+    log(path, ROWS).finalize("killed")
+    text = path.read_text()
+    path.write_text(text[:cut])
+    lines = text[:cut].count("\n")
+    assert read_metrics(path) == ROWS[: max(0, lines - 1)]
+
+
+@pytest.mark.parametrize("first_step", [0, 3, 5])
+def test_metrics_are_cut_back_to_the_checkpoints_step(tmp_path: Path, first_step: int) -> None:
+    path = tmp_path / "metrics.csv"
+    log(path, ROWS).finalize("killed")
+    path.open("a").write("6,2,0.0")  # in the middle of a line
+    metrics = MetricsFile(path, first_step=first_step)
+    assert metrics.rows == [row for row in ROWS if row["step"] < first_step]
+    for row in ROWS[len(metrics.rows) :]:
+        metrics.log_metrics({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+    whole = tmp_path / "whole.csv"
+    log(whole, ROWS)
+    assert path.read_text() == whole.read_text()
+
+
+def test_a_checkpoint_without_its_metrics_is_not_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"metrics.csv is missing or empty"):
+        MetricsFile(tmp_path / "metrics.csv", first_step=3)
 
 
 def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
     names = {"name": "a", "group": "b", "job_type": "c", "config": {"seed": 1}}
 
     def crash() -> None:
-        with tracking.wandb_run(LoggerSettings(), tmp_path, **names) as (logger,):
+        with tracking.curve_loggers(LoggerSettings(), tmp_path, **names) as (logger,):
             logger.log_metrics({"loss": 1.5}, step=7)
             raise RuntimeError("crash")
 
@@ -131,7 +188,7 @@ def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
 
 def test_no_wandb_run_where_none_is_wanted(tmp_path: Path) -> None:
     names = {"name": "a", "group": "b", "job_type": "c", "config": {}}
-    with tracking.wandb_run(LoggerSettings(name="none"), tmp_path, **names) as loggers:
+    with tracking.curve_loggers(LoggerSettings(name="csv"), tmp_path, **names) as loggers:
         assert loggers == []
     assert list(tmp_path.iterdir()) == []
 

@@ -10,13 +10,16 @@ import torch
 from harness import training
 from harness.data import ImageData, ImageSet, load
 from harness.methods import Method
-from harness.settings import QuickstartSettings, SettingsError
-from harness.tracking import MetricsFile
+from harness.settings import Settings, SettingsError
+from harness.tracking import MetricsFile, RunFolder
 from tests.harness.commands import settings
 
-SETTINGS = settings("trainer.epochs=1")
-assert isinstance(SETTINGS.experiment, QuickstartSettings)
-ROWS = SETTINGS.experiment.rows
+SETTINGS = settings()
+DIGITS = ["experiment=benchmark", "data=digits", "backbone=small_cnn", "trainer=quickstart"]
+
+
+def asked(method: str, *overrides: str) -> Settings:
+    return settings(*DIGITS, f"method={method}", "trainer.epochs=1", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -24,41 +27,86 @@ def data() -> ImageData:
     return load(SETTINGS.data)
 
 
-def train(name: str, data: ImageData, log: MetricsFile, *, seed: int = 1) -> Method:
-    return training.train(ROWS[name].method, SETTINGS, data, seed=seed, loggers=[log], callbacks=[])
+def train(
+    options: Settings, data: ImageData, folder: Path
+) -> tuple[Method, list[dict[str, int | float]]]:
+    """The trained method and what it logged."""
+    folder.mkdir()
+    log = MetricsFile(folder / "metrics.csv")
+    return training.train(options, data, RunFolder(folder, options), loggers=[log]), log.rows
 
 
-def log(folder: Path) -> MetricsFile:
-    return MetricsFile(folder / "metrics.csv").labelled(row="a", seed=1)
-
-
-@pytest.mark.parametrize("name", ["moco_smc", "byol_mdn"])
+@pytest.mark.parametrize("method", ["smc_gmje", "gmje_mdn", "swav"])
 def test_the_same_seed_gives_the_same_network_bit_for_bit(
-    name: str, data: ImageData, tmp_path: Path
+    method: str, data: ImageData, tmp_path: Path
 ) -> None:
-    first, second = (train(name, data, log(tmp_path)).state_dict() for _ in range(2))
+    options = asked(method, "method.learning_rate=0.01")
+    first, second = (train(options, data, tmp_path / n)[0].state_dict() for n in "ab")
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
-    other = train(name, data, log(tmp_path), seed=2).state_dict()
-    assert not torch.equal(first["backbone.network.0.weight"], other["backbone.network.0.weight"])
+    other = asked(method, "method.learning_rate=0.01", "seed=2")
+    weights = train(other, data, tmp_path / "c")[0].state_dict()
+    assert not torch.equal(first["backbone.network.0.weight"], weights["backbone.network.0.weight"])
 
 
 def test_every_step_is_logged_with_the_loss_and_the_banks_state(
     data: ImageData, tmp_path: Path
 ) -> None:
-    metrics = log(tmp_path)
-    train("moco_smc", data, metrics)
-    assert [line["step"] for line in metrics.lines] == list(range(21))
-    assert {"loss", "ess", "ess_ratio", "alignment", "epoch"} <= set(metrics.lines[0])
-    for line in metrics.lines:
-        assert 0.0 < line["ess_ratio"] <= 1.0
-        assert line["loss"] == pytest.approx(line["alignment"] + line["uniformity"], abs=1e-4)
+    _, rows = train(asked("smc_gmje", "bank.size=100"), data, tmp_path / "a")
+    *steps, probe = rows
+    assert [row["step"] for row in steps] == list(range(21))
+    for row in steps:
+        assert 0.0 < row["ess_ratio"] <= 1.0
+        assert row["loss"] == pytest.approx(row["alignment"] + row["uniformity"], abs=1e-4)
+    # Ten classes in equal shares, but for chance: 64 queries, 100 entries.
+    assert [row["false_negatives"] for row in steps[2:]] == pytest.approx([0.1] * 19, abs=0.03)
+    assert probe.keys() == {"step", "epoch", "probe_accuracy"}
+    assert probe["step"] == 20
+    assert 0.1 < probe["probe_accuracy"] < 1.0
+
+
+def test_the_online_probe_changes_nothing_else(data: ImageData, tmp_path: Path) -> None:
+    """A probe of other classes leaves the encoder as it is."""
+    relabelled = ImageData(
+        **{
+            **vars(data),
+            "train": ImageSet(data.train.images, data.train.labels.flip(0)),
+        }
+    )
+    options = asked("simclr")
+    one, other = (
+        train(options, images, tmp_path / n)[0] for images, n in ((data, "a"), (relabelled, "b"))
+    )
+    assert_same = torch.testing.assert_close
+    for key, value in one.backbone.state_dict().items():
+        assert_same(value, other.backbone.state_dict()[key], rtol=0, atol=0)
+    head = "online_probe.classification_head.weight"
+    assert not torch.equal(one.state_dict()[head], other.state_dict()[head])
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("lars", 1.0), ("adamw", 0.001)])
+def test_other_optimizers(optimizer: str, rate: float, data: ImageData, tmp_path: Path) -> None:
+    options = asked("vicreg", f"method.optimizer={optimizer}", f"method.learning_rate={rate}")
+    _, rows = train(options, data, tmp_path / "a")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0]
+
+
+def test_half_precision_is_near_full_precision(data: ImageData, tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        options = asked("moco", f"trainer.precision={precision}")
+        module, rows = train(options, data, tmp_path / precision)
+        losses[precision] = torch.tensor([row["loss"] for row in rows if "loss" in row])
+        assert module.bank.bank.dtype == torch.float32
+    assert not torch.equal(*losses.values())
+    torch.testing.assert_close(*losses.values(), rtol=0.05, atol=0.05)
 
 
 def test_the_callers_generator_is_left_alone(data: ImageData, tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    train("moco_fifo", data, log(tmp_path))
+    train(asked("moco"), data, tmp_path / "a")
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -67,7 +115,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice(
 ) -> None:
     broken = ImageData(**{**vars(data), "std": torch.zeros(1)})
     with pytest.raises(SettingsError, match=r"the loss is nan at step 0: lower the learning_rate"):
-        train("simclr", broken, log(tmp_path))
+        train(asked("simclr"), broken, tmp_path / "a")
 
 
 def test_too_few_images_for_a_batch(data: ImageData) -> None:

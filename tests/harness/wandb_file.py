@@ -24,6 +24,8 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 class OfflineRun:
     """What a run file holds."""
 
+    id: str = ""
+    sweep: str = ""
     name: str = ""
     group: str = ""
     job_type: str = ""
@@ -59,6 +61,7 @@ def read(path: Path) -> OfflineRun:
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
+            run.id, run.sweep = record.run.run_id, record.run.sweep_id
             run.name, run.group = record.run.display_name, record.run.run_group
             run.job_type = record.run.job_type
             run.config |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
