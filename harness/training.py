@@ -143,10 +143,11 @@ def _quiet_lightning() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # A loader of resident images has nothing for workers to do; the second is between
-            # Lightning and newer versions of torch; the third is what a resume is.
+            # A loader of resident images has nothing for workers to do; the next two are between
+            # Lightning and newer versions of torch; the last is what a resume is.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+            warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             yield
     finally:

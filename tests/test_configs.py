@@ -43,7 +43,7 @@ def test_every_method_composes_at_every_scale(method: str, scale: str) -> None:
     assert found.method is not None
     assert found.method.name == method
     assert (CONFIGS / "recipe" / scale / f"{method}.yaml").exists()
-    assert found.trainer.epochs == (200 if scale == "paper" else 4)
+    assert found.trainer.epochs == (200 if scale == "paper" else 2)
     assert (found.bank is None) == (method not in ("moco", "smc_gmje"))
 
 
