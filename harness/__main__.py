@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,12 @@ _FLAGS = (
     *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"),
     *("-m", "--multirun", "-i", "--info"),
 )
+# A full disk, a quota or limit, a folder that is read-only, another's or a file.
+_CANNOT_WRITE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST")
+    if hasattr(errno, name)
+}
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -38,6 +45,11 @@ def _experiment(config: DictConfig) -> None:
         # A loader's process puts its traceback before what it has to say.
         told = str(error).splitlines()[-1].removeprefix("harness.settings.SettingsError: ")
         sys.exit(_refuse(told))
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(_refuse(f"cannot write results: {error.strerror}{where}; what was whole stays"))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -15,21 +16,34 @@ from harness.settings import SettingsError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the last checkpoint and then takes its place, so that a kill leaves one."""
+    """Writes beside the last checkpoint and then takes its place, so that a kill leaves one.
+
+    Lightning's own writes to the system's folder for temporary files, which may be another disk,
+    from which nothing moves in one step, and where a kill leaves a copy.
+    """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,  # noqa: ARG002
     ) -> None:
         """Writes a checkpoint.
 
         Raises:
             OSError: If it cannot be written; the one before stays.
         """
-        unfinished = f"{path}.tmp"
-        super().save_checkpoint(checkpoint, unfinished, storage_options)
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        content = io.BytesIO()  # torch hides what goes wrong with a file
+        torch.save(checkpoint, content)
+        path, unfinished = Path(path), Path(f"{path}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content.getbuffer())
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def last_checkpoint_callback(path: Path, *, every: int) -> ModelCheckpoint:

@@ -111,7 +111,6 @@ class RunFolder:
                         shutil.rmtree(child) if child.is_dir() else child.unlink()
             _write(self.path / CONFIG, self._config())
             yield
-        (self.path / _LOCK).unlink(missing_ok=True)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes ``results.json``, whole or not at all."""
@@ -148,7 +147,10 @@ def _locked(path: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise SettingsError(f"{path.parent} is in use by another process") from error
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

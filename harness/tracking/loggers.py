@@ -74,9 +74,11 @@ def _replayed(logger: Logger, rows: Sequence[Row]) -> Logger:
 
 def _tensorboard(folder: Path) -> Logger:
     try:
-        return TensorBoardLogger(folder, name="", version="tensorboard")
+        logger = TensorBoardLogger(folder, name="", version="tensorboard")
+        _ = logger.experiment  # imports it
     except ModuleNotFoundError as error:
         raise SettingsError("logger=tensorboard needs it: pip install tensorboard") from error
+    return logger
 
 
 def _wandb_run(settings: LoggerSettings, folder: Path, **labels: Any) -> wandb.Run:

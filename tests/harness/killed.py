@@ -40,17 +40,16 @@ def child(arguments: list[str], how: Any) -> int:
 
 def die_at_checkpoint(number: int) -> None:
     """SIGKILL when the file is half written (odd numbers) or whole but not in its place yet."""
-    save, seen = checkpoints.TorchCheckpointIO.save_checkpoint, []
+    seen: list[int] = []
 
-    def saving(self: Any, checkpoint: Any, path: Any, options: Any) -> None:
-        save(self, checkpoint, path, options)
-        seen.append(path)
+    def fsync(descriptor: int) -> None:
+        seen.append(descriptor)
         if len(seen) == number:
             if number % 2:
-                os.truncate(path, os.path.getsize(path) // 2)
+                os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoints.TorchCheckpointIO.save_checkpoint = saving
+    checkpoints.os.fsync = fsync  # the only call of it in the harness
 
 
 if __name__ == "__main__":

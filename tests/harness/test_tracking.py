@@ -199,3 +199,33 @@ def test_provenance_is_json_and_names_what_ran() -> None:
     assert found["versions"]["gmje-plugin"]
     assert found["hardware"]["cores"] >= 1
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 40
+
+
+def test_tensorboard_holds_the_rows_once_also_after_a_resume(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    names = {"name": "a", "group": "b", "job_type": "c", "config": {}}
+    settings = LoggerSettings(name="tensorboard")
+    for known in ([], ROWS[:3]):  # the second time, what the checkpoint's steps have logged
+        with tracking.curve_loggers(settings, tmp_path, rows=known, **names) as (logger,):
+            for row in ROWS[len(known) :]:
+                logger.log_metrics({"loss": row["loss"]} if "loss" in row else {}, row["step"])
+            logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = {event.step: event.value for event in events.Scalars("loss")}
+    assert found == pytest.approx({row["step"]: row["loss"] for row in ROWS if "loss" in row})
+    assert len(events.Scalars("loss")) == 6
+
+
+def test_a_wandb_run_that_goes_on_offline_is_whole(tmp_path: Path) -> None:
+    names = {"name": "a", "group": "b", "job_type": "c", "config": {}}
+    for known in ([], ROWS[:3]):
+        with tracking.curve_loggers(LoggerSettings(), tmp_path, rows=known, **names) as (logger,):
+            for row in ROWS[len(known) :]:
+                logger.log_metrics({k: v for k, v in row.items() if k != "step"}, row["step"])
+    wandb.teardown()
+    (run,) = wandb_file.read_all(tmp_path).values()
+    assert [line["loss"] for line in run.history if "loss" in line] == [
+        row["loss"] for row in ROWS if "loss" in row
+    ]

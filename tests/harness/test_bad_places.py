@@ -1,0 +1,83 @@
+"""Where nothing can be written or reached: one clear line, and nothing taken for whole later."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.commands import ROOT, harness
+
+ASKED = [
+    "experiment=banks",
+    "data=digits",
+    "backbone=small_cnn",
+    "trainer=quickstart",
+    "trainer.epochs=2",
+]
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a refusal; W&B's own lines may come before it."""
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    (line,) = [line for line in lines if not line.startswith("wandb:")]
+    assert line.startswith("python -m harness: ")
+    return line
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = harness(*ASKED, "logger=csv", "output_root=file", folder=tmp_path)
+    line = refused(done)
+    assert "cannot write results: Not a directory" in line
+    assert "file/banks" in line
+
+
+def test_a_full_disk_keeps_what_was_whole_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="POSIX only")
+    # A limit on the size of files stands for the disk: metrics fit, the checkpoint does not.
+    limited = f"ulimit -f 64 && {sys.executable} -m harness {' '.join(ASKED)} logger=csv"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", limited], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "cannot write results: File too large" in refused(done)
+    (folder,) = (tmp_path / "outputs" / "banks").iterdir()
+    assert not (folder / "results.json").exists()
+    assert list((folder / "checkpoints").iterdir()) == []
+    again = harness(*ASKED, "logger=csv", folder=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert (folder / "results.json").exists()
+
+
+def test_wandb_online_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+    line = refused(harness(*ASKED, "logger.mode=online", folder=tmp_path))
+    assert "W&B cannot be used" in line
+    assert "logger.mode=offline" in line
+
+
+def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = tmp_path / "hidden"
+    for name in ("tensorboard", "tensorboardX"):
+        (hidden / name).mkdir(parents=True)
+        (hidden / name / "__init__.py").write_text("raise ModuleNotFoundError('hidden')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(hidden)!r}); from harness.__main__ import main; "
+        f"main(sys.argv[1:])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *ASKED, "logger=tensorboard"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert "pip install tensorboard" in refused(done)
