@@ -133,10 +133,9 @@ def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Block]:
 
 def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
     """The table of an experiment, and in what it is not the paper's."""
-    seeds = {run.config["seed"] for row in section.rows for run in row.runs}
     columns = [
         ["configuration", "untrained network", *(row.title for row in section.rows)],
-        ["n", str(len(seeds)), *(str(len(row.runs)) for row in section.rows)],
+        ["n", str(len(section.start)), *(str(len(row.runs)) for row in section.rows)],
     ]
     shown = []
     known = [name for name in _METRICS if name in section.metrics]
@@ -152,7 +151,7 @@ def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
                 columns.append([f"paper, {_metric(metric)[0]} *", "", *told])
     columns.append(["s a run", "", *(_seconds(row) for row in section.rows)])
     header, untrained, *rows = zip(*columns, strict=True)
-    if any(section.untrained(metric) for metric in section.metrics):
+    if section.start:
         rows.insert(0, untrained)
     yield Table(
         f"{section.data}. {_scale(section)}. Mean ± sample standard deviation over n seeds.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 
 from harness.settings import SettingsError
-from harness.tracking import CONFIG, METRICS, RESULTS
+from harness.tracking import CONFIG, METRICS, RESULTS, leaves
 
 Array = npt.NDArray[np.float64]
 
@@ -91,15 +91,6 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return runs, left_out
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as dotted names with values."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _training_folders(folder: Path) -> list[Path]:
     """Folders that hold a run's files, but not those that only gather the trainings below."""
     found = []
@@ -134,17 +125,15 @@ def _config(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
-    settings = dict(flat(config)) if isinstance(config, dict) else {}
+    settings = dict(leaves(config)) if isinstance(config, dict) else {}
     _check(path, settings, _NEEDED_SETTINGS)
     return settings
 
 
 def _results(path: Path) -> dict[str, Any]:
     results = _json(path)
-    results.setdefault("untrained", {})  # not every experiment measures it
-    _check(path, results, {**_NEEDED_RESULTS, "untrained": dict})
-    for name in ("metrics", "untrained"):
-        _check(path, results[name], dict.fromkeys(results[name], (int, float)))
+    _check(path, results, _NEEDED_RESULTS)
+    _check(path, results["metrics"], dict.fromkeys(results["metrics"], (int, float)))
     return results
 
 
@@ -168,6 +157,8 @@ def _check(
 
 def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
     """The quantities' curves, and what of them is left out."""
+    if epochs == 0:
+        return {}, []
     lines = csv.reader(_text(path).splitlines())
     try:
         header = next(lines, [])

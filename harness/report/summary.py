@@ -52,12 +52,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one table: the same experiment, data, network, training length and evaluation."""
+    """The rows of one table: the same experiment, data, network, training length and evaluation.
+
+    ``start`` are the runs of no epochs of the same data, network, evaluation and seeds.
+    """
 
     experiment: str
     data: str
     config: Mapping[str, Any]
     rows: Sequence[Row]
+    start: Sequence[Run]
 
     @property
     def metrics(self) -> list[str]:
@@ -67,13 +71,8 @@ class Section:
 
     def untrained(self, metric: str) -> list[float]:
         """A metric of the untrained network, which all rows start from, of each seed."""
-        seeds = {
-            run.results["seed"]: run.results["untrained"]
-            for row in self.rows
-            for run in row.runs
-            if run.results
-        }
-        return [float(found[metric]) for found in seeds.values() if metric in found]
+        found = [run.results["metrics"] for run in self.start if run.results]
+        return [float(metrics[metric]) for metrics in found if metric in metrics]
 
 
 def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
@@ -84,8 +83,12 @@ def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
     """
     tables: dict[str, dict[str, list[Run]]] = {}
     left_out: list[str] = []
+    untrained: dict[str, dict[int, Run]] = {}
     for run in runs:
         if run.results is None:
+            continue
+        if run.epochs == 0:
+            untrained.setdefault(_start(run), {})[run.config["seed"]] = run
             continue
         config = _matters(run)
         shared = {name: value for name, value in config.items() if not _OF_A_ROW.fullmatch(name)}
@@ -96,7 +99,7 @@ def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
             alike.append(run)
         else:
             left_out.append(f"{run.folder} repeats {twin.folder}: same settings, same seed")
-    found = [_section(list(table.values())) for table in tables.values()]
+    found = [_section(list(table.values()), untrained) for table in tables.values()]
     found.sort(key=lambda section: (section.experiment, section.data))
     return found, left_out
 
@@ -195,7 +198,16 @@ def _same_seed(one: Run, other: Run) -> bool:
     return bool(one.config["seed"] == other.config["seed"])
 
 
-def _section(groups: Sequence[Sequence[Run]]) -> Section:
+def _start(run: Run) -> str:
+    """What an untrained network's figures depend on, but for the seed."""
+    parts = ("data.", "backbone.", "evaluation.")
+    config = {name: value for name, value in _matters(run).items() if name.startswith(parts)}
+    return json.dumps(config, sort_keys=True)
+
+
+def _section(
+    groups: Sequence[Sequence[Run]], untrained: Mapping[str, Mapping[int, Run]]
+) -> Section:
     runs = [sorted(group, key=lambda run: int(run.config["seed"])) for group in groups]
     configs = [_matters(group[0]) for group in runs]
     first = groups[0][0].results or {}
@@ -203,7 +215,9 @@ def _section(groups: Sequence[Sequence[Run]]) -> Section:
     rows = [Row(*parts) for parts in zip(titles, configs, runs, strict=True)]
     rows.sort(key=lambda row: _by_number(row.title))
     shared = {name: value for name, value in configs[0].items() if not _OF_A_ROW.fullmatch(name)}
-    return Section(first["experiment"], first["data"], shared, rows)
+    seeds = {run.config["seed"] for group in runs for run in group}
+    start = [run for seed, run in untrained.get(_start(runs[0][0]), {}).items() if seed in seeds]
+    return Section(first["experiment"], first["data"], shared, rows, start)
 
 
 def _distinct(titles: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:
