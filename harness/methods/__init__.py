@@ -107,6 +107,7 @@ def _simclr_head_and_criterion(
             criterion = GMJEPrototypeLoss(
                 settings.output_dim,
                 settings.num_prototypes,
+                covariance=settings.covariance,
                 temperature=settings.temperature,
                 entropy_weight=settings.entropy_weight,
                 momentum=settings.ema,

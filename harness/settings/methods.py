@@ -69,6 +69,7 @@ class ParametricGMJESettings(MethodSettings):
     name: str = choice("parametric_gmje")
     learning_rate: float = ranged(0.01, above=0.0)  # [D]
     num_prototypes: int = ranged(64, low=1)  # [R]
+    covariance: str = choice("isotropic", "diagonal", "full")  # shared; the last two are learned
     temperature: float = ranged(0.05, above=0.0)  # [D]
     entropy_weight: float = ranged(1.0, low=0.0)  # the loss's default
     ema: float = ranged(0.5, low=0.0, below=1.0)  # of the second moment; the loss's default
