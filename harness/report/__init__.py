@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,14 @@ from tempfile import TemporaryDirectory
 from harness.report import html, markdown
 from harness.report.contents import contents
 from harness.report.document import Picture
-from harness.report.reading import read
+from harness.report.reading import Run, read
 from harness.report.summary import sections
 from harness.settings import SettingsError
 
 __all__ = ["main"]
 
-_MARKDOWN, _HTML = "report.md", "report.html"
+_MARKDOWN, _HTML, _RECORDS = "report.md", "report.html", "runs.json"
+_RECORDED = ("title", "seed", "data", "metrics", "wall_time_s", "commit", "command")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="python -m harness report",
-        description=f"Writes {_MARKDOWN} and {_HTML}, one page on all trainings below the folders.",
+        description=f"Writes {_MARKDOWN} and {_HTML}, one page on all trainings below the folders, "
+        f"and {_RECORDS}, their figures.",
     )
     parser.add_argument(
         "folders", metavar="FOLDER", type=Path, nargs="*", help="trainings at any depth"
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"left out: {line}", file=sys.stderr)
     print(asked.out / _MARKDOWN)
     print(asked.out / _HTML)
+    print(asked.out / _RECORDS)
 
 
 def report(folders: Sequence[Path], out: Path) -> list[str]:
@@ -65,8 +69,24 @@ def report(folders: Sequence[Path], out: Path) -> list[str]:
     blocks = contents(tables, unfinished, left_out)
     pictures = [block for block in blocks if isinstance(block, Picture)]
     files = dict(map(markdown.picture_file, pictures))
-    _write(out, {**files, _MARKDOWN: markdown.render(blocks), _HTML: html.render(blocks)})
+    files |= {_MARKDOWN: markdown.render(blocks), _HTML: html.render(blocks)}
+    _write(out, {**files, _RECORDS: _records(runs)})
     return left_out
+
+
+def _records(runs: Sequence[Run]) -> str:
+    """The finished runs' figures as JSON, one a line, under each machine they were measured on."""
+    machines: dict[str, list[str]] = {}
+    for run in runs:
+        if run.results is not None:
+            machine = json.dumps({name: run.results[name] for name in ("hardware", "versions")})
+            record = json.dumps({name: run.results[name] for name in _RECORDED})
+            machines.setdefault(machine, []).append(record)
+    told = [
+        f'{machine[:-1]}, "runs": [\n' + ",\n".join(sorted(records)) + "\n]}"
+        for machine, records in machines.items()
+    ]
+    return "[\n" + ",\n".join(told) + "\n]\n"
 
 
 def _write(out: Path, files: Mapping[str, str]) -> None:

@@ -219,6 +219,18 @@ def test_rows_are_means_and_deviations_over_the_seeds_of_one_configuration(tmp_p
     assert JPEG in text.replace("\\", "")
 
 
+def test_the_figures_of_every_finished_run_are_there_to_compute_with(tmp_path: Path) -> None:
+    folders = [training(tmp_path / "runs", seed=seed) for seed in (2, 1)]
+    training(tmp_path / "runs", seed=3, finished=False)
+    main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    (machine,) = json.loads((tmp_path / "out" / "runs.json").read_text())
+    written = [json.loads((folder / "results.json").read_text()) for folder in reversed(folders)]
+    assert machine["versions"] == written[0]["versions"]
+    for record, results in zip(machine["runs"], written, strict=True):
+        assert record.items() <= results.items()
+        assert {"metrics", "commit", "command", "data", "seed"} <= record.keys()
+
+
 def test_durations_are_of_runs_in_one_go_and_the_untrained_network_may_be_missing(
     tmp_path: Path,
 ) -> None:
