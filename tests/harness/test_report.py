@@ -547,7 +547,7 @@ def test_a_report_made_again_is_the_same_and_leaves_nothing_else(tmp_path: Path)
     reported(tmp_path, tmp_path / "runs")
     again = {p: p.read_bytes() for p in (tmp_path / "the report").rglob("*") if p.is_file()}
     assert again == files
-    assert len(files) == 4
+    assert len(files) == 5
 
 
 NAN = float("nan")
