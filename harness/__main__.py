@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,27 +31,44 @@ _CANNOT_WRITE = {
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST")
     if hasattr(errno, name)
 }
+_statuses: list[int] = []  # of a multirun's jobs
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 @hydra.main(version_base="1.3", config_path=str(_CONFIGS), config_name="config")
 def _experiment(config: DictConfig) -> None:
+    status = _run(config)
+    if status and HydraConfig.get().mode is not RunMode.MULTIRUN:
+        sys.exit(status)
+    _statuses.append(status)  # the other jobs of a multirun go on
+
+
+def _run(config: DictConfig) -> int:
+    """Runs an experiment; what went wrong is told here, as Hydra adds lines to what passes it."""
     try:
         settings = resolve(config)
         # A wrong option is told at once; torch and Lightning take seconds to import.
+        from pytorch_lightning.utilities.exceptions import SIGTERMException
+
         from harness import experiments
         from harness.tracking import RunFolder
-
+    except SettingsError as error:
+        return _refuse(str(error))
+    try:
         experiments.run(settings, RunFolder.of_command(settings, HydraConfig.get().overrides.task))
-    except SettingsError as error:  # here, as Hydra adds a line to what passes through it
+    except SettingsError as error:
         # A loader's process puts its traceback before what it has to say.
         told = str(error).splitlines()[-1].removeprefix("harness.settings.SettingsError: ")
-        sys.exit(_refuse(told))
+        return _refuse(told)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        sys.exit(_refuse(f"cannot write results: {error.strerror}{where}; what was whole stays"))
+        return _refuse(f"cannot write results: {error.strerror}{where}; what was whole stays")
+    except SIGTERMException:  # a SystemExit of status 0
+        _refuse("ended by SIGTERM; the same command goes on")
+        sys.exit(128 + signal.SIGTERM)
+    return 0
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -80,6 +99,8 @@ def main(arguments: Sequence[str]) -> None:
         if not frame.f_globals["__name__"].startswith("hydra."):
             raise
         sys.exit(_refuse(one_line(error)))  # Hydra has no type of its own for some errors
+    if any(_statuses):
+        sys.exit(max(_statuses))
 
 
 def _refuse(message: str) -> int:

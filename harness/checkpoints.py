@@ -46,12 +46,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             unfinished.unlink(missing_ok=True)
 
 
-def last_checkpoint_callback(path: Path, *, every: int) -> ModelCheckpoint:
-    """Keeps a checkpoint of the last epoch, written at the end of every ``every``-th."""
+def last_checkpoint_callback(path: Path) -> ModelCheckpoint:
+    """Keeps a checkpoint of the last epoch that ended."""
     return ModelCheckpoint(
         dirpath=path.parent,
         filename=path.stem,
-        every_n_epochs=every,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )

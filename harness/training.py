@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,19 @@ def check(settings: Settings, data: ImageData) -> None:
     """Raises ``SettingsError`` if there is no such GPU, or the images are too few or too small."""
     if settings.trainer.accelerator == "cuda" and not torch.cuda.is_available():
         raise SettingsError("trainer.accelerator is cuda, but torch sees no GPU")
+    if settings.trainer.accelerator == "cuda":
+        there = torch.cuda.device_count()
+        if settings.trainer.devices > there:
+            raise SettingsError(
+                f"trainer.devices is {settings.trainer.devices}, but torch sees {there} GPUs"
+            )
+    devices = settings.trainer.devices * settings.trainer.num_nodes
+    processes = int(os.environ.get("WORLD_SIZE", devices))
+    if processes != devices:
+        raise SettingsError(
+            f"{processes} processes were started: set trainer.devices (a machine) and "
+            f"trainer.num_nodes to match"
+        )
     batch_size = settings.trainer.batch_size
     if batch_size > len(data.train):
         raise SettingsError(
@@ -104,7 +118,7 @@ def train(
             callbacks=[
                 *callbacks,
                 OnlineProbeAccuracy(data, every=asked.probe_every),
-                last_checkpoint_callback(folder.path / CHECKPOINT, every=asked.checkpoint_every),
+                last_checkpoint_callback(folder.path / CHECKPOINT),
             ],
             log_every_n_steps=1,
             enable_progress_bar=False,

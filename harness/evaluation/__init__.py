@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from harness.data import ImageData
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
-from harness.evaluation.encoding import encode
+from harness.evaluation.encoding import BATCH_SIZE, encode
 from harness.evaluation.knn import knn_accuracy
 from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
 from harness.settings import Settings
@@ -61,11 +61,14 @@ def _two_views(
     device = next(backbone.parameters()).device
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     indices = _spread(len(data.test))
-    images, _, _ = data.test[indices]
     was_training = backbone.training
     backbone.eval()
-    first, second = (backbone(v) for v in views(images.to(device), indices, epoch=0))
+    pairs = []
+    for some in torch.split(indices, BATCH_SIZE):
+        images, _, _ = data.test[some]
+        pairs.append([backbone(view) for view in views(images.to(device), some, epoch=0)])
     backbone.train(was_training)
+    first, second = map(torch.cat, zip(*pairs, strict=True))
     return first, second
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from harness.data import AnyImageSet, ImageData
 from harness.views import plain_view
 
-_BATCH_SIZE = 512
+BATCH_SIZE = 512
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def encode(
     was_training = network.training
     network.eval()
     encoded = []
-    for batch in images.batches(_BATCH_SIZE):
+    for batch in images.batches(BATCH_SIZE):
         encoded.append(network(plain_view(batch.to(device), mean=data.mean, std=data.std)))
     network.train(was_training)
     return torch.cat(encoded), images.labels.to(device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from lightly.utils.benchmarking import knn_predict
 from torch import Tensor
 from torch.nn.functional import normalize
+
+_CHUNK = 1000
 
 
 def knn_accuracy(
@@ -22,12 +25,16 @@ def knn_accuracy(
     A neighbour of cosine similarity s votes with weight exp(s / temperature). With fewer training
     images than ``neighbours``, all vote.
     """
-    predicted = knn_predict(
-        normalize(test_features, dim=1),
-        normalize(train_features, dim=1).T,
-        train_labels,
-        num_classes=num_classes,
-        knn_k=min(neighbours, train_features.shape[0]),
-        knn_t=temperature,
-    )
-    return float((predicted[:, 0] == test_labels).double().mean())
+    bank = normalize(train_features, dim=1).T
+    predicted = [
+        knn_predict(
+            normalize(features, dim=1),
+            bank,
+            train_labels,
+            num_classes=num_classes,
+            knn_k=min(neighbours, train_features.shape[0]),
+            knn_t=temperature,
+        )[:, 0]
+        for features in torch.split(test_features, _CHUNK)  # it holds a matrix of all pairs
+    ]
+    return float((torch.cat(predicted) == test_labels).double().mean())

@@ -97,6 +97,7 @@ class Method(pl.LightningModule):
         images, labels, indices = batch
         loss, features = self.loss(*self.views(images, indices, epoch=self.current_epoch))
         self.observe(labels)
+        self._last_loss = loss.detach()
         if self.global_step % self.trainer_settings.log_every == 0:
             self._log({"loss": loss.detach(), **self.terms()})
         probe_loss, _ = self.online_probe.shared_step((features, labels), 0)
@@ -108,13 +109,20 @@ class Method(pl.LightningModule):
         numbers = torch.stack([value.float() for value in values.values()])
         numbers = self.trainer.strategy.reduce(numbers, reduce_op="mean")
         metrics = dict(zip(values, numbers.tolist(), strict=True))
-        if not math.isfinite(metrics["loss"]):
-            raise SettingsError(
-                f"the loss is {metrics['loss']} at step {self.global_step}: lower the "
-                f"learning_rate, {self.optimizer_settings.learning_rate}"
-            )
+        self._check_finite(metrics["loss"])
         for logger in self.loggers:
             logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
+
+    def on_train_epoch_end(self) -> None:
+        """Keeps weights that are no numbers out of checkpoints, whichever steps are logged."""
+        self._check_finite(float(self._last_loss))
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise SettingsError(
+                f"the loss is {loss} at step {self.global_step}: lower the learning_rate, "
+                f"{self.optimizer_settings.learning_rate}"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what ``python -m harness export`` needs to know beside the backbone's weights."""

@@ -37,9 +37,7 @@ class SwAV(Method):
         self.projection_head = SwaVProjectionHead(
             backbone.feature_dim, settings.hidden_dim, settings.output_dim
         )
-        self.prototypes = SwaVPrototypes(
-            settings.output_dim, settings.num_prototypes, settings.frozen_steps
-        )
+        self.prototypes = SwaVPrototypes(settings.output_dim, settings.num_prototypes)
 
     def loss(
         self,
@@ -54,5 +52,5 @@ class SwAV(Method):
 
     def _logits(self, features: Tensor) -> Tensor:  # shape: (B, num_prototypes)
         embeddings = normalize(self.projection_head(features).float(), dim=1)
-        logits: Tensor = self.prototypes(embeddings, self.global_step)
+        logits: Tensor = self.prototypes(embeddings)
         return logits.float()

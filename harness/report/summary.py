@@ -19,7 +19,7 @@ _PAPER = Path(__file__).parents[1] / "results" / "paper.yaml"
 # options of an experiment say which trainings to run; what acts is in the training's own.
 _NO_DIFFERENCE = re.compile(
     r"seed|output_root|overwrite|logger\..*|experiment\.(?!name$).*|data\.(keep|workers)"
-    r"|trainer\.(threads|log_every|checkpoint_every)"
+    r"|trainer\.(threads|log_every)"
 )
 # What makes the rows of one table; all else is the same for the whole table.
 _OF_A_ROW = re.compile(r"(method|bank)(\..*)?")

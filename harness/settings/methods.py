@@ -105,7 +105,6 @@ class SwAVSettings(MethodSettings):
     temperature: float = ranged(0.1, above=0.0)  # [R]
     sinkhorn_iterations: int = ranged(3, low=1)  # [P]
     sinkhorn_epsilon: float = ranged(0.05, above=0.0)  # lightly's default
-    frozen_steps: int = ranged(0, low=0)  # steps before the prototypes are trained too
 
 
 @dataclass

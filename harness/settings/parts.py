@@ -98,7 +98,6 @@ class TrainerSettings:
     warmup: float = ranged(0.1, low=0.0, below=1.0)  # share of the steps [R]
     log_every: int = ranged(1, low=1)  # steps
     probe_every: int = ranged(1, low=1)  # epochs between two measurements of the online probe
-    checkpoint_every: int = ranged(1, low=1)  # epochs
     accelerator: str = choice("cpu", "cuda")
     devices: int = ranged(1, low=1)  # of one machine; more than one: Lightning's DDP
     num_nodes: int = ranged(1, low=1)
@@ -115,7 +114,7 @@ class EvaluationSettings:
 
     # Weighted nearest neighbours (Wu et al. 2018), as in lightly's benchmarks.
     neighbours: int = ranged(20, low=1)  # 200 in lightly's, of 50,000 images; digits have 1,347
-    temperature: float = ranged(0.1, above=0.0)  # lightly's
+    temperature: float = ranged(0.1, low=0.02)  # lightly's; exp(1 / t) must be a float32
     # The linear probe: logistic regression fitted to convergence on images as they are, or the
     # paper's SGD over 100 epochs of cropped and flipped ones.
     probe: str = choice("converged", "paper")

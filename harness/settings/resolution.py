@@ -111,8 +111,8 @@ def _impossible(settings: Settings) -> Iterator[str]:
         case QuickstartSettings(rows=rows):
             if not rows:
                 yield "experiment.rows must hold at least one row"
-            if settings.method is not None:
-                yield "method is for experiment=benchmark or banks: quickstart's rows have one each"
+            if settings.method is not None or settings.bank is not None:
+                yield "method and bank are for benchmark and banks, not quickstart"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
         case _:
             if settings.method is None:
@@ -124,8 +124,23 @@ def _impossible(settings: Settings) -> Iterator[str]:
             yield f"{path}bank must be chosen for {method.name} (bank=fifo, smc or smc_paper)"
         if method is not None and bank is not None and not takes_bank:
             yield f"{path}bank is for moco and smc_gmje, not for {method.name}"
+        if isinstance(bank, methods.SMCBankSettings) and bank.name == "smc_paper":
+            options = (bank.resampling, bank.ess_threshold, bank.count_own_query)
+            if options != ("multinomial", None, True):
+                yield f"{path}bank=smc_paper is Algorithm 2: change options of bank=smc"
+        if method is not None and method.name == "smc_gmje" and bank and bank.name == "fifo":
+            yield f"{path}bank=fifo with smc_gmje is MoCo: use method=moco"
+        if settings.experiment.name == "banks" and method is not None and not takes_bank:
+            yield f"experiment=banks compares banks of moco, and {method.name} has none"
+    if settings.logger.mode == "online" and settings.logger.name != "wandb":
+        yield f"logger.mode=online is for logger=wandb, not {settings.logger.name}"
     devices = settings.trainer.devices * settings.trainer.num_nodes
-    if settings.trainer.batch_size % devices:
+    if settings.trainer.batch_size < 2 * devices:
+        yield (
+            f"trainer.batch_size must hold at least 2 images for each of the {devices} devices, "
+            f"got {settings.trainer.batch_size}"
+        )
+    elif settings.trainer.batch_size % devices:
         yield (
             f"trainer.batch_size must be a multiple of the {devices} devices that share it, "
             f"got {settings.trainer.batch_size}"

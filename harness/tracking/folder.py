@@ -28,6 +28,7 @@ CONFIG, METRICS, RESULTS, CHECKPOINT = (
     "checkpoints/last.ckpt",
 )
 _LOCK = ".lock"
+_UNFINISHED = ".tmp"
 # What says where to put results or whether to repeat them is no part of what was asked.
 _NOT_ASKED = ("experiment", "output_root", "overwrite")
 _LONGEST_NAME = 100
@@ -35,7 +36,9 @@ _LONGEST_NAME = 100
 
 def is_first_process() -> bool:
     """Whether this is the process of a distributed run that writes: the others only train."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+    ranks = [getattr(rank_zero_only, "rank", 0)]  # of all processes, or of one machine's
+    ranks += [int(os.environ.get(name, 0)) for name in ("NODE_RANK", "GROUP_RANK")]
+    return not any(ranks)
 
 
 def folder_name(overrides: Sequence[str]) -> str:
@@ -75,9 +78,11 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The last checkpoint, if there is one yet."""
+        """The last checkpoint to go on from, if there is one yet."""
         path = self.path / CHECKPOINT
-        return path if path.exists() else None
+        # The first process clears what is to be overwritten, maybe after another looks here.
+        cleared = self.settings.overwrite and not is_first_process()
+        return path if path.exists() and not cleared else None
 
     def finished_results(self) -> dict[str, Any] | None:
         """The results of the same run made before, or None if it is to run or go on.
@@ -106,21 +111,21 @@ class RunFolder:
         with _locked(self.path / _LOCK):
             self._check()
             if self.settings.overwrite:
-                for child in self.path.iterdir():
-                    if child.name != _LOCK:
+                for child in sorted(self.path.iterdir(), key=lambda child: child.name == CONFIG):
+                    if child.name != _LOCK:  # the config last: without it this is no run's folder
                         shutil.rmtree(child) if child.is_dir() else child.unlink()
-            _write(self.path / CONFIG, self._config())
+            write_whole(self.path / CONFIG, self._config())
             yield
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes ``results.json``, whole or not at all."""
-        _write(self.path / RESULTS, json.dumps(results, indent=2) + "\n")
+        write_whole(self.path / RESULTS, json.dumps(results, indent=2) + "\n")
 
     def _check(self) -> None:
         """Refuses a folder of another run, with the difference, and one that is no run."""
         config = self.path / CONFIG
         if not config.exists():
-            if self.path.exists() and any(child.name != _LOCK for child in self.path.iterdir()):
+            if self.path.exists() and any(map(_is_of_somebody, self.path.iterdir())):
                 raise SettingsError(f"{self.path} is not empty and not the folder of a run")
             return
         if self.settings.overwrite:
@@ -135,7 +140,13 @@ class RunFolder:
     def _config(self) -> str:
         config = OmegaConf.structured(self.settings)
         OmegaConf.update(config, "overwrite", False)
+        OmegaConf.update(config, "output_root", "outputs")  # a folder that was moved is the same
         return OmegaConf.to_yaml(config)
+
+
+def _is_of_somebody(child: Path) -> bool:
+    """Whether a file is not just what a run leaves that was killed in its first moment."""
+    return child.name not in (_LOCK, CONFIG + _UNFINISHED)
 
 
 @contextmanager
@@ -153,10 +164,14 @@ def _locked(path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    try:
+        unfinished.write_text(text)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _difference(there: str, asked: str) -> str:

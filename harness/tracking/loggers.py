@@ -14,6 +14,7 @@ import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from harness.settings import LoggerSettings, SettingsError
+from harness.tracking.folder import write_whole
 from harness.tracking.metrics import Row
 
 _RUN_ID = "wandb-id"
@@ -94,8 +95,9 @@ def _wandb_run(settings: LoggerSettings, folder: Path, **labels: Any) -> wandb.R
         )
     except wandb.errors.Error as error:
         raise SettingsError(
-            f"logger.mode=online: W&B cannot be used ({' '.join(str(error).split())}): try wandb "
-            f"login, or logger.mode=offline and wandb sync later"
+            f"logger=wandb, logger.mode={settings.mode}: W&B cannot be used "
+            f"({' '.join(str(error).split())}): try wandb login, or logger.mode=offline and wandb "
+            f"sync later"
         ) from error
     run.define_metric("*", step_metric=_CURVES_BY, step_sync=True)
     return run
@@ -112,7 +114,7 @@ def _run_id(folder: Path) -> str:
     """The same for a folder whenever its run goes on, and another when it starts anew."""
     path = folder / _RUN_ID
     if not path.exists():
-        path.write_text(secrets.token_hex(8))
+        write_whole(path, secrets.token_hex(8))
     return path.read_text()
 
 
@@ -129,6 +131,11 @@ class _ContinuedWandbLogger(WandbLogger):
         self.known_step = int(summary.get(_CURVES_BY, -1)) if run.resumed else -1
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs metrics of a new step, or of none."""
-        if step is None or step > self.known_step:
+        """Logs metrics of a new step, or of none.
+
+        An epoch's last step has two lines, of which W&B may know the first only: the second, the
+        probe's, rather comes twice than not at all.
+        """
+        new = step is None or step > self.known_step
+        if new or (step == self.known_step and "loss" not in metrics):
             super().log_metrics(dict(metrics), step)

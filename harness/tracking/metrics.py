@@ -26,7 +26,7 @@ class MetricsFile(Logger):
         first_step: The step that the training starts from, of its checkpoint.
 
     Raises:
-        SettingsError: If the file lacks lines that the checkpoint's steps have logged.
+        SettingsError: If there is a checkpoint but no line of the steps before it.
     """
 
     def __init__(self, path: Path, *, first_step: int = 0) -> None:

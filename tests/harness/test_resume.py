@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,14 @@ import torch
 from tests.harness import wandb_file
 from tests.harness.commands import ROOT, harness
 
-ASKED = [
-    "experiment=banks",
+SIZE = [
     "data=digits",
     "backbone=small_cnn",
     "trainer=quickstart",
     "trainer.epochs=6",
     "trainer.log_every=3",
-    "bank.size=100",
 ]
+ASKED = ["experiment=banks", "bank.size=100", *SIZE]
 KILLED = -9
 
 
@@ -39,7 +39,7 @@ def run_all(folder: Path, *runs: tuple[list[str], Any]) -> list[int]:
 
 def outcome(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Metrics, the last checkpoint and the final figures of the one run below a folder."""
-    (run,) = (folder / "outputs" / "banks").iterdir()
+    (run,) = (folder / "outputs").glob("*/*")
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     results = json.loads((run / "results.json").read_text())
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt"}
@@ -66,10 +66,17 @@ def assert_same(first: Any, second: Any, path: str = "") -> None:
 STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "backbone")
 
 
-@pytest.mark.parametrize("bank", ["fifo", "smc", "smc_paper"])
-def test_killed_at_random_and_while_a_checkpoint_is_written(tmp_path: Path, bank: str) -> None:
-    asked = [*ASKED, f"bank={bank}", "logger=csv"]
-    moments = random.Random(bank)
+CASES = {
+    "fifo": ["experiment=banks", "bank.size=100", "bank=fifo"],
+    "smc_paper": ["experiment=banks", "bank.size=100", "bank=smc_paper"],
+    "gmje_mdn": ["experiment=benchmark", "method=gmje_mdn"],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_at_random_and_while_a_checkpoint_is_written(tmp_path: Path, case: str) -> None:
+    asked = [*CASES[case], *SIZE, "logger=csv"]
+    moments = random.Random(case)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
@@ -114,3 +121,17 @@ def test_a_folder_of_other_settings_is_refused_with_the_difference(tmp_path: Pat
     assert done.returncode == 2
     assert "trainer.batch_size: 32 there, 64 asked" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_sigterm_is_no_success(tmp_path: Path) -> None:
+    """As a cluster's preemption or ``timeout`` sends it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "harness", *ASKED, "logger=csv", "trainer.epochs=1000"]
+    started = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    checkpoints = "outputs/banks/*/checkpoints/last.ckpt"
+    while started.poll() is None and not list(tmp_path.glob(checkpoints)):
+        time.sleep(0.1)
+    started.terminate()
+    _, told = started.communicate()
+    assert started.returncode == 143
+    assert told.decode().strip().endswith("ended by SIGTERM; the same command goes on")

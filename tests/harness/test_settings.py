@@ -38,7 +38,14 @@ WRONG = {
     f"{ROW}.bank.resampling=best": f"{ROW}.bank.resampling must be one of without_replacement, ",
     "logger.mode=off": "logger.mode must be one of offline, online, got 'off'",
     # not together
-    "method=simclr": "method is for experiment=benchmark or banks",
+    "method=simclr": "method and bank are for benchmark and banks",
+    "+bank=smc": "method and bank are for benchmark and banks",
+    "experiment.rows.moco_smc_paper.bank.resampling=systematic": "bank=smc_paper is Algorithm 2",
+    "logger=csv logger.mode=online": "logger.mode=online is for logger=wandb, not csv",
+    "experiment=banks method=simclr": "experiment=banks compares banks of moco",
+    "experiment=benchmark method=smc_gmje bank=fifo": "bank=fifo with smc_gmje is MoCo",
+    "trainer.batch_size=8 trainer.devices=8": "at least 2 images for each of the 8 devices",
+    "evaluation.temperature=0.01": "evaluation.temperature must be finite, at least 0.02",
     "experiment.rows.moco_smc.bank=null": "experiment.rows.moco_smc.bank must be chosen for moco",
     "+bank@experiment.rows.byol.bank=smc": "experiment.rows.byol.bank is for moco and smc_gmje",
     "trainer.devices=3": "trainer.batch_size must be a multiple of the 3 devices that share it",
@@ -50,7 +57,7 @@ WRONG = {
 @pytest.mark.parametrize("override", WRONG)
 def test_wrong_options_are_one_clear_line(override: str) -> None:
     with pytest.raises((SettingsError, HydraException, OmegaConfBaseException)) as caught:
-        settings(override)
+        settings(*override.split(" "))
     error = caught.value
     message = str(error) if isinstance(error, SettingsError) else one_line(error)
     assert WRONG[override] in message

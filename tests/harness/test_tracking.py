@@ -9,6 +9,7 @@ import pytest
 import wandb
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_lightning.utilities import rank_zero_only
 
 from harness import tracking
 from harness.settings import LoggerSettings, SettingsError
@@ -17,6 +18,7 @@ from harness.tracking import (
     RunFolder,
     curve,
     folder_name,
+    is_first_process,
     provenance,
     read_metrics,
 )
@@ -82,6 +84,33 @@ def test_an_unfinished_run_goes_on_with_what_is_there(tmp_path: Path) -> None:
     assert folder(tmp_path).finished_results() is None
     with folder(tmp_path).started():
         assert (folder(tmp_path).path / "checkpoints").exists()
+
+
+def test_what_a_kill_in_the_first_moment_leaves_is_nobodys(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.path.mkdir(parents=True)
+    for name in ("config.yaml.tmp", ".lock"):
+        (run.path / name).touch()
+    with run.started():
+        assert run.finished_results() is None
+
+
+def test_a_folder_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
+    finish(folder(tmp_path / "a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert folder(tmp_path / "b").finished_results() == {"value": 1}
+
+
+@pytest.mark.parametrize("name", ["RANK", "NODE_RANK", "GROUP_RANK"])
+def test_one_process_of_all_machines_is_the_first(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_first_process()
+    if name == "RANK":  # read when Lightning is imported
+        monkeypatch.setattr(rank_zero_only, "rank", 1)
+    else:
+        monkeypatch.setenv(name, "1")
+    assert not is_first_process()
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:

@@ -118,6 +118,20 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice(
         train(asked("simclr"), broken, tmp_path / "a")
 
 
+def test_weights_that_are_no_numbers_are_in_no_checkpoint(data: ImageData, tmp_path: Path) -> None:
+    """Also where the step that goes wrong is not logged."""
+    options = asked("simclr", "trainer.log_every=1000", "method.learning_rate=1e6")
+    with pytest.raises(SettingsError, match=r"the loss is nan at step 21: lower"):
+        train(options, data, tmp_path / "a")
+    assert not (tmp_path / "a" / "checkpoints").exists()
+
+
+def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match=r"2 processes were started: set trainer.devices"):
+        training.check(SETTINGS, data)
+
+
 def test_too_few_images_for_a_batch(data: ImageData) -> None:
     few = ImageData(
         **{**vars(data), "train": ImageSet(data.train.images[:10], data.train.labels[:10])}
