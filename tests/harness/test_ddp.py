@@ -31,7 +31,7 @@ BANKS = {
     "fifo": ["bank=fifo"],
     "smc": ["bank=smc", "method.in_batch_negatives=true"],
 }
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def run(folder: Path, *overrides: str, launcher: list[str] = []) -> Path:  # noqa: B006
