@@ -204,7 +204,7 @@ def _sizes(backbone: str, options: argparse.Namespace) -> Sizes:
 
 
 def _settings(backbone: str, batch_size: int, options: argparse.Namespace) -> Settings:
-    """The reduced protocol's, but for what never ends, measures or saves."""
+    """The reduced protocol's, but for what never ends or measures."""
     register_schemas()
     overrides = [
         "experiment=benchmark",
@@ -215,7 +215,6 @@ def _settings(backbone: str, batch_size: int, options: argparse.Namespace) -> Se
         f"trainer.precision={options.precision[0]}",
         f"trainer.epochs={FOREVER}",
         f"trainer.probe_every={FOREVER}",
-        f"trainer.checkpoint_every={FOREVER}",
     ]
     with initialize_config_dir(version_base="1.3", config_dir=str(_CONFIGS)):
         return resolve(compose("config", overrides=overrides))
