@@ -73,12 +73,7 @@ def _run(config: DictConfig) -> int:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs a command; what the user got wrong is one line on stderr and exit code 2."""
-    if arguments[:1] == ["bench"]:
-        from harness import bench
-
-        bench.main(arguments[1:])
-        return
-    if arguments[:1] in (["export"], ["report"]):
+    if arguments[:1] in (["bench"], ["export"], ["report"]):
         command = importlib.import_module(f"harness.{arguments[0]}")
         try:
             command.main(arguments[1:])

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from harness.files import replacing
 from harness.settings import SettingsError
 
 
@@ -35,15 +36,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         content = io.BytesIO()  # torch hides what goes wrong with a file
         torch.save(checkpoint, content)
-        path, unfinished = Path(path), Path(f"{path}.tmp")
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as file:
-                file.write(content.getbuffer())
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def last_checkpoint_callback(path: Path) -> ModelCheckpoint:

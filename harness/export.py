@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.checkpoints import read_checkpoint
+from harness.files import write_all
 from harness.settings import SettingsError
 
 # timm's own names and layout, so that timm loads the folder also as "local-dir:FOLDER".
@@ -77,12 +76,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out, prefix=".") as unfinished:
-            for name, content in files.items():
-                Path(unfinished, name).write_bytes(content)
-            for name in files:  # both are whole before either takes the place of an older one
-                os.replace(Path(unfinished, name), out / name)
+        write_all(out, files)  # both are whole before either takes the place of an older one
     except OSError as error:
         raise SettingsError(f"cannot export to {out}: {error}") from error
     return config

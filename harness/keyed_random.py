@@ -1,7 +1,9 @@
-"""Random numbers that are a function of a key, not of how many were drawn before."""
+"""Random numbers that are a function of a key or seed, not of what was drawn before."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -11,6 +13,14 @@ _MASK = 2**64 - 1
 _WEYL = 0x9E3779B97F4A7C15  # odd, 2^64 over the golden ratio: SplitMix64's increment
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the CPU's global generator, which layers draw their weights from, for a while."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def keyed_uniforms(

@@ -18,6 +18,7 @@ from harness.backbones import Backbone
 from harness.checkpoints import AtomicCheckpointIO, last_checkpoint_callback, read_checkpoint
 from harness.data import EpochBatches, ImageData, place, train_loader
 from harness.evaluation.online_probe import OnlineProbeAccuracy
+from harness.keyed_random import seeded
 from harness.methods import Method
 from harness.settings import Settings, SettingsError
 from harness.tracking import CHECKPOINT, RunFolder
@@ -53,7 +54,7 @@ def check(settings: Settings, data: ImageData) -> None:
 def build_backbone(settings: Settings, data: ImageData) -> Backbone:
     """The untrained backbone of the settings' seed: the same for every method."""
     channels, height, width = data.train.image_shape
-    with _seeded(settings.seed):
+    with seeded(settings.seed):
         return backbones.build(settings.backbone, in_channels=channels, image_size=(height, width))
 
 
@@ -63,7 +64,7 @@ def build(settings: Settings, data: ImageData) -> Method:
         raise SettingsError("method must be chosen (method=simclr, ...)")
     backbone = build_backbone(settings, data)
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
-    with _seeded(settings.seed):
+    with seeded(settings.seed):
         return methods.build(
             settings.method,
             settings.bank,
@@ -139,14 +140,6 @@ def train(
             batches.set_epoch(int(read_checkpoint(folder.checkpoint)["epoch"]) + 1)
         trainer.fit(module, train_loader(images, batches), ckpt_path=folder.checkpoint)
     return module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the CPU's global generator, which layers draw their weights from, for a while."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 @contextmanager

@@ -7,27 +7,19 @@ from torch import Tensor, nn
 
 from harness.data import ImageData
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
-from harness.evaluation.encoding import BATCH_SIZE, encode
+from harness.evaluation.encoding import BATCH_SIZE, encode, evaluating
 from harness.evaluation.knn import knn_accuracy
 from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
 from harness.settings import Settings
 from harness.views import Views
 
-__all__ = ["METRICS", "encode", "evaluate"]
+__all__ = ["encode", "evaluate"]
 
-METRICS = (
-    "knn_accuracy",
-    "linear_accuracy",
-    "effective_rank",
-    "uniformity",
-    "alignment",
-    "dead_dimensions",
-)
 _PAIRS = 2000  # images whose pairs uniformity is taken over, and whose views alignment
 
 
 def evaluate(backbone: nn.Module, data: ImageData, settings: Settings) -> dict[str, float]:
-    """Every figure of :data:`METRICS` for the frozen features of a backbone.
+    """Every figure of the frozen features of a backbone, by name.
 
     The figures of collapse are those of the test images' features.
     """
@@ -61,13 +53,11 @@ def _two_views(
     device = next(backbone.parameters()).device
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     indices = _spread(len(data.test))
-    was_training = backbone.training
-    backbone.eval()
     pairs = []
-    for some in torch.split(indices, BATCH_SIZE):
-        images, _, _ = data.test[some]
-        pairs.append([backbone(view) for view in views(images.to(device), some, epoch=0)])
-    backbone.train(was_training)
+    with evaluating(backbone):
+        for some in torch.split(indices, BATCH_SIZE):
+            images, _, _ = data.test[some]
+            pairs.append([backbone(view) for view in views(images.to(device), some, epoch=0)])
     first, second = map(torch.cat, zip(*pairs, strict=True))
     return first, second
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -11,16 +14,26 @@ from harness.views import plain_view
 BATCH_SIZE = 512
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Puts a network in evaluation mode for a while."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
 @torch.no_grad()
 def encode(
     network: nn.Module, images: AnyImageSet, data: ImageData
 ) -> tuple[Tensor, Tensor]:  # shapes: (N, D), (N,)
     """What a network in evaluation mode makes of images, without augmentation, and their labels."""
     device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    encoded = []
-    for batch in images.batches(BATCH_SIZE):
-        encoded.append(network(plain_view(batch.to(device), mean=data.mean, std=data.std)))
-    network.train(was_training)
+    with evaluating(network):
+        encoded = [
+            network(plain_view(batch.to(device), mean=data.mean, std=data.std))
+            for batch in images.batches(BATCH_SIZE)
+        ]
     return torch.cat(encoded), images.labels.to(device)

@@ -9,7 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from harness.data import EpochBatches, ImageData, place, train_loader
-from harness.evaluation.encoding import encode
+from harness.evaluation.encoding import encode, evaluating
+from harness.keyed_random import seeded
 from harness.views import ProbeView
 
 # The paper's protocol (Huang 2026, App. P.3).
@@ -55,29 +56,21 @@ def paper_accuracy(
     batches = EpochBatches(train.labels, batch_size=batch_size, seed=seed)
     view = ProbeView(mean=data.mean, std=data.std, seed=seed)
     test_features, test_labels = encode(backbone, data.test, data)
-    probe = _linear(test_features.shape[1], data.num_classes, seed=seed).to(device)
+    with seeded(seed):
+        probe = nn.Linear(test_features.shape[1], data.num_classes).to(device)
     optimizer = torch.optim.SGD(probe.parameters(), lr=_LEARNING_RATE, momentum=_MOMENTUM)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(batches))
-    was_training = backbone.training
-    backbone.eval()
-    for epoch in range(epochs):
-        batches.set_epoch(epoch)
-        for images, labels, indices in train_loader(train, batches):
-            with torch.no_grad():
-                features = backbone(view(images.to(device), indices, epoch=epoch))
-            loss = nn.functional.cross_entropy(probe(features), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            scheduler.step()
-    backbone.train(was_training)
+    with evaluating(backbone):
+        for epoch in range(epochs):
+            batches.set_epoch(epoch)
+            for images, labels, indices in train_loader(train, batches):
+                with torch.no_grad():
+                    features = backbone(view(images.to(device), indices, epoch=epoch))
+                loss = nn.functional.cross_entropy(probe(features), labels.to(device))
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                scheduler.step()
     with torch.no_grad():
         predicted = probe(test_features).argmax(dim=1)
     return float((predicted == test_labels).double().mean())
-
-
-def _linear(feature_dim: int, num_classes: int, *, seed: int) -> nn.Linear:
-    """A layer whose weights do not move the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return nn.Linear(feature_dim, num_classes)

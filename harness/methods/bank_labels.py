@@ -49,15 +49,16 @@ class BankLabels(nn.Module):
             labels: Its classes.
         """
         same = labels[:, None] == self.labels
-        self.false_negatives = same.float().mean()
+        self.false_negatives = same.sum() / same.numel()
         codes = _codes(rows)
         known, order = self.codes.sort()
         places = torch.searchsorted(known, codes).clamp_max(len(known) - 1)
         stayed = known[places] == codes
-        similarities = rows.float() @ normalize(keys.float(), dim=1).T
+        found = self.labels[order[places]]
+        similarities = rows[~stayed].float() @ normalize(keys.float(), dim=1).T
         best, nearest = similarities.max(dim=1)
-        new = torch.where(best > 0.99, labels[nearest], _UNKNOWN)
-        self.labels = torch.where(stayed, self.labels[order[places]], new)
+        found[~stayed] = torch.where(best > 0.99, labels[nearest], _UNKNOWN)
+        self.labels = found
         self.codes = codes
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from harness.files import write_all
 from harness.report import html, markdown
 from harness.report.contents import contents
 from harness.report.document import Picture
@@ -70,7 +69,11 @@ def report(folders: Sequence[Path], out: Path) -> list[str]:
     pictures = [block for block in blocks if isinstance(block, Picture)]
     files = dict(map(markdown.picture_file, pictures))
     files |= {_MARKDOWN: markdown.render(blocks), _HTML: html.render(blocks)}
-    _write(out, {**files, _RECORDS: _records(runs)})
+    files[_RECORDS] = _records(runs)
+    try:
+        write_all(out, {name: content.encode() for name, content in files.items()})
+    except OSError as error:
+        raise SettingsError(f"cannot write the report to {out}: {error}") from error
     return left_out
 
 
@@ -87,19 +90,3 @@ def _records(runs: Sequence[Run]) -> str:
         for machine, records in machines.items()
     ]
     return "[\n" + ",\n".join(told) + "\n]\n"
-
-
-def _write(out: Path, files: Mapping[str, str]) -> None:
-    """Puts all files into a folder, once all of them are whole."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out, prefix=".") as unfinished:
-            for name, content in files.items():
-                path = Path(unfinished, name)
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(content, encoding="utf-8")
-                (out / name).parent.mkdir(exist_ok=True)
-            for name in files:
-                os.replace(Path(unfinished, name), out / name)
-    except OSError as error:
-        raise SettingsError(f"cannot write the report to {out}: {error}") from error

@@ -119,19 +119,12 @@ def _impossible(settings: Settings) -> Iterator[str]:
                 yield "method must be chosen (method=simclr, ...)"
             pairs = {"": (settings.method, settings.bank)}
     for path, (method, bank) in pairs.items():
-        takes_bank = isinstance(method, methods.MoCoSettings)
-        if method is not None and takes_bank and bank is None:
-            yield f"{path}bank must be chosen for {method.name} (bank=fifo, smc or smc_paper)"
-        if method is not None and bank is not None and not takes_bank:
-            yield f"{path}bank is for moco and smc_gmje, not for {method.name}"
-        if isinstance(bank, methods.SMCBankSettings) and bank.name == "smc_paper":
-            options = (bank.resampling, bank.ess_threshold, bank.count_own_query)
-            if options != ("multinomial", None, True):
-                yield f"{path}bank=smc_paper is Algorithm 2: change options of bank=smc"
-        if method is not None and method.name == "smc_gmje" and bank and bank.name == "fifo":
-            yield f"{path}bank=fifo with smc_gmje is MoCo: use method=moco"
-        if settings.experiment.name == "banks" and method is not None and not takes_bank:
-            yield f"experiment=banks compares banks of moco, and {method.name} has none"
+        if method is not None:
+            yield from _impossible_bank(path, method, bank)
+    if settings.experiment.name == "banks" and not isinstance(
+        settings.method, methods.MoCoSettings | None
+    ):
+        yield f"experiment=banks compares banks of moco, and {settings.method.name} has none"
     if settings.logger.mode == "online" and settings.logger.name != "wandb":
         yield f"logger.mode=online is for logger=wandb, not {settings.logger.name}"
     devices = settings.trainer.devices * settings.trainer.num_nodes
@@ -145,6 +138,22 @@ def _impossible(settings: Settings) -> Iterator[str]:
             f"trainer.batch_size must be a multiple of the {devices} devices that share it, "
             f"got {settings.trainer.batch_size}"
         )
+
+
+def _impossible_bank(path: str, method: MethodSettings, bank: BankSettings | None) -> Iterator[str]:
+    takes_bank = isinstance(method, methods.MoCoSettings)
+    if bank is None:
+        if takes_bank:
+            yield f"{path}bank must be chosen for {method.name} (bank=fifo, smc or smc_paper)"
+        return
+    if not takes_bank:
+        yield f"{path}bank is for moco and smc_gmje, not for {method.name}"
+    if method.name == "smc_gmje" and bank.name == "fifo":
+        yield f"{path}bank=fifo with smc_gmje is MoCo: use method=moco"
+    if isinstance(bank, methods.SMCBankSettings) and bank.name == "smc_paper":
+        options = (bank.resampling, bank.ess_threshold, bank.count_own_query)
+        if options != ("multinomial", None, True):
+            yield f"{path}bank=smc_paper is Algorithm 2: change options of bank=smc"
 
 
 def _out_of_range(settings: Any, path: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from harness.files import UNFINISHED, write_text
 from harness.settings import Settings, SettingsError
 
 try:
@@ -28,7 +29,6 @@ CONFIG, METRICS, RESULTS, CHECKPOINT = (
     "checkpoints/last.ckpt",
 )
 _LOCK = ".lock"
-_UNFINISHED = ".tmp"
 # What says where to put results or whether to repeat them is no part of what was asked.
 _NOT_ASKED = ("experiment", "output_root", "overwrite")
 _LONGEST_NAME = 100
@@ -114,12 +114,12 @@ class RunFolder:
                 for child in sorted(self.path.iterdir(), key=lambda child: child.name == CONFIG):
                     if child.name != _LOCK:  # the config last: without it this is no run's folder
                         shutil.rmtree(child) if child.is_dir() else child.unlink()
-            write_whole(self.path / CONFIG, self._config())
+            write_text(self.path / CONFIG, self._config())
             yield
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes ``results.json``, whole or not at all."""
-        write_whole(self.path / RESULTS, json.dumps(results, indent=2) + "\n")
+        write_text(self.path / RESULTS, json.dumps(results, indent=2) + "\n")
 
     def _check(self) -> None:
         """Refuses a folder of another run, with the difference, and one that is no run."""
@@ -146,7 +146,7 @@ class RunFolder:
 
 def _is_of_somebody(child: Path) -> bool:
     """Whether a file is not just what a run leaves that was killed in its first moment."""
-    return child.name not in (_LOCK, CONFIG + _UNFINISHED)
+    return child.name not in (_LOCK, CONFIG + UNFINISHED)
 
 
 @contextmanager
@@ -162,16 +162,6 @@ def _locked(path: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
-    unfinished = path.with_name(path.name + _UNFINISHED)
-    try:
-        unfinished.write_text(text)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _difference(there: str, asked: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from harness.files import write_text
 from harness.settings import LoggerSettings, SettingsError
-from harness.tracking.folder import write_whole
 from harness.tracking.metrics import Row
 
 _RUN_ID = "wandb-id"
@@ -114,7 +114,7 @@ def _run_id(folder: Path) -> str:
     """The same for a folder whenever its run goes on, and another when it starts anew."""
     path = folder / _RUN_ID
     if not path.exists():
-        write_whole(path, secrets.token_hex(8))
+        write_text(path, secrets.token_hex(8))
     return path.read_text()
 
 

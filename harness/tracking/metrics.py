@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pytorch_lightning.loggers import Logger
 
+from harness.files import replacing
 from harness.settings import SettingsError
 
 Array = npt.NDArray[np.float64]
@@ -69,12 +69,10 @@ class MetricsFile(Logger):
     def _rewrite(self) -> None:
         """Puts the file in order, whole or not at all, and opens it for more lines."""
         self._columns = dict.fromkeys(name for row in self.rows for name in row)
-        unfinished = self.path.with_name(self.path.name + ".tmp")
-        with unfinished.open("w", newline="") as file:
+        with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(unfinished, self.path)
         # Line by line, so that a crash loses none.
         self._file = self.path.open("a", newline="", buffering=1)
         self._writer = csv.DictWriter(self._file, self._columns)
