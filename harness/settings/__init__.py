@@ -11,6 +11,7 @@ from harness.settings.experiments import (
     ReplaySettings,
     RowSettings,
     Settings,
+    SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
 from harness.settings.methods import (
@@ -64,6 +65,7 @@ __all__ = [
     "SimCLRSettings",
     "SmallCNNSettings",
     "SwAVSettings",
+    "SyntheticSettings",
     "TimmSettings",
     "TrainerSettings",
     "VICRegSettings",
