@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.kernels import squared_distances
 from gmje_plugin.linalg import (
     LOG_2PI,
     EMASecondMoment,
@@ -18,6 +19,7 @@ from gmje_plugin.linalg import (
     log_det,
     mahalanobis,
     second_moment,
+    whiten,
 )
 from gmje_plugin.validation import (
     check_choice,
@@ -217,11 +219,7 @@ class GMJEPrototypeLoss(nn.Module):
             factor = self._factor(z.dtype)
             log_dets = log_det(factor)
             if self.shared:
-                rows = torch.cat([z, means])
-                rows = torch.linalg.solve_triangular(factor[0], rows.mT, upper=False).mT
-                distances = _squared_distances(
-                    rows[: len(z)], rows[len(z) :], rows.new_ones(1, dim)
-                )
+                distances = squared_distances(whiten(factor[0], z), whiten(factor[0], means))
             else:
                 distances = mahalanobis(factor, z - means[:, None]).mT
         else:
