@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.figures.training import BLUE, GREEN, GREY, ORANGE
 
@@ -59,7 +60,8 @@ def conditional_densities(
     rows = -(-len(panels) // 3)
     figure = Figure(figsize=(10.0, 2.6 * rows + 0.9), layout="constrained")
     axes = figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True)
-    highest = max(float(panel.density.max()) for panel in list(panels.values())[:1])
+    # Of a branch that lies alone; where branches meet it is higher.
+    highest = float(np.median(next(iter(panels.values())).density.max(axis=0)))
     extent = (contexts[0], contexts[-1], targets[0], targets[-1])
     for axis, (name, panel) in zip(axes.flat, panels.items(), strict=False):
         image = axis.imshow(
@@ -139,6 +141,7 @@ def branch_parameters(
     """
     figure = Figure(figsize=(10.0, 3.2), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True)
+    axes[0].xaxis.set_major_locator(MaxNLocator(4))
     for branch in branches.T:
         axes[1].plot(contexts, branch, color=_TRUTH, linewidth=1.2, linestyle=(0, (4, 2)))
     for weight, mean, deviation, colour in zip(
@@ -154,6 +157,7 @@ def branch_parameters(
     for axis, truth in ((axes[0], 1.0 / branches.shape[1]), (axes[2], noise)):
         axis.axhline(truth, color=_TRUTH, linewidth=1.2, linestyle=(0, (4, 2)), label="truth")
     axes[0].set_ylim(0.0, 1.0)
+    axes[1].set_ylim(branches.min() - 0.4, branches.max() + 0.4)
     axes[0].legend(frameon=False, fontsize=9)
     axes[2].set_yscale("log")
     for axis, name in zip(axes, ("weights", "means", "standard deviations"), strict=True):
@@ -179,7 +183,7 @@ def arms(
         title: Of the figure.
     """
     rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(10.0, 2.7 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 2.75 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True)
     for axis, (name, drawn) in zip(axes.flat, panels.items(), strict=False):
         lines = np.concatenate([np.zeros_like(drawn[:, :1]), drawn], axis=1)
@@ -193,8 +197,9 @@ def arms(
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     axes[0, 0].set_xlim(-0.02, 1.0)
-    axes[0, 0].set_ylim(-0.02, 0.95)
-    figure.supxlabel("metres", fontsize=10)
+    axes[0, 0].set_ylim(-0.02, 1.0)
+    figure.supxlabel("horizontal place; the upper arm has length 0.8", fontsize=10)
+    figure.supylabel("vertical place", fontsize=10)
     figure.suptitle(f"{title}: arms drawn from each model for the hand at the cross", fontsize=10)
     return figure
 

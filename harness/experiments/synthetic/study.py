@@ -78,7 +78,7 @@ def carry_out(study: Study) -> None:
     contexts = dataset.test_contexts()
     truth = dataset.truth(contexts, settings.noise)
     options: dict[str, Any] = {"noise": settings.noise, "seed": study.seed}
-    scores = {"truth": score(truth, truth, **options)}
+    scores = {"truth": _rounded(score(truth, truth, **options))}
     fitted: dict[str, Fitted] = {}
     for name, model in MODELS.items():
         started = time.process_time()
@@ -89,7 +89,7 @@ def carry_out(study: Study) -> None:
         if not all(bool(part.isfinite().all()) for part in (predicted.means, predicted.factors)):
             raise SettingsError(f"{model.title} has diverged on {dataset.title}, seed {study.seed}")
         scores[name] = {
-            **score(predicted, truth, **options),
+            **_rounded(score(predicted, truth, **options)),
             "components": fitted[name].num_components,
             "fit_cpu_s": round(seconds, 2),
         }
@@ -99,3 +99,7 @@ def carry_out(study: Study) -> None:
             with replacing(study.folder / "figures" / f"{name}.png") as unfinished:
                 figure.savefig(unfinished, dpi=110, format="png")
     write_text(study.path, json.dumps(scores, indent=1) + "\n")
+
+
+def _rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}
