@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.colors import PowerNorm
@@ -62,11 +63,12 @@ def conditional_densities(
     axes = figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True)
     # Of a branch that lies alone; where branches meet it is higher.
     highest = float(np.median(next(iter(panels.values())).density.max(axis=0)))
+    shades = colormaps["Blues"].resampled(32)  # files of half the size
     extent = (contexts[0], contexts[-1], targets[0], targets[-1])
     for axis, (name, panel) in zip(axes.flat, panels.items(), strict=False):
         image = axis.imshow(
             panel.density,
-            **{"extent": extent, "origin": "lower", "aspect": "auto", "cmap": "Blues"},
+            **{"extent": extent, "origin": "lower", "aspect": "auto", "cmap": shades},
             norm=PowerNorm(0.5, vmin=0.0, vmax=highest, clip=True),
         )
         for branch in branches.T:
@@ -160,6 +162,7 @@ def branch_parameters(
     axes[1].set_ylim(branches.min() - 0.4, branches.max() + 0.4)
     axes[0].legend(frameon=False, fontsize=9)
     axes[2].set_yscale("log")
+    axes[2].set_ylim(0.2 * noise, max(5.0 * noise, 1.2 * deviations.max()))
     for axis, name in zip(axes, ("weights", "means", "standard deviations"), strict=True):
         axis.set_title(name, fontsize=10)
         axis.tick_params(labelsize=8)
