@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from harness.figures.training import BLUE, GREEN, GREY, ORANGE
 
@@ -162,6 +162,9 @@ def branch_parameters(
     axes[1].set_ylim(branches.min() - 0.4, branches.max() + 0.4)
     axes[0].legend(frameon=False, fontsize=9)
     axes[2].set_yscale("log")
+    axes[2].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes[2].yaxis.set_major_formatter("{x:g}")
+    axes[2].yaxis.set_minor_formatter(NullFormatter())
     axes[2].set_ylim(0.2 * noise, max(5.0 * noise, 1.2 * deviations.max()))
     for axis, name in zip(axes, ("weights", "means", "standard deviations"), strict=True):
         axis.set_title(name, fontsize=10)
