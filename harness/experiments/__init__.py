@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.experiments import quickstart, replay
-from harness.settings import QuickstartSettings, ReplaySettings, Settings
+from harness.experiments import failure_modes, quickstart, replay
+from harness.settings import FailureModesSettings, QuickstartSettings, ReplaySettings, Settings
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
@@ -16,5 +16,7 @@ def run(settings: Settings, folder: RunFolder) -> None:
             quickstart.run(settings, experiment, folder)
         case ReplaySettings():
             replay.run(settings, folder)
+        case FailureModesSettings():
+            failure_modes.run(settings, folder)
         case other:
             raise NotImplementedError(f"no experiment for {type(other).__name__}")

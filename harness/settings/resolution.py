@@ -18,7 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from harness.settings import methods, parts
-from harness.settings.experiments import QuickstartSettings, ReplaySettings, Settings
+from harness.settings.experiments import (
+    FailureModesSettings,
+    QuickstartSettings,
+    ReplaySettings,
+    Settings,
+)
 from harness.settings.fields import SettingsError
 from harness.settings.methods import BankSettings, MethodSettings
 
@@ -26,6 +31,7 @@ _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,
     "replay": ReplaySettings,
+    "failure_modes": FailureModesSettings,
     "simclr": methods.SimCLRSettings,
     "parametric_gmje": methods.ParametricGMJESettings,
     "gje_entropy": methods.GJEEntropySettings,
@@ -119,6 +125,10 @@ def _impossible(settings: Settings) -> Iterator[str]:
             if settings.method is not None or settings.bank is not None:
                 yield "method and bank are for benchmark and banks, not quickstart"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
+        case FailureModesSettings(name=name):
+            if settings.method is not None or settings.bank is not None:
+                yield f"method and bank are for benchmark and banks, not {name}"
+            pairs = {}
         case _:
             if settings.method is None:
                 yield "method must be chosen (method=simclr, ...)"
