@@ -86,7 +86,7 @@ def log_det_cheat(seed: int) -> Demonstration:
         optimizer = SGD([z], lr=ROW_RATE)
         for parameter in criterion.parameters():
             optimizer.add_param_group({"params": [parameter], "lr": 0.005})
-        return _descend(optimizer, lambda: criterion(*z), lambda: _mean_norm(z), steps=300)
+        return _descend(optimizer, lambda: (criterion(*z), _mean_norm(z)), steps=300)
 
     return Demonstration(
         "Log-determinant cheat",
@@ -121,12 +121,12 @@ def entropy_drift(seed: int) -> Demonstration:
     def similarity(criterion: torch.nn.Module) -> list[float]:
         image, noise = _normal(2, ROWS, DIM, seed=seed)
         views = torch.stack([image, image + 0.3 * noise]).requires_grad_()
-        return _descend(
-            Adam([views], lr=0.01),
-            lambda: criterion(*views),
-            lambda: cosine_similarity(*views, dim=1).mean().item(),
-            steps=300,
-        )
+
+        def evaluate() -> tuple[Tensor, float]:
+            one, other = views
+            return criterion(one, other), cosine_similarity(one, other, dim=1).mean().item()
+
+        return _descend(Adam([views], lr=0.01), evaluate, steps=300)
 
     return Demonstration(
         "Joint-entropy drift",
@@ -153,13 +153,13 @@ def identity_collapse(seed: int) -> Demonstration:
             head = GMJEMDNHead(inputs.shape[1], 32, 1, num_components=5)
         criterion = GMJEMDNLoss(guard=None)
 
-        def deviation() -> float:
+        def evaluate() -> tuple[Tensor, float]:
             predicted = head(inputs)
-            components = predicted.component_distribution.stddev[..., 0]
-            return (predicted.mixture_distribution.probs * components).sum(dim=1).mean().item()
+            deviations = predicted.component_distribution.stddev[..., 0]
+            mean = (predicted.mixture_distribution.probs * deviations).sum(dim=1).mean()
+            return criterion(predicted, target), float(mean.detach())
 
-        optimizer = Adam(head.parameters(), lr=0.002)
-        return _descend(optimizer, lambda: criterion(head(inputs), target), deviation, steps=500)
+        return _descend(Adam(head.parameters(), lr=0.002), evaluate, steps=500)
 
     return Demonstration(
         "Identity collapse",
@@ -182,8 +182,7 @@ def printed_guard(seed: int) -> Demonstration:
         density.context = context  # type: ignore[attr-defined]
         return _descend(
             SGD([context], lr=ROW_RATE),
-            lambda: criterion(density, target),
-            lambda: _mean_norm(context),
+            lambda: (criterion(density, target), _mean_norm(context)),
             steps=200,
         )
 
@@ -260,19 +259,16 @@ DEMONSTRATIONS: dict[str, Callable[[int], Demonstration]] = {
 
 
 def _descend(
-    optimizer: Optimizer,
-    loss: Callable[[], Tensor],
-    measure: Callable[[], float],
-    *,
-    steps: int,
+    optimizer: Optimizer, evaluate: Callable[[], tuple[Tensor, float]], *, steps: int
 ) -> list[float]:
-    """Minimises a loss; what is measured at the start and after every step."""
-    measured = [measure()]
+    """Minimises a loss; what is measured beside it before every step."""
+    measured = []
     for _ in range(steps):
+        loss, value = evaluate()
+        measured.append(value)
         optimizer.zero_grad()
-        loss().backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        measured.append(measure())
     return measured
 
 
@@ -284,7 +280,7 @@ def _data_fit_gradients(covariance: str, seed: int) -> list[float]:
     for step in range(1, 51):
         z = _normal(ROWS, 2 * DIM, seed=seed, stream=step) @ mixing
         z = z.double().requires_grad_()
-        data_fit = criterion(*z.split(DIM, dim=1))
+        data_fit = criterion(z[:, :DIM], z[:, DIM:])
         if covariance != "learned":  # the log-determinant, of which the loss is the sum with it
             moment = z.mT @ z / ROWS
             if covariance == "ema":
@@ -341,7 +337,7 @@ def _dual(momentum: float | None, seed: int) -> Curves:
 
 
 def _mean_norm(z: Tensor) -> float:
-    return z.detach().norm(dim=-1).mean().item()
+    return float(torch.linalg.vector_norm(z.detach(), dim=-1).mean())
 
 
 def _normal(*shape: int, seed: int, stream: int = 0) -> Tensor:
