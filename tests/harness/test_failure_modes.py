@@ -66,7 +66,7 @@ def test_dual_collapse_has_two_phases_and_a_moving_average_does_not_stop_it(
     failure, remedy = one.numbers
     assert failure < 1e-6
     assert 0.03 < remedy < 0.3
-    assert end(one.remedy["contexts, moving average"]) < 1e-6
+    assert end(one.remedy["contexts, EMA targets (App. E)"]) < 1e-6
 
 
 def test_joint_entropy_makes_the_views_independent(made: dict[str, Demonstration]) -> None:

@@ -38,7 +38,7 @@ class Demonstration:
 
     Attributes:
         title: What fails.
-        quantity: What is measured after every step.
+        quantity: What is measured at every step.
         failure: For each label, the quantity over the steps; the headline number is the median over
             the last tenth of the first curve.
         remedy: The same.
@@ -98,8 +98,9 @@ def log_det_cheat(seed: int) -> Demonstration:
 
 
 def dual_collapse(seed: int) -> Demonstration:
-    """A gradient through the targets: they go to zero, then the contexts to a constant (App. E).
+    """A gradient through the targets takes them and then the contexts away (App. E).
 
+    The targets shrink from the first step on, the contexts hold out and then fall to a constant.
     The paper's remedy, targets of a moving average without a gradient, follows the contexts all
     the way down; targets that hold still do not let them go.
     """
@@ -110,7 +111,7 @@ def dual_collapse(seed: int) -> Demonstration:
         failure={f"{name}, symmetric": values for name, values in symmetric.items()},
         remedy={
             "contexts, targets held still": _dual(1.0, seed)["contexts"],
-            "contexts, moving average": _dual(0.99, seed)["contexts"],
+            "contexts, EMA targets (App. E)": _dual(0.99, seed)["contexts"],
         },
     )
 
