@@ -52,7 +52,7 @@ class Cost:
 def main(arguments: Sequence[str]) -> None:
     """Runs ``bench losses`` with the command line's arguments."""
     parser = OneLineParser(prog="python -m harness bench losses", description=__doc__)
-    parser.add_argument("--repeats", type=count, default=7, help="timings of each size")
+    parser.add_argument("--repeats", type=count, default=5, help="timings of each size")
     parser.add_common_options(threads=1, out=Path("outputs/bench/losses.json"))
     options = parser.checked(arguments)
     torch.set_num_threads(options.threads)
@@ -154,7 +154,7 @@ def _em(size: int, device: torch.device) -> Measurement:
 
 
 COSTS = {
-    "dual, exact": Cost("B", (128, 256, 512, 1024), partial(_loss, GJEDualLoss)),
+    "dual, exact": Cost("B", (256, 512, 1024, 1536), partial(_loss, GJEDualLoss)),
     "dual, 256 features": Cost(
         "B", (512, 2048, 8192, 32768), partial(_loss, partial(GJEDualLoss, num_features=256))
     ),
