@@ -100,7 +100,19 @@ def _training_folders(folder: Path) -> list[Path]:
             found.append(Path(parent))
     # What finished is a training wherever it lies; what did not may be a folder of trainings.
     above = {parent for path in found for parent in path.parents}
-    return [path for path in found if path not in above or _has_metrics(path / RESULTS)]
+    return [
+        path
+        for path in found
+        if _has_metrics(path / RESULTS) or (path not in above and not _trains_nothing(path))
+    ]
+
+
+def _trains_nothing(folder: Path) -> bool:
+    """Whether a folder is of an experiment without a method, as every training has one."""
+    try:
+        return not any(key.startswith("method.") for key in _config(folder / CONFIG))
+    except _DamagedError:
+        return False
 
 
 def _has_metrics(path: Path) -> bool:
