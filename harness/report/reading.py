@@ -110,9 +110,10 @@ def _training_folders(folder: Path) -> list[Path]:
 def _trains_nothing(folder: Path) -> bool:
     """Whether a folder is of an experiment without a method, as every training has one."""
     try:
-        return not any(key.startswith("method.") for key in _config(folder / CONFIG))
+        settings = _settings(folder / CONFIG)
     except _DamagedError:
         return False
+    return "method" in settings and settings["method"] is None
 
 
 def _has_metrics(path: Path) -> bool:
@@ -133,13 +134,17 @@ def _read_run(folder: Path) -> tuple[Run, list[str]]:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    settings = _settings(path)
+    _check(path, settings, _NEEDED_SETTINGS)
+    return settings
+
+
+def _settings(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
-    settings = dict(leaves(config)) if isinstance(config, dict) else {}
-    _check(path, settings, _NEEDED_SETTINGS)
-    return settings
+    return dict(leaves(config)) if isinstance(config, dict) else {}
 
 
 def _results(path: Path) -> dict[str, Any]:
