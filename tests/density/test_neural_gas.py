@@ -130,8 +130,8 @@ def test_two_rings_become_two_cycles(rings: tuple[GrowingNeuralGas, Tensor]) -> 
     assert count == 2
     assert len(set(labels[(nodes[:, 0] > 0).numpy()])) == 1
     degrees = np.bincount(edges.flatten().numpy(), minlength=30)
-    for label, centre in zip(labels[[nodes[:, 0].argmin(), nodes[:, 0].argmax()]], (-2.0, 2.0)):
-        own = labels == label
+    for end, centre in ((nodes[:, 0].argmin(), -2.0), (nodes[:, 0].argmax(), 2.0)):
+        own = labels == labels[end]
         assert own.sum() >= 12
         assert degrees[own].min() >= 2  # closed: no node is an end
         # The first Betti number: one independent cycle at least.

@@ -1,4 +1,4 @@
-"""What the Gaussian and kernel losses have in common, one row of ``LOSSES`` each option that matters."""
+"""What the Gaussian and kernel losses share, one row of ``LOSSES`` each option that matters."""
 
 import copy
 import doctest

@@ -327,6 +327,11 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
         GJEDualLoss(**options)
 
 
+def test_gathering_in_one_process_changes_nothing() -> None:
+    pair = views()
+    assert torch.equal(GJEDualLoss(gather_distributed=True)(*pair), GJEDualLoss()(*pair))
+
+
 def test_a_copy_is_independent() -> None:
     z_c, z_t = views()
     criterion = GJEDualLoss().fit(z_c, z_t)

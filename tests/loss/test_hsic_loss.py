@@ -42,6 +42,11 @@ def test_linear_kernel_is_the_norm_of_the_cross_covariance() -> None:
     torch.testing.assert_close(HSICLoss("linear")(first, second), -covariance.square().sum())
 
 
+def test_gathering_in_one_process_changes_nothing() -> None:
+    pair = views()
+    assert torch.equal(HSICLoss(gather_distributed=True)(*pair), HSICLoss()(*pair))
+
+
 def quantile_of_permutations(first: Tensor, second: Tensor) -> float:
     """95 % quantile of HSIC under 200 random pairings of the rows."""
     generator, criterion = Generator().manual_seed(1), HSICLoss()
@@ -120,12 +125,12 @@ def test_training_makes_views_dependent() -> None:
     first, second = (view.requires_grad_() for view in views(dependence=0.0))
     criterion = HSICLoss()
     optimizer = torch.optim.Adam([first, second], lr=0.05)
-    start = float(criterion(first, second))
+    start = criterion(first, second).item()
     for _ in range(50):
         optimizer.zero_grad()
         criterion(first, second).backward()
         optimizer.step()
-    assert float(criterion(first, second)) < 2.0 * start < 0.0
+    assert criterion(first, second).item() < 2.0 * start < 0.0
 
 
 @pytest.mark.parametrize("length_scale", [0.0, -1.0, float("nan"), float("inf"), "1", True])
