@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from harness.experiments import quickstart, replay, synthetic
-from harness.settings import QuickstartSettings, ReplaySettings, Settings, SyntheticSettings
+from harness.experiments import failure_modes, quickstart, replay, synthetic
+from harness.settings import (
+    FailureModesSettings,
+    QuickstartSettings,
+    ReplaySettings,
+    Settings,
+    SyntheticSettings,
+)
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
@@ -18,5 +24,7 @@ def run(settings: Settings, folder: RunFolder) -> None:
             replay.run(settings, folder)
         case SyntheticSettings() as experiment:
             synthetic.run(settings, experiment, folder)
+        case FailureModesSettings():
+            failure_modes.run(settings, folder)
         case other:
             raise NotImplementedError(f"no experiment for {type(other).__name__}")

@@ -7,6 +7,7 @@ not on the test images.
 
 from harness.settings.experiments import (
     ExperimentSettings,
+    FailureModesSettings,
     QuickstartSettings,
     ReplaySettings,
     RowSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "EvaluationSettings",
     "ExperimentSettings",
     "FIFOBankSettings",
+    "FailureModesSettings",
     "GJEEntropySettings",
     "GMJEMDNSettings",
     "LoggerSettings",

@@ -53,6 +53,13 @@ class ReplaySettings(ExperimentSettings):
 
 
 @dataclass
+class FailureModesSettings(ExperimentSettings):
+    """Failures of the paper's objectives beside their remedies; only the seed can be chosen."""
+
+    name: str = choice("failure_modes")
+
+
+@dataclass
 class SyntheticSettings(ExperimentSettings):
     """The paper's Experiment 1 (Huang 2026, Sec. 5.1), over several seeds from ``seed`` on."""
 

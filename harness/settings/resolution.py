@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from harness.settings import methods, parts
 from harness.settings.experiments import (
+    FailureModesSettings,
     QuickstartSettings,
     ReplaySettings,
     Settings,
@@ -32,6 +33,7 @@ _SCHEMAS = {
     "quickstart": QuickstartSettings,
     "replay": ReplaySettings,
     "synthetic": SyntheticSettings,
+    "failure_modes": FailureModesSettings,
     "simclr": methods.SimCLRSettings,
     "parametric_gmje": methods.ParametricGMJESettings,
     "gje_entropy": methods.GJEEntropySettings,
@@ -125,7 +127,7 @@ def _impossible(settings: Settings) -> Iterator[str]:
             if settings.method is not None or settings.bank is not None:
                 yield "method and bank are for benchmark and banks, not quickstart"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
-        case SyntheticSettings(name=name):
+        case SyntheticSettings(name=name) | FailureModesSettings(name=name):
             if settings.method is not None or settings.bank is not None:
                 yield f"method and bank are for benchmark and banks, not {name}"
             pairs = {}
