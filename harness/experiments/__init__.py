@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from harness.experiments import failure_modes, quickstart, replay
-from harness.settings import FailureModesSettings, QuickstartSettings, ReplaySettings, Settings
+from harness.experiments import failure_modes, quickstart, replay, synthetic
+from harness.settings import (
+    FailureModesSettings,
+    QuickstartSettings,
+    ReplaySettings,
+    Settings,
+    SyntheticSettings,
+)
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
@@ -16,6 +22,8 @@ def run(settings: Settings, folder: RunFolder) -> None:
             quickstart.run(settings, experiment, folder)
         case ReplaySettings():
             replay.run(settings, folder)
+        case SyntheticSettings() as experiment:
+            synthetic.run(settings, experiment, folder)
         case FailureModesSettings():
             failure_modes.run(settings, folder)
         case other:

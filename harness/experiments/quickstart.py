@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import WandbLogger
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -182,23 +181,16 @@ class _Quickstart:
         (self.folder.path / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():
             figure.savefig(paths[name], dpi=150)
-        with tracking.curve_loggers(
-            self.settings.logger,
+        tracking.log_summary(
+            self.settings,
             self.folder.path,
-            name="summary",
-            group=self.experiment.name,
-            job_type="summary",
-            config={**dict(tracking.leaves(asdict(self.settings))), **tracking.provenance()},
-        ) as loggers:
-            for logger in loggers:
-                if isinstance(logger, WandbLogger):
-                    for name, path in paths.items():
-                        logger.log_image(name, [str(path)])
-                    cells = [
-                        [row["title"], *(fmean(row[metric]) for metric in _HEADINGS)]
-                        for row in results["rows"].values()
-                    ]
-                    logger.log_table("results", columns=["pipeline", *_HEADINGS], data=cells)
+            pictures=paths,
+            columns=["pipeline", *_HEADINGS],
+            cells=[
+                [row["title"], *(fmean(row[metric]) for metric in _HEADINGS)]
+                for row in results["rows"].values()
+            ],
+        )
 
 
 def _accuracies(found: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -12,6 +12,7 @@ from harness.settings.experiments import (
     ReplaySettings,
     RowSettings,
     Settings,
+    SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
 from harness.settings.methods import (
@@ -66,6 +67,7 @@ __all__ = [
     "SimCLRSettings",
     "SmallCNNSettings",
     "SwAVSettings",
+    "SyntheticSettings",
     "TimmSettings",
     "TrainerSettings",
     "VICRegSettings",

@@ -23,6 +23,7 @@ from harness.settings.experiments import (
     QuickstartSettings,
     ReplaySettings,
     Settings,
+    SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
 from harness.settings.methods import BankSettings, MethodSettings
@@ -31,6 +32,7 @@ _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,
     "replay": ReplaySettings,
+    "synthetic": SyntheticSettings,
     "failure_modes": FailureModesSettings,
     "simclr": methods.SimCLRSettings,
     "parametric_gmje": methods.ParametricGMJESettings,
@@ -125,7 +127,7 @@ def _impossible(settings: Settings) -> Iterator[str]:
             if settings.method is not None or settings.bank is not None:
                 yield "method and bank are for benchmark and banks, not quickstart"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
-        case FailureModesSettings(name=name):
+        case SyntheticSettings(name=name) | FailureModesSettings(name=name):
             if settings.method is not None or settings.bank is not None:
                 yield f"method and bank are for benchmark and banks, not {name}"
             pairs = {}
