@@ -1,5 +1,6 @@
 """Figures as pure functions of data; none touches a file or matplotlib's global state."""
 
+from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
 from harness.figures.synthetic import (
     DensityPanel,
     arms,
@@ -21,6 +22,8 @@ from harness.figures.training import (
 __all__ = [
     "BLUE",
     "Array",
+    "Curves",
+    "Demonstration",
     "DensityPanel",
     "accuracy_bars",
     "arms",
@@ -28,7 +31,9 @@ __all__ = [
     "branch_parameters",
     "conditional_densities",
     "density",
+    "end",
     "ess_curves",
+    "failure_panels",
     "gaps",
     "loss_curves",
     "run_curves",

@@ -53,13 +53,6 @@ class ReplaySettings(ExperimentSettings):
 
 
 @dataclass
-class FailureModesSettings(ExperimentSettings):
-    """Failures of the paper's objectives beside their remedies; only the seed can be chosen."""
-
-    name: str = choice("failure_modes")
-
-
-@dataclass
 class SyntheticSettings(ExperimentSettings):
     """The paper's Experiment 1 (Huang 2026, Sec. 5.1), over several seeds from ``seed`` on."""
 
@@ -81,6 +74,13 @@ class SyntheticSettings(ExperimentSettings):
     smc_epochs: int = ranged(20, low=1)  # [R]
     smc_batch_size: int = ranged(256, low=1)  # [R]
     smc_learning_rate: float = ranged(0.03, above=0.0)  # Adam, of the covariance [R]
+
+
+@dataclass
+class FailureModesSettings(ExperimentSettings):
+    """Failures of the paper's objectives beside their remedies; only the seed can be chosen."""
+
+    name: str = choice("failure_modes")
 
 
 @dataclass

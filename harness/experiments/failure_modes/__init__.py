@@ -14,13 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import failure_figures, tracking
-from harness.experiments.failure_modes.demonstrations import (
-    DEMONSTRATIONS,
-    Curves,
-    Demonstration,
-    end,
-)
+from harness import figures, tracking
+from harness.experiments.failure_modes.demonstrations import DEMONSTRATIONS
+from harness.figures import Curves, Demonstration, end
 from harness.files import replacing
 from harness.settings import Settings
 from harness.tracking import RunFolder
@@ -75,8 +71,8 @@ def _draw(made: Mapping[str, Demonstration], settings: Settings, folder: RunFold
     """Draws all together and each alone, and logs the pictures with the table."""
     pictures = folder.path / "figures"
     pictures.mkdir(exist_ok=True)
-    drawn = {"failure_modes": partial(failure_figures.panels, list(made.values()))}
-    drawn |= {name: partial(failure_figures.panels, [one]) for name, one in made.items()}
+    drawn = {"failure_modes": partial(figures.failure_panels, list(made.values()))}
+    drawn |= {name: partial(figures.failure_panels, [one]) for name, one in made.items()}
     paths = {name: pictures / f"{name}.png" for name in drawn}
     for name, draw in drawn.items():
         _save(draw(), paths[name])
