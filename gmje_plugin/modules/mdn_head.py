@@ -7,9 +7,14 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.nn.functional import softplus
 
-from gmje_plugin.validation import check_choice, check_count, check_embeddings, wide_dtype
+from gmje_plugin.validation import (
+    check_choice,
+    check_count,
+    check_embeddings,
+    check_positive,
+    wide_dtype,
+)
 
-SCALE_FLOOR = 1e-3
 _RESIDUAL_START = 0.1  # not 0: components that start as one would learn as one
 
 
@@ -27,7 +32,10 @@ class GMJEMDNHead(nn.Module):
         output_dim: Number of target features d.
         num_components: K. Default: 5.
         scale: How a standard deviation comes from the head's output s: "exp", exp(s) (Eq. 21), or
-            "softplus", softplus(s) + 0.001, which bounds the likelihood. Default: "exp".
+            "softplus", softplus(s) + ``min_scale``, which bounds the likelihood. Default: "exp".
+        min_scale: Smallest standard deviation under "softplus", above 0. Where encoders learn with
+            the head, one near that of unit-norm targets, 1 / sqrt(output_dim), keeps easy images
+            from outweighing all others. Default: 0.001.
         residual: Whether the context is added to the means, so that a prediction starts near the
             context and the head learns what differs; needs ``input_dim == output_dim``. It lets
             encoders that are trained from scratch, on views of one image, agree from the start.
@@ -53,6 +61,7 @@ class GMJEMDNHead(nn.Module):
         *,
         num_components: int = 5,
         scale: str = "exp",
+        min_scale: float = 1e-3,
         residual: bool = False,
     ) -> None:
         super().__init__()
@@ -62,6 +71,7 @@ class GMJEMDNHead(nn.Module):
         self.output_dim = check_count("output_dim", output_dim)
         self.num_components = check_count("num_components", num_components)
         self.scale = scale
+        self.min_scale = check_positive("min_scale", min_scale)
         self.residual = residual
         if residual and input_dim != output_dim:
             raise ValueError(
@@ -109,7 +119,7 @@ class GMJEMDNHead(nn.Module):
         means = self.means(hidden).to(dtype).unflatten(1, (self.num_components, self.output_dim))
         if self.residual:
             means = z_c.to(dtype)[:, None] + means
-        scales = log_scales.exp() if self.scale == "exp" else softplus(log_scales) + SCALE_FLOOR
+        scales = log_scales.exp() if self.scale == "exp" else softplus(log_scales) + self.min_scale
         components = Normal(means, scales[..., None], validate_args=False)
         mixture = MixtureSameFamily(
             Categorical(logits=logits, validate_args=False),

@@ -50,8 +50,10 @@ def test_density_by_its_formula(scale: str) -> None:
 
 
 def test_softplus_has_a_floor_and_exp_has_not() -> None:
-    for scale, smallest in (("exp", math.exp(-60.0)), ("softplus", 1e-3)):
-        head = make(scale)
+    for scale, floor in (("exp", None), ("softplus", None), ("softplus", 0.2)):
+        options = {} if floor is None else {"min_scale": floor}
+        head = GMJEMDNHead(INPUT, HIDDEN, OUTPUT, scale=scale, **options)
+        smallest = math.exp(-60.0) if scale == "exp" else floor or 1e-3
         head.log_scales.weight.data.zero_()
         head.log_scales.bias.data.fill_(-60.0)
         deviations = head(context()).component_distribution.base_dist.scale
