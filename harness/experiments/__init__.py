@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.experiments import quickstart, replay
-from harness.settings import QuickstartSettings, ReplaySettings, Settings
+from harness.experiments import mnist_latents, quickstart, replay
+from harness.settings import MNISTLatentsSettings, QuickstartSettings, ReplaySettings, Settings
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
@@ -16,5 +16,7 @@ def run(settings: Settings, folder: RunFolder) -> None:
             quickstart.run(settings, experiment, folder)
         case ReplaySettings():
             replay.run(settings, folder)
+        case MNISTLatentsSettings() as experiment:
+            mnist_latents.run(settings, experiment, folder)
         case other:
             raise NotImplementedError(f"no experiment for {type(other).__name__}")

@@ -7,6 +7,8 @@ not on the test images.
 
 from harness.settings.experiments import (
     ExperimentSettings,
+    LatentRowSettings,
+    MNISTLatentsSettings,
     QuickstartSettings,
     ReplaySettings,
     RowSettings,
@@ -50,7 +52,9 @@ __all__ = [
     "FIFOBankSettings",
     "GJEEntropySettings",
     "GMJEMDNSettings",
+    "LatentRowSettings",
     "LoggerSettings",
+    "MNISTLatentsSettings",
     "MethodSettings",
     "MoCoSettings",
     "ParametricGMJESettings",

@@ -18,7 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.settings import methods, parts
-from harness.settings.experiments import QuickstartSettings, ReplaySettings, Settings
+from harness.settings.experiments import (
+    LatentRowSettings,
+    MNISTLatentsSettings,
+    QuickstartSettings,
+    ReplaySettings,
+    Settings,
+)
 from harness.settings.fields import SettingsError
 from harness.settings.methods import BankSettings, MethodSettings
 
@@ -26,6 +32,7 @@ _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,
     "replay": ReplaySettings,
+    "mnist_latents": MNISTLatentsSettings,
     "simclr": methods.SimCLRSettings,
     "parametric_gmje": methods.ParametricGMJESettings,
     "gje_entropy": methods.GJEEntropySettings,
@@ -114,6 +121,9 @@ def _impossible(settings: Settings) -> Iterator[str]:
             if settings.method is not None or settings.bank is not None:
                 yield "method and bank are for benchmark and banks, not quickstart"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
+        case MNISTLatentsSettings(rows=rows):
+            yield from _impossible_latents(settings, rows)
+            pairs = {}
         case _:
             if settings.method is None:
                 yield "method must be chosen (method=simclr, ...)"
@@ -138,6 +148,23 @@ def _impossible(settings: Settings) -> Iterator[str]:
             f"trainer.batch_size must be a multiple of the {devices} devices that share it, "
             f"got {settings.trainer.batch_size}"
         )
+
+
+def _impossible_latents(settings: Settings, rows: dict[str, LatentRowSettings]) -> Iterator[str]:
+    if settings.data.name != "mnist":
+        yield f"experiment=mnist_latents is for data=mnist, not {settings.data.name}"
+    if not rows:
+        yield "experiment.rows must hold at least one row"
+    if settings.method is not None or settings.bank is not None:
+        yield "method and bank are for benchmark and banks, not mnist_latents"
+    if settings.trainer.devices * settings.trainer.num_nodes > 1:
+        yield "trainer.devices and trainer.num_nodes are for benchmark and banks"
+    for name, row in rows.items():
+        prototypes = isinstance(row.method, methods.ParametricGMJESettings)
+        if isinstance(row.method, methods.MoCoSettings | methods.SwAVSettings):
+            yield f"experiment.rows.{name}.method must be of SimCLR's family, not {row.method.name}"
+        if row.density.startswith("prototypes") and not prototypes:
+            yield f"experiment.rows.{name}.density={row.density} is for parametric_gmje"
 
 
 def _impossible_bank(path: str, method: MethodSettings, bank: BankSettings | None) -> Iterator[str]:

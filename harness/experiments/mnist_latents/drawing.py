@@ -1,0 +1,62 @@
+"""The pictures of a row: Figures 9 and 10, and samples beside the nearest training images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+from torch import Tensor
+from torch.distributions import MixtureSameFamily
+
+from harness import figures_latents
+from harness.evaluation.latents import sample
+from harness.experiments.mnist_latents.evaluating import Judge
+from harness.experiments.mnist_latents.phases import TrainedRow
+
+_FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
+_MAPPED, _SAMPLED = 2000, 500  # [P]
+
+
+def draw(
+    name: str, row: TrainedRow, density: MixtureSameFamily, judge: Judge, folder: Path
+) -> None:
+    """Writes a row's pictures: ``<name>_map``, ``<name>_grids`` and ``<name>_nearest``."""
+    title = row.settings.title
+    seeds = range(_FIRST_SEED, _FIRST_SEED + _GRIDS)
+    grids = [row.decoder.decode(sample(density, _OF_GRID, seed=seed)) for seed in seeds]
+    _, places = judge.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
+    drawn = {
+        "map": _map(row, density, judge),
+        "grids": figures_latents.image_grids(
+            np.stack([_pixels(grid) for grid in grids]), [f"{title}, {seed}" for seed in seeds]
+        ),
+        "nearest": figures_latents.image_pairs(
+            _pixels(grids[2]),
+            _pixels(judge.train.images[places]),
+            title=f"{title}, seed {_FIRST_SEED + 2}",
+        ),
+    }
+    folder.mkdir(exist_ok=True)
+    for kind, figure in drawn.items():
+        figure.savefig(folder / f"{name}_{kind}.png", dpi=150)
+
+
+def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
+    spread = torch.linspace(0, len(row.test) - 1, min(len(row.test), _MAPPED)).long()
+    real, sampled = row.test[spread].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
+    together = torch.cat([real, sampled]).numpy()
+    placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)
+    return figures_latents.latent_map(
+        placed[: len(real)],
+        judge.test.labels[spread].tolist(),
+        placed[len(real) :],
+        title=f"{row.settings.title}: t-SNE of test embeddings and samples",
+    )
+
+
+def _pixels(images: Tensor) -> figures_latents.Pixels:  # shape: (N, H, W)
+    found: figures_latents.Pixels = images[:, 0].cpu().numpy()
+    return found

@@ -1,0 +1,96 @@
+"""The last phase: densities, samples and what they decode to, measured and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import MixtureSameFamily
+
+from harness.data import ImageData, ImageSet
+from harness.evaluation import generation
+from harness.evaluation.latents import fit_statistics, sample, shape_statistics
+from harness.experiments.mnist_latents.networks import Classifier, to_signed
+from harness.experiments.mnist_latents.phases import TrainedRow
+
+_REAL = 10_000  # training images that stand for the real ones; as many as test images
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures images against real ones in a classifier's features.
+
+    Args:
+        classifier: Trained on real images.
+        train: The training images.
+        test: The test images.
+        real: Features of some training images, shape (N, F).
+    """
+
+    classifier: Classifier
+    train: ImageSet
+    test: ImageSet
+    real: Tensor
+
+    @classmethod
+    def of(cls, classifier: Classifier, data: ImageData) -> Judge:
+        """Judges by evenly spaced training images."""
+        train, test = data.train, data.test
+        if not isinstance(train, ImageSet) or not isinstance(test, ImageSet):
+            raise TypeError("the images must be in memory, as MNIST's are")
+        spread = torch.linspace(0, len(train) - 1, min(len(train), _REAL)).long()
+        features, _ = classifier.judge(train.images[spread])
+        return cls(classifier, train, test, features)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of test images that the classifier names."""
+        _, probabilities = self.classifier.judge(self.test.images)
+        labels = self.test.labels.cpu()
+        return float((probabilities.argmax(dim=1) == labels).double().mean())
+
+    def metrics(self, images: Tensor) -> dict[str, float]:
+        """Every figure of images, uint8, shape (N, 1, 32, 32)."""
+        found = generation.generation_metrics(self.real, *self.classifier.judge(images))
+        distances, _ = self.nearest(images[:1000])
+        return {**found, "nearest": float(distances.median())}
+
+    def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (N,), (N,)
+        """Distance of images to the nearest training image, over pixels in [-1, 1], and which."""
+        pixels, real = (to_signed(part.cpu()).flatten(1) for part in (images, self.train.images))
+        distances, places = generation.nearest_distances(pixels, real, 1)
+        return distances[:, 0], places[:, 0]
+
+
+def measure(
+    row: TrainedRow,
+    found: Mapping[str, MixtureSameFamily],
+    judge: Judge,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Every figure of a row: its decoder's, and each density's shape, fit and samples."""
+    labels = judge.test.labels.cpu()
+    decoded = row.decoder.decode(row.test)
+    result: dict[str, Any] = {
+        "title": row.settings.title,
+        "density": row.settings.density,
+        "encoder": row.results["metrics"],
+        "encoder_seconds": row.results["wall_time_s"],
+        "decoder": {
+            "error": float((to_signed(decoded) - to_signed(judge.test.images)).square().mean()),
+            **judge.metrics(decoded),
+        },
+        "densities": {},
+    }
+    for kind, density in found.items():
+        images = row.decoder.decode(sample(density, len(row.test), seed=seed))
+        result["densities"][kind] = {
+            **shape_statistics(density),
+            **fit_statistics(density, row.test, labels),
+            **judge.metrics(images),
+        }
+    return result
