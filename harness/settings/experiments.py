@@ -74,6 +74,9 @@ class MNISTLatentsSettings(ExperimentSettings):
     paper_epochs: int = ranged(50, low=1)  # [P]
     decoder_epochs: int = ranged(50, low=1)  # [P]
     num_components: int = ranged(50, low=1)  # of a mixture fitted by EM; [R]
+    # Whole images are completed from their halves in the embeddings of this row; not in the paper.
+    completed: str = "gmje"
+    completion_epochs: int = ranged(10, low=1)
     rows: dict[str, LatentRowSettings] = field(default_factory=dict)
 
 

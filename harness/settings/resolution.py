@@ -121,8 +121,8 @@ def _impossible(settings: Settings) -> Iterator[str]:
             if settings.method is not None or settings.bank is not None:
                 yield "method and bank are for benchmark and banks, not quickstart"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
-        case MNISTLatentsSettings(rows=rows):
-            yield from _impossible_latents(settings, rows)
+        case MNISTLatentsSettings(rows=rows, completed=completed):
+            yield from _impossible_latents(settings, rows, completed)
             pairs = {}
         case _:
             if settings.method is None:
@@ -150,11 +150,15 @@ def _impossible(settings: Settings) -> Iterator[str]:
         )
 
 
-def _impossible_latents(settings: Settings, rows: dict[str, LatentRowSettings]) -> Iterator[str]:
+def _impossible_latents(
+    settings: Settings, rows: dict[str, LatentRowSettings], completed: str
+) -> Iterator[str]:
     if settings.data.name != "mnist":
         yield f"experiment=mnist_latents is for data=mnist, not {settings.data.name}"
     if not rows:
         yield "experiment.rows must hold at least one row"
+    elif completed not in rows:
+        yield f"experiment.completed must be one of {', '.join(rows)}, got {completed!r}"
     if settings.method is not None or settings.bank is not None:
         yield "method and bank are for benchmark and banks, not mnist_latents"
     if settings.trainer.devices * settings.trainer.num_nodes > 1:

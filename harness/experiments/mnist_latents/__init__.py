@@ -15,8 +15,9 @@ from gmje_plugin import GMJEPrototypeLoss
 from harness import data, runs, tracking, training
 from harness.data import ImageData
 from harness.experiments.mnist_latents import drawing
+from harness.experiments.mnist_latents.completion import TITLES, complete
 from harness.experiments.mnist_latents.densities import densities, save
-from harness.experiments.mnist_latents.evaluating import Judge, measure
+from harness.experiments.mnist_latents.evaluating import Judge, measure, measure_strangeness
 from harness.experiments.mnist_latents.phases import CLASSIFIER_EPOCHS, Phases
 from harness.runs import EpochBar
 from harness.settings import MNISTLatentsSettings, Settings
@@ -65,9 +66,10 @@ def _results(
     console: Console,
 ) -> dict[str, Any]:
     """Everything that ``results.json`` is to hold, but for the time."""
-    epochs = settings.trainer.epochs + experiment.decoder_epochs
+    of_rows = len(experiment.rows) * (settings.trainer.epochs + experiment.decoder_epochs)
+    epochs = of_rows + CLASSIFIER_EPOCHS + len(TITLES) * experiment.completion_epochs
     with runs.progress(console) as progress:
-        bar = EpochBar(progress, len(experiment.rows) * epochs + CLASSIFIER_EPOCHS)
+        bar = EpochBar(progress, epochs)
         phases = Phases(settings, images, folder, bar)
         trained = {
             name: phases.row(name, row, decoder_epochs=experiment.decoder_epochs)
@@ -83,9 +85,10 @@ def _results(
             "rows": {},
             **tracking.provenance(),
         }
+        found = {}
         for name, row in trained.items():
             bar.describe(f"{row.settings.title}: densities")
-            found = densities(
+            found[name] = densities(
                 row.criterion,
                 row.train,
                 num_components=experiment.num_components,
@@ -93,8 +96,18 @@ def _results(
             )
             if isinstance(row.criterion, GMJEPrototypeLoss):
                 save(row.criterion.mixture(), folder.path / "densities" / f"{name}.pt")
-            results["rows"][name] = measure(row, found, judge, seed=settings.seed)
-            drawing.draw(name, row, found[row.settings.density], judge, folder.path / "figures")
+            results["rows"][name] = measure(row, found[name], judge, seed=settings.seed)
+            density = found[name][row.settings.density]
+            drawing.draw(name, row, density, judge, folder.path / "figures")
+        bar.describe("strange images")
+        results["strange"] = measure_strangeness(trained, found, judge, images, seed=settings.seed)
+        results["completion"] = complete(
+            phases,
+            trained[experiment.completed],
+            judge,
+            epochs=experiment.completion_epochs,
+            num_prototypes=experiment.num_components,
+        )
     return results
 
 

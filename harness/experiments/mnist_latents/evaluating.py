@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
+from torch.nn.functional import normalize
 
 from harness.data import ImageData, ImageSet
-from harness.evaluation import generation
-from harness.evaluation.latents import fit_statistics, sample, shape_statistics
+from harness.evaluation import encode, generation
+from harness.evaluation.generation import nearest_distances
+from harness.evaluation.latents import component_log_probs, fit_statistics, sample, shape_statistics
+from harness.evaluation.ood import auroc, strange_images
 from harness.experiments.mnist_latents.networks import Classifier, to_signed
 from harness.experiments.mnist_latents.phases import TrainedRow
 
@@ -94,3 +97,37 @@ def measure(
             **judge.metrics(images),
         }
     return result
+
+
+def measure_strangeness(
+    rows: Mapping[str, TrainedRow],
+    found: Mapping[str, Mapping[str, MixtureSameFamily]],
+    judge: Judge,
+    data: ImageData,
+    *,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """How well scores tell strange images from test images (area under the ROC curve).
+
+    Returns:
+        For each set of images and each score its area. Scores are minus the log-density of a row's
+        embedding, "row, kind"; its distance to the nearest training embedding, "row, nearest"; and
+        one minus the classifier's largest probability, "classifier".
+    """
+
+    def scores(images: Tensor) -> dict[str, Tensor]:
+        _, probabilities = judge.classifier.judge(images)
+        given = {"classifier": 1.0 - probabilities.max(dim=1).values}
+        unlabelled = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
+        for name, row in rows.items():
+            codes = normalize(encode(row.encoder, unlabelled, data)[0], dim=1)
+            given[f"{name}, nearest"] = nearest_distances(codes, row.train, 1)[0][:, 0].cpu()
+            for kind, density in found[name].items():
+                given[f"{name}, {kind}"] = -component_log_probs(density, codes).logsumexp(dim=1)
+        return given
+
+    usual = scores(judge.test.images)
+    return {
+        name: {score: auroc(usual[score], values) for score, values in scores(images).items()}
+        for name, images in strange_images(judge.test.images.cpu(), seed=seed).items()
+    }

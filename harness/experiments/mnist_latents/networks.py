@@ -16,16 +16,17 @@ _WIDTHS = (256, 128, 64, 32)
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 1, 32, 32), labels (B,), indices (B,)
 
 
-class _AdamModule(pl.LightningModule):
+class AdamModule(pl.LightningModule):
     """Adam with one learning rate throughout, as printed."""
 
     learning_rate = 1e-3  # [R]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over all parameters."""
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
 
-class Decoder(_AdamModule):
+class Decoder(AdamModule):
     """Turns unit-norm embeddings back into images (Huang 2026, App. P.4).
 
     Args:
@@ -71,7 +72,7 @@ class Decoder(_AdamModule):
         return images.add(1.0).mul(127.5).round().clamp(0, 255).byte()
 
 
-class Classifier(_AdamModule):
+class Classifier(AdamModule):
     """Names digits and gives the features that generated images are measured in.
 
     It learns from real images and their labels alone, and shares nothing with the encoders.
