@@ -19,13 +19,13 @@ def strange_images(
 ) -> dict[str, Tensor]:  # shapes: (N or fewer, 1, 32, 32)
     """Sets of uint8 images like handwritten digits in ever fewer respects.
 
-    scikit-learn's digits are of other writers and another scanner, 8 x 8 pixels enlarged to
-    MNIST's 20 x 20; the photographs are grey crops of scikit-learn's two sample images.
+    The other digits are scikit-learn's, of other writers and another scanner, 8 x 8 pixels enlarged
+    to MNIST's 20 x 20; the photographs are grey crops of scikit-learn's two sample images.
     """
     generator = torch.Generator().manual_seed(seed)
     return {
-        "scikit-learn's digits": _other_digits(),
-        "digits, a quarter turn": torch.rot90(digits, dims=(2, 3)),
+        "other digits": _other_digits(),
+        "quarter turn": torch.rot90(digits, dims=(2, 3)),
         "photographs": _photographs(len(digits), side=digits.shape[-1], generator=generator),
         "noise": torch.randint(256, digits.shape, dtype=torch.uint8, generator=generator),
     }

@@ -19,23 +19,12 @@ from harness.experiments.mnist_latents.completion import TITLES, complete
 from harness.experiments.mnist_latents.densities import densities, save
 from harness.experiments.mnist_latents.evaluating import Judge, measure, measure_strangeness
 from harness.experiments.mnist_latents.phases import CLASSIFIER_EPOCHS, Phases
+from harness.experiments.mnist_latents.tables import tables
 from harness.runs import EpochBar
 from harness.settings import MNISTLatentsSettings, Settings
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
-
-# What a table calls a figure, and its decimals.
-_TABLE_2 = {
-    **{"log_det": ("log det", 2), "trace": ("trace", 2), "spread": ("spread", 2)},
-    **{"log_likelihood": ("test log-lik.", 1), "components_used": ("used", 1)},
-    "purity": ("purity", 2),
-}
-_GENERATION = {
-    **{"frechet": ("Fréchet", 1), "precision": ("prec.", 2), "recall": ("recall", 2)},
-    **{"density": ("dens.", 2), "coverage": ("cover.", 2), "confident": (">0.9", 2)},
-    **{"classes": ("classes", 1), "nearest": ("nearest", 1)},
-}
 
 
 def run(settings: Settings, experiment: MNISTLatentsSettings, folder: RunFolder) -> None:
@@ -112,40 +101,13 @@ def _results(
 
 
 def _print(results: Mapping[str, Any], console: Console) -> None:
-    """Table 2 with each row's density, then what every density's samples decode to."""
-    accuracy = results["classifier_accuracy"]
-    console.print(
-        f"{results['data']}; classifier: {accuracy:.2%} of the test images", soft_wrap=True
-    )
-    shapes = _table(
-        "Table 2: the density of each row (log-likelihoods of one encoder compare)", _TABLE_2
-    )
-    samples = _table(
-        "Decoded samples; nearest: distance to the closest training image", _GENERATION
-    )
-    samples.add_row("test images", *_cells(results["real"], _GENERATION), end_section=True)
-    for row in results["rows"].values():
-        shapes.add_row(row["title"], *_cells(row["densities"][row["density"]], _TABLE_2))
-        samples.add_row(
-            f"{row['title']}: test images decoded", *_cells(row["decoder"], _GENERATION)
+    console.print(results["data"], soft_wrap=True)
+    for found in tables(results):
+        table = Table(
+            title=found.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
         )
-        for kind, found in row["densities"].items():
-            mark = " *" if kind == row["density"] else ""
-            samples.add_row(f"  {kind}{mark}", *_cells(found, _GENERATION))
-    console.print(shapes)
-    console.print(samples)
-
-
-def _table(title: str, columns: Mapping[str, tuple[str, int]]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
-    for heading, _ in columns.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _cells(found: Mapping[str, float], columns: Mapping[str, tuple[str, int]]) -> list[str]:
-    return [
-        f"{found[name]:.{decimals}f}" if name in found else ""
-        for name, (_, decimals) in columns.items()
-    ]
+        for place, heading in enumerate(found.header):
+            table.add_column(heading, justify="right" if place else "left", no_wrap=not place)
+        for row in found.rows:
+            table.add_row(*row)
+        console.print(table)

@@ -144,12 +144,14 @@ def conditionals(
         targets: Those of the whole.
         seed: Of a fit by EM.
     """
+    contexts, targets = contexts.double(), targets.double()
     head: Any = completer.prediction_head
     criterion: Any = completer.criterion
     match completer.kind:
         case "jepa":
             # The error of the point prediction makes it a density to compare with.
-            scale = float((normalize(head(contexts), dim=1) - targets).square().mean().sqrt())
+            points = normalize(head(contexts.float()), dim=1)
+            scale = float((points - targets).square().mean().sqrt())
             return {
                 "jepa": lambda z: Independent(Normal(normalize(head(z), dim=1), scale), 1),
             }
