@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MixtureSameFamily
+from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
 
 from harness.keyed_random import seeded
 
@@ -24,7 +26,7 @@ def ranks(
     holds a share p of the mass then holds the target with probability p.
     """
     with seeded(seed):
-        draws = conditional.sample(torch.Size([_DRAWS]))
+        draws = _draws(conditional, _DRAWS)
     denser = conditional.log_prob(draws) > conditional.log_prob(targets)
     return denser.double().mean(dim=0)
 
@@ -48,7 +50,7 @@ def guesses(
         picked: Tensor = means.gather(-2, best[..., None].expand(*best.shape, means.shape[-1]))
         return picked.movedim(-2, 0)
     with seeded(seed):
-        draws = conditional.sample(torch.Size([number - 1]))
+        draws = _draws(conditional, number - 1)
     return torch.cat([conditional.mean[None], draws])
 
 
@@ -59,3 +61,19 @@ def best_of(
     """For 1, ..., k guesses, the share of targets whose class is among the guesses' classes."""
     hits = (predicted == labels).cumsum(dim=0) > 0
     return hits.double().mean(dim=1).tolist()
+
+
+def _draws(conditional: Distribution, number: int) -> Tensor:  # shape: (number, B, d)
+    """Draws, of a mixture from one component each: torch draws from all and drops the others."""
+    if not isinstance(conditional, MixtureSameFamily):
+        return conditional.sample(torch.Size([number]))
+    parts: Any = conditional.component_distribution
+    weights: Any = conditional.mixture_distribution
+    drawn: Tensor = weights.sample(torch.Size([number]))
+    batch = torch.arange(drawn.shape[1]).expand_as(drawn)
+    means: Tensor = parts.mean[batch, drawn]
+    if not isinstance(parts, MultivariateNormal):
+        noise: Tensor = parts.stddev[batch, drawn] * torch.randn_like(means)
+    else:
+        noise = (parts.scale_tril[batch, drawn] @ torch.randn_like(means)[..., None])[..., 0]
+    return means + noise

@@ -80,11 +80,12 @@ def generation_metrics(
     generated: Tensor,  # shape: (M, F)
     probabilities: Tensor,  # shape: (M, C)
 ) -> dict[str, float]:
-    """All of the above by name."""
+    """All of the above by name; those by neighbours of every second image."""
+    some_real, some = real[::2], generated[::2]  # neighbours of all would take most of the time
     return {
         "frechet": frechet_distance(real, generated),
-        **precision_and_recall(real, generated),
-        **density_and_coverage(real, generated),
+        **precision_and_recall(some_real, some),
+        **density_and_coverage(some_real, some),
         **label_statistics(probabilities),
     }
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from torch.nn.functional import normalize, one_hot
 
-from harness.keyed_random import seeded
-
 _CHUNK = 500
 
 
@@ -84,6 +82,13 @@ def fit_statistics(
 
 def sample(density: MixtureSameFamily, number: int, *, seed: int) -> Tensor:  # shape: (number, d)
     """Draws embeddings and projects them to the sphere (Huang 2026, Sec. 5.3)."""
-    with seeded(seed):
-        drawn: Tensor = density.sample(torch.Size([number]))  # type: ignore[no-untyped-call]
-    return normalize(drawn.float(), dim=1)
+    parts: Any = density.component_distribution
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = density.mixture_distribution.probs
+    drawn = torch.multinomial(probabilities, number, replacement=True, generator=generator)
+    noise = torch.randn(number, parts.mean.shape[1], generator=generator, dtype=parts.mean.dtype)
+    samples = torch.empty_like(noise)
+    for component in range(len(parts.mean)):  # torch's own sampler draws from all of them
+        rows = drawn == component
+        samples[rows] = parts.mean[component] + noise[rows] @ parts.scale_tril[component].T
+    return normalize(samples.float(), dim=1)

@@ -46,7 +46,7 @@ _MDN_COMPONENTS = 10
 _FITTED = 10_000
 _CHUNK = 1000
 _CALIBRATED = 500  # test images, 100 draws each
-_DRAWN_AT_ONCE = 25
+_DRAWN_AT_ONCE = 10
 
 Conditional = Callable[[Tensor], Distribution]
 

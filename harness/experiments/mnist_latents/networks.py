@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -43,15 +44,19 @@ class Decoder(AdamModule):
         ]
         for before, after in pairwise(_WIDTHS):
             layers += [_doubling(before, after), nn.BatchNorm2d(after), nn.ReLU()]
-        self.network = nn.Sequential(*layers, _doubling(_WIDTHS[-1], 1), nn.Tanh())
+        self.network = nn.Sequential(*layers, _doubling(_WIDTHS[-1], 1))
         self.network.to(memory_format=torch.channels_last)
 
     def forward(
         self,
         codes: Tensor,  # shape: (B, d)
     ) -> Tensor:  # shape: (B, 1, 32, 32)
-        """Images with values in [-1, 1]."""
-        images: Tensor = self.network(codes)
+        """Images with values in [-1, 1].
+
+        The hyperbolic tangent is taken in float32: in bfloat16 it is 1 from 3.3 on, where it has no
+        gradient, and pixels that come there once stay white for ever.
+        """
+        images: Tensor = self.network(codes).float().tanh()
         return images
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -93,6 +98,16 @@ class Classifier(AdamModule):
         layers += [nn.Flatten(), nn.Linear(2048, self.num_features), nn.ReLU()]
         self.network = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.head = nn.Linear(self.num_features, num_classes)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with a cosine schedule, for accuracy in few epochs."""
+        optimizer = super().configure_optimizers()
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Cross-entropy."""
