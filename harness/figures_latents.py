@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from harness.figures import DIGIT_COLOURS
 
+_COLOURS = ["#B15928" if colour == "#000000" else colour for colour in DIGIT_COLOURS]
+
 Array = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 
@@ -26,14 +28,14 @@ def latent_map(
     """The paper's Figure 9 (Huang 2026): real embeddings by class, and sampled ones."""
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axis = figure.subplots()
-    colours = [DIGIT_COLOURS[label] for label in labels]
+    colours = [_COLOURS[label] for label in labels]
     axis.scatter(points[:, 0], points[:, 1], c=colours, s=5, alpha=0.55, linewidths=0)
     axis.scatter(sampled[:, 0], sampled[:, 1], marker="x", c="black", s=16, linewidths=0.8)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(title, fontsize=11)
     handles = [
-        Line2D([], [], linestyle="none", marker="o", color=DIGIT_COLOURS[digit], label=str(digit))
+        Line2D([], [], linestyle="none", marker="o", color=_COLOURS[digit], label=str(digit))
         for digit in sorted(set(labels))
     ]
     handles.append(Line2D([], [], linestyle="none", marker="x", color="black", label="sampled"))

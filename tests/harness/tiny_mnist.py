@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 
-def write_tiny_mnist(root: Path, *, train: int = 256, test: int = 64) -> None:
+def write_tiny_mnist(root: Path, *, train: int = 640, test: int = 100) -> None:
     """Writes below ``root`` what torchvision takes for MNIST."""
     digits = load_digits()
     images = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +19,10 @@ from harness.data import ImageData
 from harness.experiments.mnist_latents import drawing
 from harness.experiments.mnist_latents.completion import TITLES, complete
 from harness.experiments.mnist_latents.densities import densities, save
-from harness.experiments.mnist_latents.evaluating import Judge, measure, measure_strangeness
+from harness.experiments.mnist_latents.evaluating import Judge, measure
 from harness.experiments.mnist_latents.phases import CLASSIFIER_EPOCHS, Phases
 from harness.experiments.mnist_latents.tables import tables
+from harness.files import write_text
 from harness.runs import EpochBar
 from harness.settings import MNISTLatentsSettings, Settings
 from harness.tracking import RunFolder
@@ -65,39 +68,46 @@ def _results(
             for name, row in experiment.rows.items()
         }
         judge = Judge.of(phases.classifier(), images)
-        results: dict[str, Any] = {
+
+        def measured(name: str) -> dict[str, Any]:
+            bar.describe(f"{name}: densities")
+            row = trained[name]
+            number, seed = experiment.num_components, settings.seed
+            found = densities(row.criterion, row.train, num_components=number, seed=seed)
+            if isinstance(row.criterion, GMJEPrototypeLoss):
+                save(row.criterion.mixture(), folder.path / "densities" / f"{name}.pt")
+            drawing.draw(name, row, found[row.settings.density], judge, folder.path / "figures")
+            return measure(row, found, judge, images, seed=seed)
+
+        def completed() -> dict[str, Any]:
+            return complete(
+                phases,
+                trained[experiment.completed],
+                judge,
+                epochs=experiment.completion_epochs,
+                num_prototypes=experiment.num_components,
+            )
+
+        return {
             "experiment": experiment.name,
             "data": images.variant,
             "seed": settings.seed,
-            "classifier_accuracy": judge.accuracy,
-            "real": judge.metrics(judge.test.images),
-            "rows": {},
+            "classifier": _once(folder, "classifier", judge.about_itself),
+            "rows": {name: _once(folder, name, partial(measured, name)) for name in trained},
+            "completion": _once(folder, "completion", completed),
             **tracking.provenance(),
         }
-        found = {}
-        for name, row in trained.items():
-            bar.describe(f"{row.settings.title}: densities")
-            found[name] = densities(
-                row.criterion,
-                row.train,
-                num_components=experiment.num_components,
-                seed=settings.seed,
-            )
-            if isinstance(row.criterion, GMJEPrototypeLoss):
-                save(row.criterion.mixture(), folder.path / "densities" / f"{name}.pt")
-            results["rows"][name] = measure(row, found[name], judge, seed=settings.seed)
-            density = found[name][row.settings.density]
-            drawing.draw(name, row, density, judge, folder.path / "figures")
-        bar.describe("strange images")
-        results["strange"] = measure_strangeness(trained, found, judge, images, seed=settings.seed)
-        results["completion"] = complete(
-            phases,
-            trained[experiment.completed],
-            judge,
-            epochs=experiment.completion_epochs,
-            num_prototypes=experiment.num_components,
-        )
-    return results
+
+
+def _once(folder: RunFolder, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured by this or an interrupted process."""
+    path = folder.path / "measured" / f"{name}.json"
+    if not path.exists():
+        found = measure()
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, json.dumps(found, indent=2) + "\n")
+    measured: dict[str, Any] = json.loads(path.read_text())
+    return measured
 
 
 def _print(results: Mapping[str, Any], console: Console) -> None:

@@ -48,12 +48,20 @@ class Judge:
         features, _ = classifier.judge(train.images[spread])
         return cls(classifier, train, test, features)
 
-    @property
-    def accuracy(self) -> float:
-        """Share of test images that the classifier names."""
-        _, probabilities = self.classifier.judge(self.test.images)
-        labels = self.test.labels.cpu()
-        return float((probabilities.argmax(dim=1) == labels).double().mean())
+    def about_itself(self) -> dict[str, Any]:
+        """The classifier's accuracy, its figures of test images, and what it finds strange."""
+        _, usual = self.classifier.judge(self.test.images)
+        strange = strange_images(self.test.images.cpu(), seed=0)
+        return {
+            "accuracy": float((usual.argmax(dim=1) == self.test.labels.cpu()).double().mean()),
+            "real": self.metrics(self.test.images),
+            "strange": {
+                name: auroc(
+                    *(-p.max(dim=1).values for p in (usual, self.classifier.judge(images)[1]))
+                )
+                for name, images in strange.items()
+            },
+        }
 
     def metrics(self, images: Tensor) -> dict[str, float]:
         """Every figure of images, uint8, shape (N, 1, 32, 32)."""
@@ -72,10 +80,11 @@ def measure(
     row: TrainedRow,
     found: Mapping[str, MixtureSameFamily],
     judge: Judge,
+    data: ImageData,
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Every figure of a row: its decoder's, and each density's shape, fit and samples."""
+    """Every figure of a row: its decoder's, and each density's shape, fit, samples and alarms."""
     labels = judge.test.labels.cpu()
     decoded = row.decoder.decode(row.test)
     result: dict[str, Any] = {
@@ -88,6 +97,7 @@ def measure(
             **judge.metrics(decoded),
         },
         "densities": {},
+        "strange": measure_strangeness(row, found, judge, data),
     }
     for kind, density in found.items():
         images = row.decoder.decode(sample(density, len(row.test), seed=seed))
@@ -100,34 +110,28 @@ def measure(
 
 
 def measure_strangeness(
-    rows: Mapping[str, TrainedRow],
-    found: Mapping[str, Mapping[str, MixtureSameFamily]],
+    row: TrainedRow,
+    found: Mapping[str, MixtureSameFamily],
     judge: Judge,
     data: ImageData,
-    *,
-    seed: int,
 ) -> dict[str, dict[str, float]]:
-    """How well scores tell strange images from test images (area under the ROC curve).
+    """How well scores of a row tell strange images from test images (area under the ROC curve).
 
     Returns:
-        For each set of images and each score its area. Scores are minus the log-density of a row's
-        embedding, "row, kind"; its distance to the nearest training embedding, "row, nearest"; and
-        one minus the classifier's largest probability, "classifier".
+        For each set of images, by score: minus the log-density of each kind, and ``nearest``, the
+        distance to the nearest training embedding.
     """
 
-    def scores(images: Tensor) -> dict[str, Tensor]:
-        _, probabilities = judge.classifier.judge(images)
-        given = {"classifier": 1.0 - probabilities.max(dim=1).values}
-        unlabelled = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
-        for name, row in rows.items():
-            codes = normalize(encode(row.encoder, unlabelled, data)[0], dim=1)
-            given[f"{name}, nearest"] = nearest_distances(codes, row.train, 1)[0][:, 0].cpu()
-            for kind, density in found[name].items():
-                given[f"{name}, {kind}"] = -component_log_probs(density, codes).logsumexp(dim=1)
+    def scores(codes: Tensor) -> dict[str, Tensor]:
+        given = {"nearest": nearest_distances(codes, row.train, 1)[0][:, 0].cpu()}
+        for kind, density in found.items():
+            given[kind] = -component_log_probs(density, codes).logsumexp(dim=1)
         return given
 
-    usual = scores(judge.test.images)
-    return {
-        name: {score: auroc(usual[score], values) for score, values in scores(images).items()}
-        for name, images in strange_images(judge.test.images.cpu(), seed=seed).items()
-    }
+    usual = scores(row.test)
+    areas = {}
+    for name, images in strange_images(judge.test.images.cpu(), seed=0).items():
+        unlabelled = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
+        codes = normalize(encode(row.encoder, unlabelled, data)[0], dim=1)
+        areas[name] = {kind: auroc(usual[kind], score) for kind, score in scores(codes).items()}
+    return areas

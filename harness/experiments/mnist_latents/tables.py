@@ -70,8 +70,8 @@ def _fits(results: Mapping[str, Any]) -> Table:
 
 
 def _samples(results: Mapping[str, Any]) -> Table:
-    accuracy = f"{100.0 * results['classifier_accuracy']:.2f} %"
-    rows = [["test images", *_cells(results["real"], _SAMPLES)]]
+    accuracy = f"{100.0 * results['classifier']['accuracy']:.2f} %"
+    rows = [["test images", *_cells(results["classifier"]["real"], _SAMPLES)]]
     for row in results["rows"].values():
         rows += [[row["title"]], ["  test decoded", *_cells(row["decoder"], _SAMPLES)]]
         rows += _of_densities(row, _SAMPLES)
@@ -86,16 +86,14 @@ def _samples(results: Mapping[str, Any]) -> Table:
 
 
 def _strange(results: Mapping[str, Any]) -> Table:
-    sets = results["strange"]
-
-    def line(label: str, score: str) -> list[str]:
-        return [label, *(f"{found[score]:.3f}" for found in sets.values())]
-
-    rows = [line("classifier", "classifier")]
-    for name, row in results["rows"].items():
-        scores = (score for score in next(iter(sets.values())) if score.startswith(f"{name}, "))
+    sets = list(results["classifier"]["strange"])
+    rows = [["classifier", *(f"{area:.3f}" for area in results["classifier"]["strange"].values())]]
+    for row in results["rows"].values():
         rows.append([row["title"]])
-        rows += [line(f"  {score.removeprefix(f'{name}, ')}", score) for score in scores]
+        for score in row["strange"][sets[0]]:
+            mark = " *" if score == row["density"] else ""
+            areas = (f"{row['strange'][name][score]:.3f}" for name in sets)
+            rows.append([f"  {score}{mark}", *areas])
     return Table(
         "Strange images told from test images: area under the ROC curve of minus the log-density, "
         "of the distance to the nearest training embedding, and of the classifier's confidence.",

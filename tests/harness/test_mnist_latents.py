@@ -1,0 +1,143 @@
+"""Experiment 3 on a tiny MNIST: what it prints, leaves behind, repeats and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+from gmje_plugin import JointGaussianMixture
+from harness.experiments.mnist_latents.tables import tables
+from harness.settings import SettingsError
+from tests.harness.commands import harness, settings
+from tests.harness.tiny_mnist import write_tiny_mnist
+
+ASKED = [
+    "experiment=mnist_latents",
+    "scale=reduced",
+    "logger=csv",
+    "trainer.batch_size=64",
+    "trainer.epochs=1",
+    "experiment.num_components=4",
+    "~experiment.rows.simclr",
+]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run's folder and what the command printed."""
+    where = tmp_path_factory.mktemp("checkout")
+    write_tiny_mnist(where / "data")
+    done = harness(*ASKED, folder=where)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (folder,) = (where / "outputs" / "mnist_latents").iterdir()
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def results(ran: tuple[Path, str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ran[0] / "results.json").read_text())
+    return found
+
+
+def test_the_folder_holds_every_phase(ran: tuple[Path, str]) -> None:
+    rows = {"gje", "gmje"}
+    assert {path.name for path in (ran[0] / "trainings").iterdir()} == rows
+    assert {path.parent.name for path in (ran[0] / "decoders").glob("*/last.ckpt")} == rows
+    assert {path.parent.name for path in (ran[0] / "completion").glob("*/last.ckpt")} == {
+        *("jepa", "gje", "gmje", "mdn")
+    }
+    assert (ran[0] / "classifier" / "last.ckpt").exists()
+    pictures = {path.stem for path in (ran[0] / "figures").iterdir()}
+    assert pictures == {f"{row}_{kind}" for row in rows for kind in ("map", "grids", "nearest")}
+    for name in pictures:
+        picture = imread(ran[0] / "figures" / f"{name}.png")[..., :3]
+        assert (picture < 0.95).any(axis=-1).mean() > 0.02
+
+
+def test_three_lines_load_the_density_that_was_learned(ran: tuple[Path, str]) -> None:
+    density = JointGaussianMixture(**torch.load(ran[0] / "densities" / "gmje.pt"))
+    drawn = density.sample((3,), generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (3, 256)
+    assert torch.isfinite(density.log_prob(drawn)).all()
+    assert density.condition(drawn[:, :128]).mean.shape == (3, 128)
+    assert density.means.view(4, 2, 128).norm(dim=2).allclose(torch.ones(4, 2))
+
+
+def test_results_hold_every_density_and_ceiling(results: dict[str, Any]) -> None:
+    gje, gmje = results["rows"]["gje"], results["rows"]["gmje"]
+    assert set(gje["densities"]) == {"gaussian", "gmm"}
+    assert set(gmje["densities"]) == set(gje["densities"]) | {
+        *("prototypes", "prototypes_ema", "prototypes_em")
+    }
+    assert (
+        results["classifier"]["real"]["coverage"]
+        > 0.2
+        > results["rows"]["gje"]["decoder"]["coverage"]
+    )
+    assert results["classifier"]["accuracy"] > 0.3
+    assert gmje["densities"]["prototypes"]["trace"] == pytest.approx(128 * 0.01, rel=1e-4)
+    assert gmje["densities"]["prototypes_ema"]["trace"] == pytest.approx(1.0, abs=1e-3)
+    for areas in gmje["strange"].values():
+        assert set(areas) == {"nearest", *gmje["densities"]}
+        assert all(0.0 <= area <= 1.0 for area in areas.values())
+    for found in results["completion"].values():
+        assert found["best_of"] == sorted(found["best_of"])
+    assert results["commit"]
+    assert results["command"] == ASKED
+
+
+def test_the_same_command_shows_it_again(ran: tuple[Path, str], results: dict[str, Any]) -> None:
+    again = harness(*ASKED, folder=ran[0].parents[2])
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "Finished before" in again.stdout
+    assert again.stdout.splitlines()[:-2] == ran[1].splitlines()[:-2]
+    for table in tables(results):
+        assert all(len(row) in (1, len(table.header)) for row in table.rows)
+
+
+def test_an_interrupted_one_trains_nothing_twice(
+    ran: tuple[Path, str], results: dict[str, Any]
+) -> None:
+    for lost in ("results.json", "measured/gje.json", "measured/completion.json"):
+        (ran[0] / lost).unlink()
+    (ran[0] / "completion" / "mdn" / "last.ckpt").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in ran[0].rglob("*.ckpt")}
+    again = harness(*ASKED, folder=ran[0].parents[2])
+    assert (again.returncode, again.stderr) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    repeated = json.loads((ran[0] / "results.json").read_text())
+    for part in ("classifier", "rows", "completion"):
+        assert repeated[part] == results[part]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("data=digits", "experiment=mnist_latents is for data=mnist, not digits"),
+        ("experiment.completed=best", "must be one of simclr, gje, gmje, got 'best'"),
+        ("experiment.rows.gje.density=prototypes", "density=prototypes is for parametric_gmje"),
+        ("method=simclr", "method and bank are for benchmark and banks, not mnist_latents"),
+        ("trainer.devices=2", "trainer.devices and trainer.num_nodes are for benchmark and banks"),
+    ],
+)
+def test_what_cannot_be_is_one_line(asked: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings("experiment=mnist_latents", asked)
+
+
+def test_the_papers_protocol() -> None:
+    found = settings("experiment=mnist_latents")
+    assert (found.seed, found.trainer.epochs, found.trainer.batch_size) == (42, 50, 256)
+    assert (found.backbone.name, found.data.views.normalization) == ("small_cnn", "half")
+    experiment: Any = found.experiment
+    assert experiment.decoder_epochs == 50
+    assert {row.method.learning_rate for row in experiment.rows.values()} == {1e-3}
+    assert {name: row.density for name, row in experiment.rows.items()} == {
+        **{"simclr": "gmm", "gje": "gaussian", "gmje": "prototypes_ema"}
+    }
