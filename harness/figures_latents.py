@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,17 +60,17 @@ def image_grids(
     return figure
 
 
-def image_pairs(
-    images: Pixels,  # shape: (N, H, W)
-    nearest: Pixels,  # shape: (N, H, W)
+def image_rows(
+    rows: Mapping[str, Pixels],  # shapes: (N, H, W)
     *,
     title: str,
 ) -> Figure:
-    """Sampled images above the training images closest to them, sixteen in a row."""
-    figure = Figure(figsize=(9.6, 1.9), layout="constrained")
-    upper, lower = figure.subplots(2, 1)
-    for axis, row, name in ((upper, images, "sampled"), (lower, nearest, "closest\ntraining")):
-        _show(axis, _tiled(row, columns=len(row)))
+    """Rows of images that belong together from top to bottom, each with its name."""
+    width = 0.6 * len(next(iter(rows.values())))
+    figure = Figure(figsize=(1.4 + width, 0.4 + 0.66 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False)
+    for axis, (name, images) in zip(axes.flat, rows.items(), strict=True):
+        _show(axis, _tiled(images, columns=len(images)))
         axis.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
     figure.suptitle(title, fontsize=10)
     return figure

@@ -29,6 +29,7 @@ from gmje_plugin import (
 from harness import training
 from harness.evaluation import conditional as measures
 from harness.evaluation.encoding import evaluating
+from harness.experiments.mnist_latents.drawing import draw_completions
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.networks import AdamModule, Batch, to_signed
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
@@ -40,7 +41,9 @@ TITLES = {
     "gmje": "Parametric GMJE",
     "mdn": "GMJE-MDN",
 }
+NAMES = {**TITLES, "gmje_em": "Parametric GMJE by EM"}
 GUESSES = 5
+_SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512
 _MDN_COMPONENTS = 10
 _FITTED = 10_000
@@ -185,6 +188,7 @@ def complete(
     """
     seed = phases.settings.seed
     found: dict[str, Any] = {}
+    shown: dict[str, Tensor] = {}
     for kind, title in TITLES.items():
         phases.bar.describe(f"completion: {title}")
         with seeded(seed):
@@ -201,13 +205,23 @@ def complete(
         contexts = completer.embed(judge.test.images)
         made = conditionals(completer, completer.embed(judge.train.images), row.train, seed=seed)
         for name, condition in made.items():
-            found[name] = _measure(condition, contexts, row, judge, seed=seed)
+            found[name], probabilities = _measure(condition, contexts, row, judge, seed=seed)
+            if name == "jepa":
+                unsure = probabilities.max(dim=1).values.argsort()[:_SHOWN]
+                shown["upper half"] = upper_half(judge.test.images[unsure])
+                shown["whole"] = judge.test.images[unsure]
+                shown["whole, decoded"] = row.decoder.decode(row.test[unsure])
+            guesses = measures.guesses(condition(contexts[unsure]), _SHOWN_GUESSES, seed=seed)
+            for number, guess in enumerate(guesses[: 1 if name == "jepa" else None], 1):
+                shown[f"{NAMES[name]}, {number}"] = row.decoder.decode(guess)
+    draw_completions(shown, phases.folder.path / "figures")
     return found
 
 
 def _measure(
     condition: Conditional, contexts: Tensor, row: TrainedRow, judge: Judge, *, seed: int
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Tensor]:  # shapes: -, (N, num_classes)
+    """The figures, and the classifier's probabilities of the first guesses."""
     labels = judge.test.labels.cpu()
     log_probs, classes = [], []
     for z_c, z_t in zip(*(torch.split(part, _CHUNK) for part in (contexts, row.test)), strict=True):
@@ -223,9 +237,10 @@ def _measure(
         measures.ranks(condition(contexts[few]), row.test[few], seed=seed)
         for few in torch.split(some, _DRAWN_AT_ONCE)
     ]
-    return {
+    figures = {
         "nll": -float(torch.cat(log_probs).mean()),
         **measures.coverage(torch.cat(ranks).cpu()),
         "best_of": measures.best_of(probabilities.argmax(dim=2), labels),
         "top_of_first": measures.best_of(probabilities[0].topk(GUESSES).indices.T, labels),
     }
+    return figures, probabilities[0]

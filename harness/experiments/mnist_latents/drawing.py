@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +34,25 @@ def draw(
         "grids": figures_latents.image_grids(
             np.stack([_pixels(grid) for grid in grids]), [f"{title}, {seed}" for seed in seeds]
         ),
-        "nearest": figures_latents.image_pairs(
-            _pixels(grids[2]),
-            _pixels(judge.train.images[places]),
-            title=f"{title}, seed {_FIRST_SEED + 2}",
+        "nearest": figures_latents.image_rows(
+            {"sampled": _pixels(grids[2]), "closest": _pixels(judge.train.images[places])},
+            title=f"{title}, seed {_FIRST_SEED + 2}, and the closest training images",
         ),
     }
+    _save({f"{name}_{kind}": figure for kind, figure in drawn.items()}, folder)
+
+
+def draw_completions(rows: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes ``completions``: under images' upper halves what they are and may be, row by row."""
+    pixels = {name: _pixels(images) for name, images in rows.items()}
+    title = "Test images whose upper half tells least of their class"
+    _save({"completions": figures_latents.image_rows(pixels, title=title)}, folder)
+
+
+def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    for kind, figure in drawn.items():
-        figure.savefig(folder / f"{name}_{kind}.png", dpi=150)
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
 
 
 def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.evaluation.conditional import LEVELS
-from harness.experiments.mnist_latents.completion import GUESSES, TITLES
+from harness.experiments.mnist_latents.completion import GUESSES, NAMES
 from harness.report.document import Table
 
 # The paper's Table 2 (Huang 2026, Sec. 5.3): log det, trace, spread.
@@ -27,7 +27,6 @@ _SAMPLES = {
     **{"coverage": ("cover.", 2), "confident": ("> 0.9", 2), "classes": ("classes", 1)},
     "nearest": ("nearest", 1),
 }
-_COMPLETIONS = {**TITLES, "gmje_em": "  refitted by EM"}
 _SHOWN_GUESSES = (1, 2, 3, 5)
 
 
@@ -107,7 +106,7 @@ def _completion(results: Mapping[str, Any]) -> Table:
     for name, found in results["completion"].items():
         covered = (f"{100.0 * found[f'coverage_{level}']:.0f}" for level in LEVELS)
         best = found["best_of"][: 1 if name == "jepa" else GUESSES]
-        rows.append([_COMPLETIONS[name], f"{found['nll']:.0f}", *covered, *_percent(best)])
+        rows.append([NAMES[name], f"{found['nll']:.0f}", *covered, *_percent(best)])
         if name == "jepa":
             blank = [""] * (1 + len(LEVELS))
             rows.append(["  likeliest classes", *blank, *_percent(found["top_of_first"])])
