@@ -67,7 +67,7 @@ def image_rows(
 ) -> Figure:
     """Rows of images that belong together from top to bottom, each with its name."""
     width = 0.6 * len(next(iter(rows.values())))
-    figure = Figure(figsize=(1.4 + width, 0.4 + 0.66 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(2.0 + width, 0.4 + 0.66 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)
     for axis, (name, images) in zip(axes.flat, rows.items(), strict=True):
         _show(axis, _tiled(images, columns=len(images)))

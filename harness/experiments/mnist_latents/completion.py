@@ -41,7 +41,7 @@ TITLES = {
     "gmje": "Parametric GMJE",
     "mdn": "GMJE-MDN",
 }
-NAMES = {**TITLES, "gmje_em": "Parametric GMJE by EM"}
+NAMES = {**TITLES, "gmje_em": "GMJE by EM"}
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512
