@@ -87,8 +87,16 @@ def mahalanobis(
     difference: Tensor,  # shape: (..., N, D)
 ) -> Tensor:  # shape: (..., N)
     """Squared Mahalanobis norms x^T (L L^T)^-1 x of the rows of ``difference``."""
-    whitened: Tensor = torch.linalg.solve_triangular(factor, difference.mT, upper=False)
-    return whitened.square().sum(dim=-2)
+    return whiten(factor, difference).square().sum(dim=-1)
+
+
+def whiten(
+    factor: Tensor,  # shape: (..., D, D)
+    rows: Tensor,  # shape: (..., N, D)
+) -> Tensor:  # shape: (..., N, D)
+    """L^-1 x of the rows x: distances between the results are Mahalanobis distances."""
+    columns: Tensor = torch.linalg.solve_triangular(factor, rows.mT, upper=False)
+    return columns.mT
 
 
 def learned_factor(

@@ -2,5 +2,6 @@
 
 from gmje_plugin.density.gaussian import JointGaussian
 from gmje_plugin.density.mixture import JointGaussianMixture, MonteCarloEstimate
+from gmje_plugin.density.neural_gas import GrowingNeuralGas
 
-__all__ = ["JointGaussian", "JointGaussianMixture", "MonteCarloEstimate"]
+__all__ = ["GrowingNeuralGas", "JointGaussian", "JointGaussianMixture", "MonteCarloEstimate"]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.kernels import squared_distances
 from gmje_plugin.linalg import (
     LOG_2PI,
     EMASecondMoment,
@@ -18,6 +19,7 @@ from gmje_plugin.linalg import (
     log_det,
     mahalanobis,
     second_moment,
+    whiten,
 )
 from gmje_plugin.validation import (
     check_choice,
@@ -45,9 +47,12 @@ class GMJEPrototypeLoss(nn.Module):
     give ``criterion.parameters()`` to the optimizer. Two things to know when choosing options:
 
     - Where the temperature exceeds the largest variance of the embeddings in any direction (about
-      2/d for unit-norm views that agree), the likelihood draws all prototypes to one place. On
-      digits (d = 32) the best accuracy was at temperature 0.02 and entropy_weight 3; over several
-      temperatures, entropy_weight * temperature * d between 1 and 2 did well.
+      2/d for unit-norm views that agree), the likelihood draws all prototypes to one place. Choose
+      entropy_weight with it: entropy_weight * temperature * d between 1 and 2 is a good start.
+    - With uncorrelated views (the paper's isotropic covariance) only a shared prototype holds the
+      two views of an image together. A ``correlation`` c makes the likelihood also weigh their
+      squared distance by 1 / (4 temperature (1 - c)); to train encoders from scratch, choose it so
+      that this is about d times half the entropy_weight, the balance of ``GJEEntropyLoss``.
     - A *learned* covariance lets encoders lower the likelihood without bound by shrinking clusters
       (the log-det cheat, App. O.4); learn it for embeddings that hold still.
 
@@ -60,14 +65,15 @@ class GMJEPrototypeLoss(nn.Module):
             that start.
         shared: Whether all prototypes have one covariance (Eq. 14-15) or each its own (Eq. 16).
         temperature: Variance of an isotropic covariance, start of the others. Default: 0.1.
+        correlation: Correlation c, in [0, 1), of the same feature of the two views given the
+            prototype, under an isotropic covariance: temperature * [[I, c I], [c I, I]].
+            Default: 0.
         learn_temperature: Whether an isotropic covariance is learned too.
         learn_weights: Whether the prototypes' weights are learned instead of uniform.
         normalize: Whether each view, and each view's half of a prototype, has unit norm.
         entropy_weight: Weight of the entropy, at least 0; 0 skips it. Default: 1.
         momentum: Share of the history in each update of S, in [0, 1). At 0.99 the entropy
-            answers a change of the encoder 100 steps late, and the embeddings swing: after 200
-            steps on digits, kNN accuracy is 92.2 %, below the untrained network's 97.0 %; at the
-            default of 0.5 it is 98.3 %.
+            answers a change of the encoder 100 steps late, and the embeddings swing. Default: 0.5.
         eps: Share of the mean diagonal of S that is added to it, at least 0.
         gather_distributed: Whether S is taken over the batches of all ranks.
         seed: Seed of the initial prototypes, whose two halves are equal, as the views of an image
@@ -94,6 +100,7 @@ class GMJEPrototypeLoss(nn.Module):
         covariance: str = "isotropic",
         shared: bool = True,
         temperature: float = 0.1,
+        correlation: float = 0.0,
         learn_temperature: bool = False,
         learn_weights: bool = False,
         normalize: bool = True,
@@ -116,6 +123,14 @@ class GMJEPrototypeLoss(nn.Module):
         self.covariance = covariance
         self.shared = shared
         self.temperature = check_positive("temperature", temperature)
+        self.correlation = check_number(
+            "correlation", correlation, low=0.0, high=1.0, high_open=True
+        )
+        if correlation > 0.0 and covariance != "isotropic":
+            raise ValueError(
+                f"correlation must be 0 unless covariance is 'isotropic', got {correlation} "
+                f"with {covariance!r}."
+            )
         self.learn_temperature = learn_temperature
         self.learn_weights = learn_weights
         self.normalize = normalize
@@ -187,13 +202,19 @@ class GMJEPrototypeLoss(nn.Module):
         with torch.autocast(device_type=self.prototypes.device.type, enabled=False):
             if self.covariance == "full":
                 factor = self._factor(dtype)
-                covariances = (factor @ factor.mT).expand(num, -1, -1)
+                covariances = factor @ factor.mT
+            elif self.correlation > 0.0:
+                variances = self._variances(dtype)
+                pair = variances.new_tensor([[1.0, self.correlation], [self.correlation, 1.0]])
+                eye = torch.eye(self.input_dim, dtype=dtype, device=pair.device)
+                covariances = variances[..., None] * torch.kron(pair, eye)
             else:
-                covariances = self._variances(dtype).expand(num, -1)
+                covariances = self._variances(dtype)
+                covariances = covariances[:, 0] if self.covariance == "isotropic" else covariances
             return JointGaussianMixture(
                 weights=self.logits.to(dtype).softmax(dim=0),
                 means=self._views(self.prototypes.to(dtype)),
-                covariances=covariances[:, 0] if self.covariance == "isotropic" else covariances,
+                covariances=covariances.expand(num, *covariances.shape[1:]),
                 split=self.input_dim,
             )
 
@@ -217,15 +238,16 @@ class GMJEPrototypeLoss(nn.Module):
             factor = self._factor(z.dtype)
             log_dets = log_det(factor)
             if self.shared:
-                rows = torch.cat([z, means])
-                rows = torch.linalg.solve_triangular(factor[0], rows.mT, upper=False).mT
-                distances = _squared_distances(
-                    rows[: len(z)], rows[len(z) :], rows.new_ones(1, dim)
-                )
+                distances = squared_distances(whiten(factor[0], z), whiten(factor[0], means))
             else:
                 distances = mahalanobis(factor, z - means[:, None]).mT
         else:
             variances = self._variances(z.dtype).expand(-1, dim)
+            if self.correlation > 0.0:
+                z, means = _sum_and_difference(z), _sum_and_difference(means)
+                sums, differences = variances.chunk(2, dim=1)
+                factors = 1.0 + self.correlation, 1.0 - self.correlation
+                variances = torch.cat([factors[0] * sums, factors[1] * differences], dim=1)
             log_dets = variances.log().sum(dim=1)
             distances = _squared_distances(z, means, 1.0 / variances)
         return -0.5 * (distances + log_dets + dim * LOG_2PI)
@@ -246,6 +268,14 @@ def _unit_halves(
     z: Tensor,  # shape: (N, 2 * d)
 ) -> Tensor:  # shape: (N, 2 * d)
     return F.normalize(z.reshape(len(z), 2, -1), dim=2).flatten(1)
+
+
+def _sum_and_difference(
+    z: Tensor,  # shape: (N, 2 * d)
+) -> Tensor:  # shape: (N, 2 * d)
+    """The axes, of unit length, in which views correlated feature by feature are uncorrelated."""
+    first, second = z.chunk(2, dim=1)
+    return torch.cat([first + second, first - second], dim=1) / math.sqrt(2.0)
 
 
 def _squared_distances(

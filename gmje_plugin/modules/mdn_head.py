@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.nn.functional import softplus
@@ -9,6 +10,7 @@ from torch.nn.functional import softplus
 from gmje_plugin.validation import check_choice, check_count, check_embeddings, wide_dtype
 
 SCALE_FLOOR = 1e-3
+_RESIDUAL_START = 0.1  # not 0: components that start as one would learn as one
 
 
 class GMJEMDNHead(nn.Module):
@@ -26,6 +28,10 @@ class GMJEMDNHead(nn.Module):
         num_components: K. Default: 5.
         scale: How a standard deviation comes from the head's output s: "exp", exp(s) (Eq. 21), or
             "softplus", softplus(s) + 0.001, which bounds the likelihood. Default: "exp".
+        residual: Whether the context is added to the means, so that a prediction starts near the
+            context and the head learns what differs; needs ``input_dim == output_dim``. It lets
+            encoders that are trained from scratch, on views of one image, agree from the start.
+            Default: False, as in the paper.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -47,6 +53,7 @@ class GMJEMDNHead(nn.Module):
         *,
         num_components: int = 5,
         scale: str = "exp",
+        residual: bool = False,
     ) -> None:
         super().__init__()
         check_choice("scale", scale, ("exp", "softplus"))
@@ -55,6 +62,12 @@ class GMJEMDNHead(nn.Module):
         self.output_dim = check_count("output_dim", output_dim)
         self.num_components = check_count("num_components", num_components)
         self.scale = scale
+        self.residual = residual
+        if residual and input_dim != output_dim:
+            raise ValueError(
+                f"residual must be False unless input_dim is output_dim, "
+                f"got {input_dim} and {output_dim}."
+            )
         # As in lightly's heads, no bias under a batch norm.
         self.trunk = nn.Sequential(
             nn.Linear(input_dim, hidden_dim, bias=False),
@@ -67,6 +80,10 @@ class GMJEMDNHead(nn.Module):
         self.logits = nn.Linear(hidden_dim, num_components)
         self.means = nn.Linear(hidden_dim, num_components * output_dim)
         self.log_scales = nn.Linear(hidden_dim, num_components)
+        if residual:
+            with torch.no_grad():
+                for parameter in self.means.parameters():
+                    parameter.mul_(_RESIDUAL_START)
 
     def forward(
         self,
@@ -90,6 +107,8 @@ class GMJEMDNHead(nn.Module):
         dtype = wide_dtype(hidden)
         logits, log_scales = self.logits(hidden).to(dtype), self.log_scales(hidden).to(dtype)
         means = self.means(hidden).to(dtype).unflatten(1, (self.num_components, self.output_dim))
+        if self.residual:
+            means = z_c.to(dtype)[:, None] + means
         scales = log_scales.exp() if self.scale == "exp" else softplus(log_scales) + SCALE_FLOOR
         components = Normal(means, scales[..., None], validate_args=False)
         mixture = MixtureSameFamily(

@@ -24,6 +24,7 @@ from harness.backbones import Backbone
 from harness.methods.base import Method
 from harness.methods.byol import BYOL
 from harness.methods.contrastive import MoCo, SimCLR
+from harness.methods.mdn import GMJEMDN
 from harness.methods.swav import SwAV
 from harness.settings import (
     BankSettings,
@@ -66,6 +67,9 @@ def build(
         case MoCoSettings():
             criterion = _moco_criterion(settings, bank, gather, seed)
             method = MoCo(backbone, criterion, views=views, settings=settings, trainer=trainer)
+        case GMJEMDNSettings(momentum_encoder=False):
+            parts = _byol_head_and_criterion(settings, gather)
+            method = GMJEMDN(backbone, *parts, views=views, settings=settings, trainer=trainer)
         case BYOLSettings():
             parts = _byol_head_and_criterion(settings, gather)
             method = BYOL(backbone, *parts, views=views, settings=settings, trainer=trainer)
@@ -109,6 +113,7 @@ def _simclr_head_and_criterion(
                 settings.num_prototypes,
                 covariance=settings.covariance,
                 temperature=settings.temperature,
+                correlation=settings.correlation,
                 entropy_weight=settings.entropy_weight,
                 momentum=settings.ema,
                 gather_distributed=gather,
@@ -155,7 +160,13 @@ def _moco_criterion(
 def _byol_head_and_criterion(settings: BYOLSettings, gather: bool) -> tuple[nn.Module, nn.Module]:
     dim, hidden = settings.output_dim, settings.predictor_dim
     if isinstance(settings, GMJEMDNSettings):
-        number, scale = settings.num_components, settings.scale
-        head = GMJEMDNHead(dim, hidden, dim, num_components=number, scale=scale)
+        head = GMJEMDNHead(
+            dim,
+            hidden,
+            dim,
+            num_components=settings.num_components,
+            scale=settings.scale,
+            residual=settings.residual,
+        )
         return head, GMJEMDNLoss(dim, guard_weight=settings.guard_weight, gather_distributed=gather)
     return BYOLPredictionHead(dim, hidden, dim), NegativeCosineSimilarity()

@@ -71,6 +71,7 @@ class ParametricGMJESettings(MethodSettings):
     num_prototypes: int = ranged(64, low=1)  # [R]
     covariance: str = choice("isotropic", "diagonal", "full")  # shared; the last two are learned
     temperature: float = ranged(0.05, above=0.0)  # [D]
+    correlation: float = ranged(0.0, low=0.0, below=1.0)  # the loss's default, and the paper's
     entropy_weight: float = ranged(1.0, low=0.0)  # the loss's default
     ema: float = ranged(0.5, low=0.0, below=1.0)  # of the second moment; the loss's default
 
@@ -130,10 +131,12 @@ class BYOLSettings(MethodSettings):
 
 @dataclass
 class GMJEMDNSettings(BYOLSettings):
-    """BYOL's pipeline with ``GMJEMDNHead`` and ``GMJEMDNLoss``."""
+    """``GMJEMDNHead`` and ``GMJEMDNLoss`` in BYOL's pipeline, or without a momentum encoder."""
 
     name: str = choice("gmje_mdn")
     learning_rate: float = ranged(0.008, above=0.0)  # an exact likelihood needs a small one [D]
     num_components: int = ranged(5, low=1)  # [R]
     scale: str = choice("softplus", "exp")  # [P]
+    residual: bool = False  # the head's default
+    momentum_encoder: bool = True  # without one, targets are learned too and have unit norm
     guard_weight: float = ranged(1.0, low=0.0)  # the loss's default

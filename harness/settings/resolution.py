@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from harness.settings import methods, parts
 from harness.settings.experiments import (
@@ -68,6 +68,11 @@ def resolve(config: DictConfig) -> Settings:
     """
     try:
         settings = OmegaConf.to_object(config)
+    except InterpolationKeyError as error:  # of what trainer=paper takes from the experiment
+        name = config.experiment.name
+        raise SettingsError(
+            f"scale=paper and trainer=paper are for benchmark and banks, not {name}"
+        ) from error
     except OmegaConfBaseException as error:
         raise SettingsError(one_line(error)) from error
     if not isinstance(settings, Settings):

@@ -148,6 +148,21 @@ def test_heads() -> None:
     assert (head.num_components, head.scale) == (5, "softplus")
 
 
+def test_gmje_mdn_without_a_momentum_encoder_learns_its_targets() -> None:
+    options = ("method=gmje_mdn", "method.momentum_encoder=false", "method.residual=true")
+    module = training.build(settings("experiment=benchmark", *options), DATA)
+    assert module.prediction_head.residual
+    assert not any("momentum" in name for name, _ in module.named_parameters())
+    targets = []
+    module.criterion.register_forward_pre_hook(lambda _, given: targets.append(given[1]))
+    loss_of_a_batch(module).backward()
+    assert len(targets) == 2
+    for target in targets:
+        assert target.requires_grad
+        torch.testing.assert_close(target.norm(dim=1), torch.ones(len(target)))
+    assert module.backbone.network[0].weight.grad.abs().sum() > 0
+
+
 def test_all_methods_of_a_seed_start_from_one_backbone() -> None:
     weights = [build(row).backbone.state_dict() for row in ROWS.values()]
     for other in weights[1:]:

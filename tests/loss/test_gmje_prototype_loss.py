@@ -13,7 +13,12 @@ from gmje_plugin import GJEEntropyLoss, GJENLLLoss, GMJEPrototypeLoss, JointGaus
 from gmje_plugin.linalg import second_moment
 
 DIM, NUM = 3, 5
-KINDS = ["isotropic", "diagonal", "full"]
+KINDS: dict[str, dict[str, object]] = {
+    "isotropic": {},
+    "correlated": {"correlation": 0.6},
+    "diagonal": {"covariance": "diagonal"},
+    "full": {"covariance": "full"},
+}
 
 
 def views(seed: int = 0, batch: int = 20) -> list[Tensor]:
@@ -26,11 +31,10 @@ def make(kind: str = "isotropic", **options: object) -> GMJEPrototypeLoss:
     criterion = GMJEPrototypeLoss(
         DIM,
         NUM,
-        covariance=kind,
-        learn_temperature=kind == "isotropic",
+        learn_temperature="covariance" not in KINDS[kind],
         learn_weights=True,
         temperature=0.4,
-        **{"entropy_weight": 0.0, **options},  # type: ignore[arg-type]
+        **{"entropy_weight": 0.0, **KINDS[kind], **options},  # type: ignore[arg-type]
     ).double()
     generator = Generator().manual_seed(1)
     for parameter in criterion.parameters():
@@ -50,7 +54,12 @@ def oracle(criterion: GMJEPrototypeLoss, out0: Tensor, out1: Tensor) -> Tensor:
         factor = torch.tril(raw, -1) + torch.diag_embed(diagonal)
         covariances = 0.4 * factor @ factor.mT
     else:
-        covariances = torch.diag_embed((0.4 * criterion.log_scale.exp()).expand(-1, 2 * DIM))
+        pair = [[1.0, criterion.correlation], [criterion.correlation, 1.0]]
+        joint = torch.kron(torch.tensor(pair, dtype=torch.float64), torch.eye(DIM))
+        variances = (0.4 * criterion.log_scale.exp()).expand(-1, 2 * DIM)
+        covariances = (
+            joint * variances[:, None] if criterion.correlation else torch.diag_embed(variances)
+        )
     mixture = MixtureSameFamily(
         Categorical(logits=criterion.logits),
         MultivariateNormal(means, covariances.expand(NUM, -1, -1)),
@@ -216,7 +225,12 @@ def test_unit_norm_makes_scales_irrelevant() -> None:
 def test_float32_is_close_to_float64(kind: str, temperature: float, offset: float) -> None:
     # Far from the origin, norms of 1e4 and products of them must not cancel.
     wide = GMJEPrototypeLoss(
-        64, 32, covariance=kind, temperature=temperature, normalize=False, entropy_weight=0.0
+        64,
+        32,
+        temperature=temperature,
+        normalize=False,
+        entropy_weight=0.0,
+        **KINDS[kind],  # type: ignore[arg-type]
     )
     wide.prototypes.data += offset
     generator = Generator().manual_seed(0)
@@ -268,6 +282,11 @@ def test_what_is_learned(options: dict[str, object], learned: set[str]) -> None:
         ({"entropy_weight": -1.0}, "entropy_weight must be a finite number"),
         ({"eps": -1.0}, "eps must be a finite number"),
         ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"correlation": 1.0}, r"correlation must be a finite number in \[0.0, 1.0\)"),
+        (
+            {"correlation": 0.5, "covariance": "diagonal"},
+            "correlation must be 0 unless covariance is 'isotropic', got 0.5 with 'diagonal'",
+        ),
         (
             {"learn_temperature": True, "covariance": "full"},
             "learn_temperature must be False unless covariance is 'isotropic', got 'full'",

@@ -58,6 +58,18 @@ def test_softplus_has_a_floor_and_exp_has_not() -> None:
         torch.testing.assert_close(deviations, torch.full_like(deviations, smallest))
 
 
+def test_residual_means_are_relative_to_the_context_and_start_near_it() -> None:
+    torch.manual_seed(0)
+    head = GMJEMDNHead(INPUT, HIDDEN, INPUT, residual=True).eval()
+    z_c = context()
+    means = head(z_c).component_distribution.base_dist.mean
+    shift = head.means(head.trunk(z_c)).reshape(8, NUM, INPUT)
+    torch.testing.assert_close(means, z_c[:, None] + shift)
+    assert 0.0 < shift.abs().max() < 0.2 * z_c.abs().mean()
+    with pytest.raises(ValueError, match="residual must be False unless input_dim is output_dim"):
+        GMJEMDNHead(INPUT, HIDDEN, OUTPUT, residual=True)
+
+
 def test_it_finds_both_branches_of_an_ambiguous_target() -> None:
     # z_t = +-1 with a deviation of 0.1, whatever the context: the density's entropy is
     # log 2 + log(0.1) + (1 + log 2 pi) / 2 = -0.19, the best single Gaussian's 1.42.

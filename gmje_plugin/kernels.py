@@ -1,0 +1,106 @@
+"""Kernels between embeddings, and the random features that approximate them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from gmje_plugin.validation import check_choice
+
+KERNELS = ("rbf", "linear")
+
+
+def check_kernel(kernel: str) -> str:
+    """Returns ``kernel`` if it is the name of one, else raises ``ValueError``."""
+    check_choice("kernel", kernel, KERNELS)
+    return kernel
+
+
+def gram(
+    x: Tensor,  # shape: (N, D)
+    y: Tensor,  # shape: (M, D)
+    *,
+    kernel: str,
+    length_scale: float | Tensor = 1.0,  # shape: ()
+) -> Tensor:  # shape: (N, M)
+    """Kernel values of all pairs of rows (Huang 2026, Sec. 3.1).
+
+    Args:
+        x: Points, shape (N, D).
+        y: Points, shape (M, D).
+        kernel: "rbf", exp(-||x - y||^2 / (2 length_scale^2)), or "linear", x . y.
+        length_scale: Of "rbf".
+
+    Returns:
+        The values, shape (N, M).
+    """
+    if kernel == "linear":
+        return x @ y.mT
+    return (-0.5 * squared_distances(x, y) / length_scale**2).exp()
+
+
+def gram_diagonal(
+    x: Tensor,  # shape: (N, D)
+    *,
+    kernel: str,
+) -> Tensor:  # shape: (N,)
+    """Kernel values of the rows with themselves: 1 for "rbf", the squared norms for "linear"."""
+    return x.square().sum(dim=1) if kernel == "linear" else x.new_ones(x.shape[0])
+
+
+def squared_distances(
+    x: Tensor,  # shape: (N, D)
+    y: Tensor,  # shape: (M, D)
+) -> Tensor:  # shape: (N, M)
+    """Squared distances by one matrix product, at least 0, with a gradient at distance 0."""
+    # The product cancels badly far from the origin, so bring the origin to the points.
+    origin = y.detach().mean(dim=0)
+    x, y = x - origin, y - origin
+    squares = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
+    return (squares - 2.0 * x @ y.mT).clamp_min(0.0)
+
+
+def median_distance(
+    x: Tensor,  # shape: (N, D)
+) -> Tensor:  # shape: ()
+    """Median distance of different rows, without gradient: the usual width of an RBF kernel.
+
+    The smallest positive number of the dtype where more than half of the pairs coincide.
+    """
+    distances = torch.pdist(x.detach())
+    return distances.median().clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
+
+
+def random_fourier_frequencies(
+    dim: int,
+    num_features: int,
+    *,
+    seed: int,
+) -> tuple[Tensor, Tensor]:  # shapes: (num_features, dim), (num_features,)
+    """Frequencies of length-scale 1 and phases for ``random_fourier_features``, in float64."""
+    generator = Generator("cpu").manual_seed(seed)
+    # On the CPU whatever the default device is, as the generator is there.
+    frequencies = torch.empty(num_features, dim, dtype=torch.float64, device="cpu")
+    phases = torch.empty(num_features, dtype=torch.float64, device="cpu")
+    return (
+        frequencies.normal_(generator=generator),
+        phases.uniform_(0.0, 2.0 * math.pi, generator=generator),
+    )
+
+
+def random_fourier_features(
+    x: Tensor,  # shape: (N, dim)
+    frequencies: Tensor,  # shape: (num_features, dim)
+    phases: Tensor,  # shape: (num_features,)
+    *,
+    length_scale: float | Tensor = 1.0,  # shape: ()
+) -> Tensor:  # shape: (N, num_features)
+    """Features whose products approximate the RBF kernel (Rahimi and Recht 2007; Eq. 66-67).
+
+    phi(x) = sqrt(2 / num_features) cos(frequencies x / length_scale + phases). The error of a
+    kernel value falls as 1 / sqrt(num_features).
+    """
+    angles = (x / length_scale) @ frequencies.mT + phases
+    return math.sqrt(2.0 / frequencies.shape[0]) * angles.cos()

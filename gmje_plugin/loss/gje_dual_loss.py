@@ -1,0 +1,255 @@
+"""Gaussian process likelihood of the targets, exact or with random Fourier features."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmje_plugin.density.fitting import join_views
+from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.kernels import (
+    check_kernel,
+    gram,
+    gram_diagonal,
+    random_fourier_features,
+    random_fourier_frequencies,
+)
+from gmje_plugin.linalg import LOG_2PI, cholesky, log_det, mahalanobis
+from gmje_plugin.validation import (
+    check_count,
+    check_device,
+    check_embeddings,
+    check_pair,
+    check_positive,
+    wide_dtype,
+)
+
+_FIT = ("fit_inputs", "fit_factor", "fit_weights")
+
+
+class GJEDualLoss(nn.Module):
+    """Negative log-likelihood of the targets under a Gaussian process of the contexts, in nats.
+
+    Each of the d target features is a draw of one process with kernel matrix K = k(Z_c, Z_c) +
+    noise I (Huang 2026, Sec. 3.1, Eq. 3-4), and the loss is the mean over the batch,
+
+        1/B [ 1/2 tr(Z_t^T K^-1 Z_t) + d/2 log|K| ] + d/2 log 2 pi.
+
+    Exact (Algorithm 3), it costs O(B^3). With ``num_features`` random Fourier features Phi of size
+    D (Algorithm 4, Eq. 66-69) K becomes Phi Phi^T + noise I, is never built, and the loss costs
+    O(B D^2 + D^3). With a linear kernel the process is the linear-Gaussian predictor of the primal
+    form (App. J).
+
+    The loss is asymmetric: it takes ``out1`` as given, and with a gradient through it encoders
+    lower it by sending targets to zero and then contexts to a constant (App. E). Detach ``out1``,
+    embeddings of a momentum encoder as in BYOL. It is computed in float32 under autocast, in
+    float64 for float64 embeddings.
+
+    ``fit`` and ``predict`` are Gaussian process regression (Eq. 5). What was fitted is in
+    ``state_dict``; the random features are a function of ``seed`` and are not.
+
+    Attributes:
+        kernel: "rbf", exp(-||x - y||^2 / (2 length_scale^2)), or "linear", x . y.
+        length_scale: Of the RBF kernel; a 0-d tensor if it is learned. Default: 1.
+        learn_length_scale: Whether it is a parameter (its logarithm): give it to the optimizer.
+        noise: Variance of the targets around the process, sigma^2, above 0. Default: 0.1.
+        num_features: Number D of random Fourier features. Default: None, exact.
+        gather_distributed: Whether the batch is that of all ranks.
+        seed: Seed of the random features.
+        terms: After a forward pass, the detached parts ``data_fit`` and ``log_det``, both for one
+            sample; the loss is their sum and d/2 log 2 pi.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the shapes, dtypes or devices of a batch
+            do not fit.
+
+    Examples:
+        >>> from gmje_plugin import GJEDualLoss
+        >>> criterion = GJEDualLoss(length_scale=0.5, num_features=512)
+        >>> z_c, z_t = torch.randn(256, 8), torch.randn(256, 8)
+        >>> loss = criterion(z_c, z_t)
+        >>> mean, variance = criterion.fit(z_c, z_t).predict(torch.randn(4, 8))
+    """
+
+    fit_inputs: Tensor | None
+    fit_factor: Tensor | None
+    fit_weights: Tensor | None
+
+    def __init__(
+        self,
+        kernel: str = "rbf",
+        *,
+        length_scale: float = 1.0,
+        learn_length_scale: bool = False,
+        noise: float = 0.1,
+        num_features: int | None = None,
+        gather_distributed: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        require_distributed(gather_distributed)
+        self.kernel = check_kernel(kernel)
+        check_positive("length_scale", length_scale)
+        if num_features is not None:
+            check_count("num_features", num_features)
+        if kernel == "linear" and (num_features is not None or learn_length_scale):
+            raise ValueError(
+                "num_features and learn_length_scale are for kernel='rbf'; "
+                f"got num_features={num_features}, learn_length_scale={learn_length_scale} "
+                "with kernel='linear'."
+            )
+        self.learn_length_scale = learn_length_scale
+        log_length_scale = torch.tensor(math.log(length_scale))
+        if learn_length_scale:
+            self.log_length_scale = nn.Parameter(log_length_scale)
+        else:
+            self._length_scale = float(length_scale)
+        self.noise = check_positive("noise", noise)
+        self.num_features = num_features
+        self.gather_distributed = gather_distributed
+        self.seed = check_count("seed", seed, low=0)
+        for name in _FIT:
+            self.register_buffer(name, None)
+        self.terms: dict[str, Tensor] = {}
+
+    @property
+    def length_scale(self) -> float | Tensor:
+        """Length-scale of the RBF kernel."""
+        return self.log_length_scale.exp() if self.learn_length_scale else self._length_scale
+
+    def forward(
+        self,
+        out0: Tensor,  # shape: (B, d)
+        out1: Tensor,  # shape: (B, d)
+    ) -> Tensor:  # shape: ()
+        """The mean negative log-likelihood of a batch of B pairs.
+
+        Args:
+            out0: Context embeddings, shape (B, d), as given.
+            out1: Target embeddings, shape (B, d), as given.
+
+        Returns:
+            The loss, 0-d.
+
+        Raises:
+            ValueError: If shapes, dtypes or devices do not fit.
+        """
+        check_pair(out0, out1)
+        if self.learn_length_scale:
+            check_device("out0", self.log_length_scale, out0)
+        dtype = wide_dtype(out0, out1)
+        with torch.autocast(device_type=out0.device.type, enabled=False):
+            z_c, z_t = out0.to(dtype), out1.to(dtype)
+            if self.gather_distributed:
+                z_c, z_t = gather_rows(z_c), gather_rows(z_t)
+            parts = self._exact(z_c, z_t) if self.num_features is None else self._rff(z_c, z_t)
+            data_fit, half_log_det = (part / len(z_c) for part in parts)
+            loss = data_fit + half_log_det + 0.5 * z_t.shape[1] * LOG_2PI
+        self.terms = {"data_fit": data_fit.detach(), "log_det": half_log_det.detach()}
+        return loss
+
+    @torch.no_grad()
+    def fit(
+        self,
+        z_c: Tensor,  # shape: (N, d_c)
+        z_t: Tensor,  # shape: (N, d_t)
+    ) -> GJEDualLoss:
+        """Takes the embeddings that ``predict`` goes by, with the length-scale as it is now.
+
+        Args:
+            z_c: Context embeddings, shape (N, d_c), N >= 2.
+            z_t: Target embeddings, shape (N, d_t); ``predict`` returns to 0 far from the contexts,
+                so take their mean off if it is not 0.
+
+        Returns:
+            This object.
+
+        Raises:
+            ValueError: If a shape or dtype does not fit or a value is not finite.
+        """
+        z = join_views(z_c, z_t)
+        z_c, z_t = z[:, : z_c.shape[1]], z[:, z_c.shape[1] :]
+        with torch.autocast(device_type=z_c.device.type, enabled=False):
+            features = self._features(z_c, z_c)
+            factor = cholesky(self._regular(features), name="the kernel matrix")
+            right = z_t if self.num_features is None else features.mT @ z_t
+            # Random features are not taken against the contexts: one row tells size and dtype.
+            self.fit_inputs = z_c.clone() if self.num_features is None else z_c[:1].clone()
+            self.fit_factor = factor
+            self.fit_weights = torch.cholesky_solve(right, factor)
+        return self
+
+    def predict(
+        self,
+        z_c: Tensor,  # shape: (B, d_c)
+    ) -> tuple[Tensor, Tensor]:  # shapes: (B, d_t), (B,)
+        """Mean and variance of the process given the fitted embeddings (Huang 2026, Eq. 5).
+
+        Args:
+            z_c: Context embeddings, shape (B, d_c).
+
+        Returns:
+            The mean of each target feature and their common variance, without the noise.
+
+        Raises:
+            RuntimeError: If nothing has been fitted.
+            ValueError: If the shape, dtype or device does not fit.
+        """
+        if self.fit_inputs is None or self.fit_factor is None or self.fit_weights is None:
+            raise RuntimeError("GJEDualLoss has no fit to predict from: call fit(z_c, z_t) first.")
+        check_embeddings("z_c", z_c, dim=self.fit_inputs.shape[1])
+        check_device("z_c", self.fit_inputs, z_c)
+        z_c = z_c.to(self.fit_inputs.dtype)
+        with torch.autocast(device_type=z_c.device.type, enabled=False):
+            features = self._features(z_c, self.fit_inputs)
+            explained = mahalanobis(self.fit_factor, features)
+            if self.num_features is None:
+                variance = gram_diagonal(z_c, kernel=self.kernel) - explained
+            else:
+                variance = self.noise * explained
+            # The difference can round to below 0 at a fitted point.
+            return features @ self.fit_weights, variance.clamp_min(0.0)
+
+    def _features(self, x: Tensor, inputs: Tensor) -> Tensor:  # shape: (N, len(inputs) | D)
+        """Kernel values with ``inputs``, or random features of ``x``."""
+        if self.num_features is None:
+            return gram(x, inputs, kernel=self.kernel, length_scale=self.length_scale)
+        drawn = random_fourier_frequencies(x.shape[1], self.num_features, seed=self.seed)
+        frequencies, phases = (each.to(x) for each in drawn)
+        return random_fourier_features(x, frequencies, phases, length_scale=self.length_scale)
+
+    def _regular(self, features: Tensor) -> Tensor:  # shape: (B, B) | (D, D)
+        """K = K_cc + noise I of kernel values, C = Phi^T Phi + noise I of random features."""
+        matrix = features if self.num_features is None else features.mT @ features
+        eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        return matrix + self.noise * eye
+
+    def _exact(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
+        factor = cholesky(self._regular(self._features(z_c, z_c)), name="the kernel matrix")
+        data_fit = 0.5 * mahalanobis(factor, z_t.mT).sum()
+        return data_fit, 0.5 * z_t.shape[1] * log_det(factor)
+
+    def _rff(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
+        features = self._features(z_c, z_c)
+        batch, size = features.shape
+        factor = cholesky(self._regular(features), name="the feature matrix")
+        weights = torch.cholesky_solve(features.mT @ z_t, factor)
+        # Eq. 68 as the minimum of ridge regression, a sum of squares: its difference of two large
+        # numbers over a small noise would lose all digits in float32.
+        residual = (z_t - features @ weights).square().sum() / self.noise
+        data_fit = 0.5 * (residual + weights.square().sum())
+        # Eq. 69
+        log_determinant = log_det(factor) + (batch - size) * math.log(self.noise)
+        return data_fit, 0.5 * z_t.shape[1] * log_determinant
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Makes room for a fit of any size."""
+        for name in _FIT:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

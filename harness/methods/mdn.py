@@ -1,0 +1,58 @@
+"""GMJE-MDN without a momentum encoder."""
+
+from __future__ import annotations
+
+from lightly.models.modules import BYOLProjectionHead
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from harness.backbones import Backbone
+from harness.methods.base import Method
+from harness.settings import GMJEMDNSettings, TrainerSettings
+from harness.views import Views
+
+
+class GMJEMDN(Method):
+    """One view's embedding predicts a density of the other's, and both learn from it.
+
+    With the entropy guard on both views the loss is minus a lower bound of their mutual
+    information (Barber and Agakov 2003): H(z_t) + E log p(z_t | z_c). As targets learn to be
+    predictable, embeddings drop what differs between views, which targets of a momentum encoder
+    never do under this loss. Embeddings have unit norm, or targets would shrink.
+
+    Args:
+        backbone: As in :class:`Method`.
+        prediction_head: Maps an embedding to a density of the other.
+        criterion: Called as ``criterion(density, target)``, both ways round.
+        views: As in :class:`Method`.
+        settings: As in :class:`Method`.
+        trainer: As in :class:`Method`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prediction_head: nn.Module,
+        criterion: nn.Module,
+        *,
+        views: Views,
+        settings: GMJEMDNSettings,
+        trainer: TrainerSettings,
+    ) -> None:
+        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
+        self.projection_head = BYOLProjectionHead(
+            backbone.feature_dim, settings.hidden_dim, settings.output_dim
+        )
+        self.prediction_head = prediction_head
+
+    def loss(
+        self,
+        view0: Tensor,  # shape: (B, C, H, W)
+        view1: Tensor,  # shape: (B, C, H, W)
+    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
+        """The criterion both ways, and the first view's features."""
+        features = [self.backbone(view) for view in (view0, view1)]
+        first, second = (normalize(self.projection_head(h).float(), dim=1) for h in features)
+        forth = self.compare(self.prediction_head(first), second)
+        back = self.compare(self.prediction_head(second), first)
+        return 0.5 * (forth + back), features[0]
