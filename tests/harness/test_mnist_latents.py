@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.image import imread
+from torch import nn
 
 from gmje_plugin import JointGaussianMixture
+from harness import backbones
+from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.experiments.mnist_latents.tables import tables
 from harness.settings import SettingsError
 from tests.harness.commands import harness, settings
@@ -132,10 +135,39 @@ def test_what_cannot_be_is_one_line(asked: str, message: str) -> None:
         settings("experiment=mnist_latents", asked)
 
 
+def test_a_white_pixel_can_turn_black_again_in_bfloat16() -> None:
+    decoder = Decoder(torch.zeros(1, 128))
+    last = decoder.network[-1]
+    assert isinstance(last, nn.ConvTranspose2d)
+    assert last.bias is not None
+    nn.init.constant_(last.bias, 5.0)  # tanh(5) is 1 in bfloat16, without a gradient
+    with torch.autocast("cpu", torch.bfloat16):
+        images = decoder(torch.randn(4, 128, generator=torch.Generator().manual_seed(0)))
+    assert images.shape == (4, 1, 32, 32)
+    assert images.dtype == torch.float32
+    images.mean().backward()  # type: ignore[no-untyped-call]
+    assert last.bias.grad is not None
+    assert last.bias.grad.item() > 1e-6
+
+
+def test_codes_are_decoded_from_the_sphere_and_judged_the_same_in_any_company() -> None:
+    codes = torch.randn(1200, 128, generator=torch.Generator().manual_seed(0))
+    decoder, classifier = Decoder(codes), Classifier(10)
+    images = decoder.decode(codes)
+    assert images.dtype == torch.uint8
+    assert (images[:50].int() - decoder.decode(3.0 * codes[:50]).int()).abs().max() <= 1
+    features, probabilities = classifier.judge(images)
+    assert (features.shape, probabilities.shape) == ((1200, 128), (1200, 10))
+    assert probabilities.sum(dim=1).allclose(torch.ones(1200))
+    assert features[1100:].allclose(classifier.judge(images[1100:])[0], atol=1e-4)
+
+
 def test_the_papers_protocol() -> None:
     found = settings("experiment=mnist_latents")
     assert (found.seed, found.trainer.epochs, found.trainer.batch_size) == (42, 50, 256)
     assert (found.backbone.name, found.data.views.normalization) == ("small_cnn", "half")
+    encoder = backbones.build(found.backbone, in_channels=1, image_size=(32, 32))
+    assert encoder.feature_dim == 1024
     experiment: Any = found.experiment
     assert experiment.decoder_epochs == 50
     assert {row.method.learning_rate for row in experiment.rows.values()} == {1e-3}

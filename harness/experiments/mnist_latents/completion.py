@@ -27,8 +27,8 @@ from gmje_plugin import (
     JointGaussianMixture,
 )
 from harness import training
+from harness.backbones import Backbone
 from harness.evaluation import conditional as measures
-from harness.evaluation.encoding import evaluating
 from harness.experiments.mnist_latents.drawing import draw_completions
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.networks import AdamModule, Batch, to_signed
@@ -44,12 +44,11 @@ TITLES = {
 NAMES = {**TITLES, "gmje_em": "GMJE by EM"}
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
-_HIDDEN = 512
+_HIDDEN = 512  # of every head, as the encoders'
 _MDN_COMPONENTS = 10
-_FITTED = 10_000
-_CHUNK = 1000
+_FITTED, _STEPS = 10_000, 20  # embeddings and steps of EM, as of the densities
 _CALIBRATED = 500  # test images, 100 draws each
-_DRAWN_AT_ONCE = 10
+_CHUNK, _DRAWN_AT_ONCE = 1000, 10
 
 Conditional = Callable[[Tensor], Distribution]
 
@@ -67,7 +66,7 @@ class Completer(AdamModule):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         targets: Tensor,
         kind: str,
         *,
@@ -115,13 +114,10 @@ class Completer(AdamModule):
         self,
         images: Tensor,  # shape: (N, 1, 32, 32)
     ) -> Tensor:  # shape: (N, d)
-        """What the density models condition on: unit norm where the loss takes it so."""
-        with evaluating(self):
-            chunks = [
-                self.projection_head(self.backbone(to_signed(upper_half(chunk.to(self.device)))))
-                for chunk in torch.split(images, _CHUNK)
-            ]
-        embeddings = torch.cat(chunks)
+        """What the densities are conditioned on, of unit norm where the loss takes it so."""
+        self.eval()
+        halves = (to_signed(upper_half(chunk)) for chunk in torch.split(images, _CHUNK))
+        embeddings = torch.cat([self.projection_head(self.backbone(half)) for half in halves])
         return normalize(embeddings, dim=1) if self.kind in ("gje", "gmje") else embeddings
 
 
@@ -142,7 +138,7 @@ def conditionals(
     """What a trained model says of the target given the context, by the name of the density.
 
     Args:
-        completer: The model, in evaluation mode.
+        completer: The model, on the CPU in evaluation mode.
         contexts: Embeddings of the training images' halves.
         targets: Those of the whole.
         seed: Of a fit by EM.
@@ -168,7 +164,7 @@ def conditionals(
                 contexts[some],
                 targets[some],
                 criterion.num_prototypes,
-                max_steps=20,
+                max_steps=_STEPS,
                 generator=torch.Generator().manual_seed(seed),
             )
             return {"gmje": criterion.mixture().condition, "gmje_em": fitted.condition}
@@ -201,7 +197,7 @@ def complete(
             )
         with torch.enable_grad():
             phases.fit(completer, f"completion/{kind}", epochs=epochs)
-        completer.eval()
+        completer.cpu().eval()  # densities are evaluated where their draws can be repeated
         contexts = completer.embed(judge.test.images)
         made = conditionals(completer, completer.embed(judge.train.images), row.train, seed=seed)
         for name, condition in made.items():

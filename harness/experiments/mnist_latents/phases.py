@@ -30,7 +30,7 @@ class TrainedRow:
         results: ``results.json`` of the encoder's training.
         criterion: The encoder's loss.
         encoder: Maps normalised images to embeddings.
-        train: Embeddings of the training images, unit norm, shape (N, d).
+        train: Embeddings of the training images, unit norm, shape (N, d), on the CPU.
         test: Those of the test images.
         decoder: Maps them back to images.
     """
@@ -73,7 +73,7 @@ class Phases:
             raise SettingsError(f"experiment.rows.{name}: {error}") from error
         method = training.load(settings, self.data, folder)
         train, test = (
-            normalize(encode(method, part, self.data)[0], dim=1)
+            normalize(encode(method, part, self.data)[0].cpu(), dim=1)
             for part in (self.data.train, self.data.test)
         )
         self.bar.describe(f"{row.title}: decoder")
