@@ -1,7 +1,8 @@
 """``python -m harness bench``: speed beside lightly's, all variants in turn in one process.
 
 ``bank`` measures time and memory of a loss and bank step, ``step`` the images per second of whole
-training steps; ``bench bank --help`` and ``bench step --help`` say how.
+training steps, ``losses`` how the costs of losses and densities grow with their sizes; ``bench bank
+--help`` and the others' say how.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-_COMMANDS = ("bank", "step")
+_COMMANDS = ("bank", "step", "losses")
 _Name = TypeVar("_Name")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs ``bench bank`` or ``bench step`` with the command line's arguments."""
+    """Runs the bench that the first argument names with the others."""
     parser = OneLineParser(prog="python -m harness bench", description=__doc__)
     parser.add_argument("what", choices=_COMMANDS)
     what = parser.parse_args(arguments[:1]).what

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from harness.experiments import mnist_latents, quickstart, replay
-from harness.settings import MNISTLatentsSettings, QuickstartSettings, ReplaySettings, Settings
+from harness.experiments import failure_modes, mnist_latents, quickstart, replay
+from harness.settings import (
+    FailureModesSettings,
+    MNISTLatentsSettings,
+    QuickstartSettings,
+    ReplaySettings,
+    Settings,
+)
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
@@ -18,5 +24,7 @@ def run(settings: Settings, folder: RunFolder) -> None:
             replay.run(settings, folder)
         case MNISTLatentsSettings() as experiment:
             mnist_latents.run(settings, experiment, folder)
+        case FailureModesSettings():
+            failure_modes.run(settings, folder)
         case other:
             raise NotImplementedError(f"no experiment for {type(other).__name__}")

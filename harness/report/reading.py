@@ -100,7 +100,20 @@ def _training_folders(folder: Path) -> list[Path]:
             found.append(Path(parent))
     # What finished is a training wherever it lies; what did not may be a folder of trainings.
     above = {parent for path in found for parent in path.parents}
-    return [path for path in found if path not in above or _has_metrics(path / RESULTS)]
+    return [
+        path
+        for path in found
+        if _has_metrics(path / RESULTS) or (path not in above and not _trains_nothing(path))
+    ]
+
+
+def _trains_nothing(folder: Path) -> bool:
+    """Whether a folder is of an experiment without a method, as every training has one."""
+    try:
+        settings = _settings(folder / CONFIG)
+    except _DamagedError:
+        return False
+    return "method" in settings and settings["method"] is None
 
 
 def _has_metrics(path: Path) -> bool:
@@ -121,13 +134,17 @@ def _read_run(folder: Path) -> tuple[Run, list[str]]:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    settings = _settings(path)
+    _check(path, settings, _NEEDED_SETTINGS)
+    return settings
+
+
+def _settings(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
-    settings = dict(leaves(config)) if isinstance(config, dict) else {}
-    _check(path, settings, _NEEDED_SETTINGS)
-    return settings
+    return dict(leaves(config)) if isinstance(config, dict) else {}
 
 
 def _results(path: Path) -> dict[str, Any]:

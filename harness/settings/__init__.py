@@ -7,6 +7,7 @@ not on the test images.
 
 from harness.settings.experiments import (
     ExperimentSettings,
+    FailureModesSettings,
     LatentRowSettings,
     MNISTLatentsSettings,
     QuickstartSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "EvaluationSettings",
     "ExperimentSettings",
     "FIFOBankSettings",
+    "FailureModesSettings",
     "GJEEntropySettings",
     "GMJEMDNSettings",
     "LatentRowSettings",

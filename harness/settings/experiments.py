@@ -81,6 +81,13 @@ class MNISTLatentsSettings(ExperimentSettings):
 
 
 @dataclass
+class FailureModesSettings(ExperimentSettings):
+    """Failures of the paper's objectives beside their remedies; only the seed can be chosen."""
+
+    name: str = choice("failure_modes")
+
+
+@dataclass
 class Settings:
     """Everything one can ask of ``python -m harness``."""
 

@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from harness.settings import methods, parts
 from harness.settings.experiments import (
+    FailureModesSettings,
     LatentRowSettings,
     MNISTLatentsSettings,
     QuickstartSettings,
@@ -32,6 +33,7 @@ _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,
     "replay": ReplaySettings,
+    "failure_modes": FailureModesSettings,
     "mnist_latents": MNISTLatentsSettings,
     "simclr": methods.SimCLRSettings,
     "parametric_gmje": methods.ParametricGMJESettings,
@@ -128,6 +130,10 @@ def _impossible(settings: Settings) -> Iterator[str]:
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
         case MNISTLatentsSettings(rows=rows, completed=completed):
             yield from _impossible_latents(settings, rows, completed)
+            pairs = {}
+        case FailureModesSettings(name=name):
+            if settings.method is not None or settings.bank is not None:
+                yield f"method and bank are for benchmark and banks, not {name}"
             pairs = {}
         case _:
             if settings.method is None:

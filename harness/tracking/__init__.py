@@ -13,6 +13,7 @@ from harness.tracking.folder import (
 from harness.tracking.loggers import curve_loggers
 from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
 from harness.tracking.provenance import provenance
+from harness.tracking.summary import log_summary
 
 __all__ = [
     "CHECKPOINT",
@@ -27,6 +28,7 @@ __all__ = [
     "folder_name",
     "is_first_process",
     "leaves",
+    "log_summary",
     "provenance",
     "read_metrics",
 ]

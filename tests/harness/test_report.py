@@ -374,6 +374,9 @@ def test_a_folder_that_gathers_trainings_is_none_and_wandbs_files_are_not_read(
     inner = training(tmp_path / "outer", seed=1)
     (tmp_path / "outer/config.yaml").write_text("experiment: {name: quickstart}")
     (tmp_path / "outer/results.json").write_text('{"rows": {}}')
+    for name, written in {"config.yaml": "method: null", "results.json": "{}"}.items():
+        (tmp_path / "no_training").mkdir(exist_ok=True)
+        (tmp_path / "no_training" / name).write_text(written)
     (inner / "wandb/run/files").mkdir(parents=True)
     (inner / "wandb/run/files/config.yaml").write_text("_wandb: {}")
     page, _ = reported(tmp_path, tmp_path, inner, tmp_path / "outer")

@@ -18,7 +18,7 @@ WRONG = {
     "+trainer.epoch=3": "trainer.epoch: there is no such option",
     f"+{ROW}.bank.sise=3": f"{ROW}.bank.sise: there is no such option",
     "sed=1": "sed: Key 'sed' not in 'Settings' (did you mean 'seed'?)",
-    "experiment=quick": "experiment=quick: there is no such config, only banks, benchmark, quick",
+    "experiment=quick": "experiment=quick: there is no such config, only banks, benchmark, ",
     "data=cifar11": "data=cifar11: there is no such config, only cifar10, digits, folder, mnist",
     "experiment.rows.moco_fifo.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
     "scale=paper": "scale=paper and trainer=paper are for benchmark and banks, not quickstart",
@@ -101,7 +101,7 @@ def test_help_names_the_commands_and_the_groups(tmp_path: Path) -> None:
     assert done.returncode == 0
     for word in (
         "bench bank",
-        "experiment: banks, benchmark, quickstart",
+        "experiment: banks, benchmark, failure_modes, quickstart",
         "trainer.epochs=",
         "bank: fifo, smc",
     ):

@@ -45,6 +45,14 @@ def run(settings: Settings, experiment: MNISTLatentsSettings, folder: RunFolder)
     with folder.started():
         results = _results(settings, experiment, images, folder, console)
         results["wall_time_s"] = round(time.perf_counter() - started, 1)
+        table_2, *_ = tables(results)
+        tracking.log_summary(
+            settings,
+            folder.path,
+            pictures={path.stem: path for path in sorted((folder.path / "figures").glob("*.png"))},
+            columns=table_2.header,
+            cells=table_2.rows,
+        )
         folder.write_results(results)
     _print(results, console)
     console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)

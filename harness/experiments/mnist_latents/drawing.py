@@ -12,10 +12,11 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
-from harness import figures_latents
+from harness import latent_figures
 from harness.evaluation.latents import sample
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
+from harness.files import replacing
 
 _FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
 _MAPPED, _SAMPLED = 2000, 500  # [P]
@@ -31,10 +32,10 @@ def draw(
     _, places = judge.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
     drawn = {
         "map": _map(row, density, judge),
-        "grids": figures_latents.image_grids(
+        "grids": latent_figures.image_grids(
             np.stack([_pixels(grid) for grid in grids]), [f"{title}, {seed}" for seed in seeds]
         ),
-        "nearest": figures_latents.image_rows(
+        "nearest": latent_figures.image_rows(
             {"sampled": _pixels(grids[2]), "closest": _pixels(judge.train.images[places])},
             title=f"{title}, seed {_FIRST_SEED + 2}, and the closest training images",
         ),
@@ -46,13 +47,14 @@ def draw_completions(rows: Mapping[str, Tensor], folder: Path) -> None:
     """Writes ``completions``: under images' upper halves what they are and may be, row by row."""
     pixels = {name: _pixels(images) for name, images in rows.items()}
     title = "Test images whose upper half tells least of their class"
-    _save({"completions": figures_latents.image_rows(pixels, title=title)}, folder)
+    _save({"completions": latent_figures.image_rows(pixels, title=title)}, folder)
 
 
 def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        with replacing(folder / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, dpi=150, format="png")
 
 
 def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
@@ -60,7 +62,7 @@ def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
     real, sampled = row.test[spread].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
     together = torch.cat([real, sampled]).numpy()
     placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)
-    return figures_latents.latent_map(
+    return latent_figures.latent_map(
         placed[: len(real)],
         judge.test.labels[spread].tolist(),
         placed[len(real) :],
@@ -68,6 +70,6 @@ def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
     )
 
 
-def _pixels(images: Tensor) -> figures_latents.Pixels:  # shape: (N, H, W)
-    found: figures_latents.Pixels = images[:, 0].cpu().numpy()
+def _pixels(images: Tensor) -> latent_figures.Pixels:  # shape: (N, H, W)
+    found: latent_figures.Pixels = images[:, 0].cpu().numpy()
     return found

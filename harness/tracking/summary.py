@@ -1,0 +1,47 @@
+"""The outcome of an experiment of many parts as a run of its own in W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import WandbLogger
+
+from harness.settings import Settings
+from harness.tracking.folder import leaves
+from harness.tracking.loggers import curve_loggers
+from harness.tracking.provenance import provenance
+
+
+def log_summary(
+    settings: Settings,
+    folder: Path,
+    *,
+    pictures: Mapping[str, Path],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[Any]],
+) -> None:
+    """Logs pictures and a table where the logger takes them.
+
+    Args:
+        settings: Of the experiment.
+        folder: Its folder.
+        pictures: Image files by name.
+        columns: Headings of the table.
+        cells: Its rows.
+    """
+    with curve_loggers(
+        settings.logger,
+        folder,
+        name="summary",
+        group=settings.experiment.name,
+        job_type="summary",
+        config={**dict(leaves(asdict(settings))), **provenance()},
+    ) as loggers:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                for name, path in pictures.items():
+                    logger.log_image(name, [str(path)])
+                logger.log_table("results", columns=list(columns), data=[list(c) for c in cells])
