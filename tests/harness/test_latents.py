@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2, multivariate_normal
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
 from harness.evaluation.conditional import LEVELS, best_of, coverage, guesses, ranks
 from harness.evaluation.latents import (
@@ -110,11 +116,30 @@ def test_coverage_of_a_density_too_narrow_right_or_too_wide(scale: float) -> Non
         assert found[f"coverage_{level}"] == pytest.approx(expected, abs=0.06)
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_coverage_of_a_mixture_by_its_own_draws(full: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 8.0]]).expand(1500, 3, 2)
+    factor = torch.tensor([[1.0, 0.0], [0.9, 0.5]]) if full else torch.eye(2)
+    weights = torch.tensor([0.6, 0.3, 0.1]).expand(1500, 3)
+    parts = (
+        MultivariateNormal(means, scale_tril=factor.expand(1500, 3, 2, 2))
+        if full
+        else Independent(Normal(means, 1.0), 1)
+    )
+    drawn = torch.multinomial(weights[0], 1500, replacement=True, generator=generator)
+    noise = torch.randn(1500, 2, generator=generator) @ factor.T
+    targets = means[0][drawn] + noise
+    found = coverage(ranks(MixtureSameFamily(Categorical(weights), parts), targets, seed=1))
+    for level in LEVELS:
+        assert found[f"coverage_{level}"] == pytest.approx(level, abs=0.06)
+
+
 def test_guesses_are_the_heaviest_means_or_the_mean_and_draws() -> None:
     means = torch.arange(3.0)[:, None] * torch.ones(3, 2)
     mixture = mixture_of(torch.tensor([0.2, 0.5, 0.3]), means, torch.eye(2).expand(3, -1, -1))
-    batched = torch.distributions.MixtureSameFamily(
-        torch.distributions.Categorical(mixture.mixture_distribution.probs.expand(4, -1)),
+    batched = MixtureSameFamily(
+        Categorical(mixture.mixture_distribution.probs.expand(4, -1)),
         MultivariateNormal(means.double().expand(4, -1, -1), torch.eye(2).double()),
     )
     found = guesses(batched, 2, seed=0)

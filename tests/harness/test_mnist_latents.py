@@ -15,6 +15,7 @@ from gmje_plugin import JointGaussianMixture
 from harness import backbones
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.experiments.mnist_latents.tables import tables
+from harness.report import report
 from harness.settings import SettingsError
 from tests.harness.commands import harness, settings
 from tests.harness.tiny_mnist import write_tiny_mnist
@@ -104,6 +105,22 @@ def test_the_same_command_shows_it_again(ran: tuple[Path, str], results: dict[st
     assert again.stdout.strip().splitlines()[:-2] == ran[1].strip().splitlines()[:-2]
     for table in tables(results):
         assert all(len(row) in (1, len(table.header)) for row in table.rows)
+
+
+def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
+    assert report([ran[0]], tmp_path) == []
+    page = (tmp_path / "report.md").read_text()
+    for heading in (
+        "The paper's Table 2",
+        "Samples decoded",
+        "Strange images",
+        "Whole images from",
+    ):
+        assert page.count(heading) == 1
+    shown = [path.name for path in (tmp_path / "figures").glob("latents-*.svg")]
+    assert len(shown) == 2 * 3 + 1
+    assert all(f"(figures/{name})" in page for name in shown)
+    assert (tmp_path / "report.html").read_text().count("data:image/png;base64") == len(shown)
 
 
 def test_an_interrupted_one_trains_nothing_twice(
