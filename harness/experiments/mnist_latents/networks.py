@@ -44,18 +44,19 @@ class Decoder(AdamModule):
         ]
         for before, after in pairwise(_WIDTHS):
             layers += [_doubling(before, after), nn.BatchNorm2d(after), nn.ReLU()]
-        self.network = nn.Sequential(*layers, _doubling(_WIDTHS[-1], 1))
+        last = _doubling(_WIDTHS[-1], 1)
+        # From grey: of torch's own start, some pixels of the background are driven into the white
+        # end of the hyperbolic tangent in the first steps, where it has no gradient, and stay there.
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.network = nn.Sequential(*layers, last)
         self.network.to(memory_format=torch.channels_last)
 
     def forward(
         self,
         codes: Tensor,  # shape: (B, d)
     ) -> Tensor:  # shape: (B, 1, 32, 32)
-        """Images with values in [-1, 1].
-
-        The hyperbolic tangent is taken in float32: in bfloat16 it is 1 from 3.3 on, where it has no
-        gradient, and pixels that come there once stay white for ever.
-        """
+        """Images with values in [-1, 1]; in float32, as bfloat16 rounds 1 - tanh(5)^2 to 0."""
         images: Tensor = self.network(codes).float().tanh()
         return images
 
@@ -134,5 +135,5 @@ def to_signed(images: Tensor) -> Tensor:
     return to_pixels(images).mul_(2.0).sub_(1.0)
 
 
-def _doubling(before: int, after: int) -> nn.ConvTranspose2d:
+def _doubling(before: int, after: int) -> Any:
     return nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
