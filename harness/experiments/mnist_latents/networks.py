@@ -45,10 +45,10 @@ class Decoder(AdamModule):
         for before, after in pairwise(_WIDTHS):
             layers += [_doubling(before, after), nn.BatchNorm2d(after), nn.ReLU()]
         last = _doubling(_WIDTHS[-1], 1)
-        # From grey: of torch's own start, some pixels of the background are driven into the white
-        # end of the hyperbolic tangent in the first steps, where it has no gradient, and stay there.
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        # From grey: from torch's own start, the first steps drive some background pixels into
+        # the white end of the hyperbolic tangent, where it has no gradient, and there they stay.
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.network = nn.Sequential(*layers, last)
         self.network.to(memory_format=torch.channels_last)
 
@@ -135,5 +135,5 @@ def to_signed(images: Tensor) -> Tensor:
     return to_pixels(images).mul_(2.0).sub_(1.0)
 
 
-def _doubling(before: int, after: int) -> Any:
+def _doubling(before: int, after: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
