@@ -52,7 +52,7 @@ class Backbone(nn.Module):
     """A network and what one must know to use it.
 
     Args:
-        network: Maps images (B, C, H, W) to pooled features (B, feature_dim).
+        network: Maps images (B, C, H, W) to features (B, feature_dim).
         recipe: How the network was built.
         input_shape: (C, H, W) of the images it is for.
 
@@ -75,7 +75,7 @@ class Backbone(nn.Module):
         self,
         images: Tensor,  # shape: (B, C, H, W)
     ) -> Tensor:  # shape: (B, feature_dim)
-        """Pooled features of normalised images."""
+        """Features of normalised images."""
         features: Tensor = self.network(images)
         return features
 
@@ -111,7 +111,7 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
     shape = (in_channels, *image_size)
     match settings:
         case SmallCNNSettings():
-            network = _small_cnn(in_channels, settings.width, settings.strides)
+            network = _small_cnn(in_channels, settings)
             return Backbone(*network, input_shape=shape)
         case ResNet18Settings():
             return Backbone(*_resnet18(in_channels), input_shape=shape)
@@ -120,19 +120,20 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
     raise SettingsError(f"there is no backbone for {type(settings).__name__}")
 
 
-def _small_cnn(in_channels: int, width: int, strides: Sequence[int]) -> tuple[nn.Module, Recipe]:
-    """3 x 3 convolutions with batch norm and ReLU, each twice as wide as the last, mean-pooled."""
+def _small_cnn(in_channels: int, settings: SmallCNNSettings) -> tuple[nn.Module, Recipe]:
+    """3 x 3 convolutions with batch norm and ReLU, each twice as wide as the last."""
     layers: list[Layer] = []
     channels = in_channels
-    for number, stride in enumerate(strides):
-        out_channels = width * 2**number
+    for number, stride in enumerate(settings.strides):
+        out_channels = settings.width * 2**number
         layers += [
             ("Conv2d", _three_by_three(channels, out_channels, stride=stride)),
             ("BatchNorm2d", {"num_features": out_channels}),
             ("ReLU", {}),
         ]
         channels = out_channels
-    layers += [("AdaptiveAvgPool2d", {"output_size": 1}), ("Flatten", {})]
+    pooling: list[Layer] = [("AdaptiveAvgPool2d", {"output_size": 1})] if settings.pool else []
+    layers += [*pooling, ("Flatten", {})]
     network = nn.Sequential(*(_layer(layer) for layer in layers))
     return network, Recipe("torch", layers={str(i): layer for i, layer in enumerate(layers)})
 

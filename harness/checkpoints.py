@@ -65,6 +65,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (EOFError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise SettingsError(f"cannot read {path}: {why}") from error
-    if not isinstance(found, dict) or not {"state_dict", "global_step", "backbone"} <= found.keys():
-        raise SettingsError(f"{path} is no checkpoint of the harness: it describes no backbone")
+    if not isinstance(found, dict) or not {"state_dict", "global_step", "epoch"} <= found.keys():
+        raise SettingsError(f"{path} is no checkpoint of the harness")
     return found

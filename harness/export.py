@@ -87,7 +87,10 @@ def _last_checkpoint(run: Path) -> dict[str, Any]:
     paths = sorted(run.glob("checkpoints/*.ckpt"))
     if not paths:
         raise SettingsError(f"{run / 'checkpoints'} has no *.ckpt: nothing to export")
-    return max(map(read_checkpoint, paths), key=lambda found: int(found["global_step"]))
+    last = max(map(read_checkpoint, paths), key=lambda found: int(found["global_step"]))
+    if "backbone" not in last:
+        raise SettingsError(f"{run} has no checkpoint of a training: they describe no backbone")
+    return last
 
 
 def _config(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 from harness import backbones, methods
 from harness.backbones import Backbone
 from harness.checkpoints import AtomicCheckpointIO, last_checkpoint_callback, read_checkpoint
-from harness.data import EpochBatches, ImageData, place, train_loader
+from harness.data import AnyImageSet, EpochBatches, ImageData, place, train_loader
 from harness.evaluation.online_probe import OnlineProbeAccuracy
 from harness.keyed_random import seeded
 from harness.methods import Method
@@ -102,13 +103,49 @@ def train(
         loggers: Get the loss and its parts every ``trainer.log_every`` steps.
         callbacks: As Lightning's.
     """
-    asked = settings.trainer
     module = build(settings, data)
-    if asked.compile:
+    if settings.trainer.compile:
         module.backbone.compile()
+    fit(
+        module,
+        data.train,
+        settings,
+        path=folder.path / CHECKPOINT,
+        resume_from=folder.checkpoint,
+        loggers=loggers,
+        callbacks=[*callbacks, OnlineProbeAccuracy(data, every=settings.trainer.probe_every)],
+    )
+    return module
+
+
+def fit(
+    module: pl.LightningModule,
+    images: AnyImageSet,
+    settings: Settings,
+    *,
+    path: Path,
+    resume_from: Path | None,
+    epochs: int | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Trains any module on batches of (images, labels, indices), from a checkpoint on.
+
+    Args:
+        module: What to train; it is left on the device it was trained on.
+        images: The training images.
+        settings: The trainer's, how images are held and ordered, and the seed of their order.
+        path: Where the last epoch's checkpoint goes.
+        resume_from: The checkpoint to go on from; of a finished training, all that is done is to
+            load it.
+        epochs: Instead of ``trainer.epochs``.
+        loggers: As Lightning's.
+        callbacks: As Lightning's.
+    """
+    asked = settings.trainer
     with _quiet_lightning(), torch.random.fork_rng():
         trainer = pl.Trainer(
-            max_epochs=asked.epochs,
+            max_epochs=asked.epochs if epochs is None else epochs,
             accelerator=asked.accelerator,
             devices=asked.devices,
             num_nodes=asked.num_nodes,
@@ -116,30 +153,26 @@ def train(
             sync_batchnorm=asked.accelerator == "cuda",
             plugins=[AtomicCheckpointIO()],
             logger=list(loggers),
-            callbacks=[
-                *callbacks,
-                OnlineProbeAccuracy(data, every=asked.probe_every),
-                last_checkpoint_callback(folder.path / CHECKPOINT),
-            ],
+            callbacks=[*callbacks, last_checkpoint_callback(path)],
             log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        images = place(data.train, trainer.strategy.root_device, keep=settings.data.keep)
+        placed = place(images, trainer.strategy.root_device, keep=settings.data.keep)
         batches = EpochBatches(
-            images.labels,
+            placed.labels,
             batch_size=asked.batch_size,
             seed=settings.seed,
             order=settings.data.order,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        if folder.checkpoint:
+        if resume_from:
             # Lightning tells the sampler after it has begun the first epoch of a resumed run.
-            batches.set_epoch(int(read_checkpoint(folder.checkpoint)["epoch"]) + 1)
-        trainer.fit(module, train_loader(images, batches), ckpt_path=folder.checkpoint)
-    return module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+            batches.set_epoch(int(read_checkpoint(resume_from)["epoch"]) + 1)
+        trainer.fit(module, train_loader(placed, batches), ckpt_path=resume_from)
+    module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
 
 
 @contextmanager

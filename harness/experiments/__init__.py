@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from harness.experiments import failure_modes, quickstart, replay, synthetic
+from harness.experiments import failure_modes, mnist_latents, quickstart, replay, synthetic
 from harness.settings import (
     FailureModesSettings,
+    MNISTLatentsSettings,
     QuickstartSettings,
     ReplaySettings,
     Settings,
@@ -24,6 +25,8 @@ def run(settings: Settings, folder: RunFolder) -> None:
             replay.run(settings, folder)
         case SyntheticSettings() as experiment:
             synthetic.run(settings, experiment, folder)
+        case MNISTLatentsSettings() as experiment:
+            mnist_latents.run(settings, experiment, folder)
         case FailureModesSettings():
             failure_modes.run(settings, folder)
         case other:

@@ -1,6 +1,7 @@
 """Figures as pure functions of data; none touches a file or matplotlib's global state."""
 
 from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
+from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
 from harness.figures.synthetic import (
     DensityPanel,
     arms,
@@ -25,6 +26,7 @@ __all__ = [
     "Curves",
     "Demonstration",
     "DensityPanel",
+    "Pixels",
     "accuracy_bars",
     "arms",
     "bank_curves",
@@ -35,6 +37,9 @@ __all__ = [
     "ess_curves",
     "failure_panels",
     "gaps",
+    "image_grids",
+    "image_rows",
+    "latent_map",
     "loss_curves",
     "run_curves",
 ]

@@ -29,7 +29,7 @@ _LINES: tuple[dict[str, Any], ...] = tuple(
         strict=True,
     )
 )
-_DIGIT_COLOURS = (
+DIGIT_COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7",
     "#56B4E9", "#000000", "#8C6D00", "#7B3294", "#666666",
 )  # fmt: skip
@@ -159,7 +159,7 @@ def density(
     axis.plot(*means.T, "x", color="black", markersize=5, label="prototypes")
     for (x, y), label in zip(points, labels, strict=True):
         axis.text(
-            x, y, str(label), color=_DIGIT_COLOURS[label % 10], fontsize=8, ha="center", va="center"
+            x, y, str(label), color=DIGIT_COLOURS[label % 10], fontsize=8, ha="center", va="center"
         )
     axis.set_xlim(low[0], high[0])
     axis.set_ylim(low[1], high[1])

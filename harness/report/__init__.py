@@ -12,6 +12,7 @@ from harness.files import write_all
 from harness.report import html, markdown
 from harness.report.contents import contents
 from harness.report.document import Picture
+from harness.report.latents import latents
 from harness.report.reading import Run, read
 from harness.report.summary import sections
 from harness.settings import SettingsError
@@ -65,7 +66,7 @@ def report(folders: Sequence[Path], out: Path) -> list[str]:
     tables, repeated = sections(runs)
     left_out += repeated
     unfinished = [run for run in runs if run.results is None]
-    blocks = contents(tables, unfinished, left_out)
+    blocks = [*contents(tables, unfinished, left_out), *latents(folders)]
     pictures = [block for block in blocks if isinstance(block, Picture)]
     files = dict(map(markdown.picture_file, pictures))
     files |= {_MARKDOWN: markdown.render(blocks), _HTML: html.render(blocks)}

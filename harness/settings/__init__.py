@@ -8,6 +8,8 @@ not on the test images.
 from harness.settings.experiments import (
     ExperimentSettings,
     FailureModesSettings,
+    LatentRowSettings,
+    MNISTLatentsSettings,
     QuickstartSettings,
     ReplaySettings,
     RowSettings,
@@ -53,7 +55,9 @@ __all__ = [
     "FailureModesSettings",
     "GJEEntropySettings",
     "GMJEMDNSettings",
+    "LatentRowSettings",
     "LoggerSettings",
+    "MNISTLatentsSettings",
     "MethodSettings",
     "MoCoSettings",
     "ParametricGMJESettings",

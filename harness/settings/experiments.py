@@ -77,6 +77,34 @@ class SyntheticSettings(ExperimentSettings):
 
 
 @dataclass
+class LatentRowSettings:
+    """An encoder and the density of its embeddings that the paper's Table 2 has.
+
+    gaussian: one Gaussian of all training embeddings. gmm: a mixture fitted afterwards by EM.
+    prototypes: ``GMJEPrototypeLoss.mixture()``. prototypes_ema: its means with uniform weights and,
+    for each, the loss's average of the second moment. prototypes_em: steps of EM from there.
+    """
+
+    title: str = MISSING
+    method: MethodSettings = MISSING
+    density: str = choice("gaussian", "gmm", "prototypes", "prototypes_ema", "prototypes_em")
+
+
+@dataclass
+class MNISTLatentsSettings(ExperimentSettings):
+    """Encoders, decoders and latent densities of MNIST (Huang 2026, Sec. 5.3, App. P.4)."""
+
+    name: str = choice("mnist_latents")
+    paper_epochs: int = ranged(50, low=1)  # [P]
+    decoder_epochs: int = ranged(50, low=1)  # [P]
+    num_components: int = ranged(50, low=1)  # of a mixture fitted by EM; [R]
+    # Whole images are completed from their halves in the embeddings of this row; not in the paper.
+    completed: str = "gmje"
+    completion_epochs: int = ranged(10, low=1)
+    rows: dict[str, LatentRowSettings] = field(default_factory=dict)
+
+
+@dataclass
 class FailureModesSettings(ExperimentSettings):
     """Failures of the paper's objectives beside their remedies; only the seed can be chosen."""
 
@@ -88,7 +116,7 @@ class Settings:
     """Everything one can ask of ``python -m harness``."""
 
     experiment: ExperimentSettings = MISSING
-    method: MethodSettings | None = None  # the quickstart's rows have their own
+    method: MethodSettings | None = None  # the rows of quickstart and mnist_latents have their own
     bank: BankSettings | None = None  # of MoCo
     data: DataSettings = MISSING
     backbone: BackboneSettings = MISSING

@@ -70,6 +70,7 @@ class SmallCNNSettings(BackboneSettings):
     name: str = choice("small_cnn")
     width: int = ranged(16, low=1, high=1024)  # channels of the first layer, doubled by each [D]
     strides: list[int] = ranged_list(1, 2, 2, low=1, high=4)  # of each layer [D]
+    pool: bool = True  # features are means over the image; false: one for each place
 
 
 @dataclass

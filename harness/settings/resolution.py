@@ -20,6 +20,8 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from harness.settings import methods, parts
 from harness.settings.experiments import (
     FailureModesSettings,
+    LatentRowSettings,
+    MNISTLatentsSettings,
     QuickstartSettings,
     ReplaySettings,
     Settings,
@@ -34,6 +36,7 @@ _SCHEMAS = {
     "replay": ReplaySettings,
     "synthetic": SyntheticSettings,
     "failure_modes": FailureModesSettings,
+    "mnist_latents": MNISTLatentsSettings,
     "simclr": methods.SimCLRSettings,
     "parametric_gmje": methods.ParametricGMJESettings,
     "gje_entropy": methods.GJEEntropySettings,
@@ -127,6 +130,9 @@ def _impossible(settings: Settings) -> Iterator[str]:
             if settings.method is not None or settings.bank is not None:
                 yield "method and bank are for benchmark and banks, not quickstart"
             pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
+        case MNISTLatentsSettings(rows=rows, completed=completed):
+            yield from _impossible_latents(settings, rows, completed)
+            pairs = {}
         case SyntheticSettings(name=name) | FailureModesSettings(name=name):
             if settings.method is not None or settings.bank is not None:
                 yield f"method and bank are for benchmark and banks, not {name}"
@@ -155,6 +161,27 @@ def _impossible(settings: Settings) -> Iterator[str]:
             f"trainer.batch_size must be a multiple of the {devices} devices that share it, "
             f"got {settings.trainer.batch_size}"
         )
+
+
+def _impossible_latents(
+    settings: Settings, rows: dict[str, LatentRowSettings], completed: str
+) -> Iterator[str]:
+    if settings.data.name != "mnist":
+        yield f"experiment=mnist_latents is for data=mnist, not {settings.data.name}"
+    if not rows:
+        yield "experiment.rows must hold at least one row"
+    elif completed not in rows:
+        yield f"experiment.completed must be one of {', '.join(rows)}, got {completed!r}"
+    if settings.method is not None or settings.bank is not None:
+        yield "method and bank are for benchmark and banks, not mnist_latents"
+    if settings.trainer.devices * settings.trainer.num_nodes > 1:
+        yield "trainer.devices and trainer.num_nodes are for benchmark and banks"
+    for name, row in rows.items():
+        prototypes = isinstance(row.method, methods.ParametricGMJESettings)
+        if isinstance(row.method, methods.MoCoSettings | methods.SwAVSettings):
+            yield f"experiment.rows.{name}.method must be of SimCLR's family, not {row.method.name}"
+        if row.density.startswith("prototypes") and not prototypes:
+            yield f"experiment.rows.{name}.density={row.density} is for parametric_gmje"
 
 
 def _impossible_bank(path: str, method: MethodSettings, bank: BankSettings | None) -> Iterator[str]:

@@ -197,11 +197,11 @@ def test_nothing_to_export_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no *.ckpt" in _refusal([str(tmp_path / "missing")], capsys)
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.parent.mkdir()
-    torch.save({"state_dict": {}, "global_step": 1}, path)
-    assert "describes no backbone" in _refusal([str(tmp_path)], capsys)
+    torch.save({"state_dict": {}, "global_step": 1, "epoch": 0}, path)
+    assert "describe no backbone" in _refusal([str(tmp_path)], capsys)
     whole = path.read_bytes()
     torch.save([], path)
-    assert "describes no backbone" in _refusal([str(tmp_path)], capsys)
+    assert "no checkpoint of the harness" in _refusal([str(tmp_path)], capsys)
     for damaged in (b"", b"PK but no archive", whole[:-100]):
         path.write_bytes(damaged)
         assert f"cannot read {path}" in _refusal([str(tmp_path)], capsys)

@@ -1,0 +1,79 @@
+"""A conditional density of targets: its likelihood, its calibration, its best guesses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
+
+from harness.keyed_random import seeded
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+_DRAWS = 100
+
+
+def ranks(
+    conditional: Distribution,
+    targets: Tensor,  # shape: (B, d)
+    *,
+    seed: int,
+) -> Tensor:  # shape: (B,)
+    """Share of each conditional's mass that is denser than its target, by 100 draws.
+
+    Uniform on [0, 1] if the densities are the targets' own: the region of highest density that
+    holds a share p of the mass then holds the target with probability p.
+    """
+    with seeded(seed):
+        draws = _draws(conditional, _DRAWS)
+    denser = conditional.log_prob(draws) > conditional.log_prob(targets)
+    return denser.double().mean(dim=0)
+
+
+def coverage(ranks: Tensor) -> dict[str, float]:  # shape: (N,)
+    """Share of targets inside the regions of highest density that should hold ``LEVELS``."""
+    return {f"coverage_{level}": float((ranks <= level).double().mean()) for level in LEVELS}
+
+
+def guesses(
+    conditional: Distribution,
+    number: int,
+    *,
+    seed: int,
+) -> Tensor:  # shape: (number, B, d)
+    """The best guesses: means of a mixture's heaviest components; else the mean, then draws."""
+    if isinstance(conditional, MixtureSameFamily):
+        means = conditional.component_distribution.mean
+        order = conditional.mixture_distribution.logits.argsort(dim=-1, descending=True)
+        best = order[..., :number]
+        picked: Tensor = means.gather(-2, best[..., None].expand(*best.shape, means.shape[-1]))
+        return picked.movedim(-2, 0)
+    with seeded(seed):
+        draws = _draws(conditional, number - 1)
+    return torch.cat([conditional.mean[None], draws])
+
+
+def best_of(
+    predicted: Tensor,  # shape: (k, N)
+    labels: Tensor,  # shape: (N,)
+) -> list[float]:
+    """For 1, ..., k guesses, the share of targets whose class is among the guesses' classes."""
+    hits = (predicted == labels).cumsum(dim=0) > 0
+    return hits.double().mean(dim=1).tolist()
+
+
+def _draws(conditional: Distribution, number: int) -> Tensor:  # shape: (number, B, d)
+    """Draws, of a mixture from one component each: torch draws from all and drops the others."""
+    if not isinstance(conditional, MixtureSameFamily):
+        return conditional.sample(torch.Size([number]))
+    parts: Any = conditional.component_distribution
+    weights: Any = conditional.mixture_distribution
+    drawn: Tensor = weights.sample(torch.Size([number]))
+    batch = torch.arange(drawn.shape[1]).expand_as(drawn)
+    means: Tensor = parts.mean[batch, drawn]
+    if not isinstance(parts, MultivariateNormal):
+        noise: Tensor = parts.stddev[batch, drawn] * torch.randn_like(means)
+    else:
+        noise = (parts.scale_tril[batch, drawn] @ torch.randn_like(means)[..., None])[..., 0]
+    return means + noise

@@ -1,0 +1,123 @@
+"""Generated images against real ones, in the features of a classifier of real images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_NEIGHBOURS_OF_RECALL = 3  # Kynkäänniemi et al. 2019
+_NEIGHBOURS_OF_COVERAGE = 5  # Naeem et al. 2020
+_CONFIDENT = 0.9
+_CHUNK = 1000
+
+
+def frechet_distance(
+    real: Tensor,  # shape: (N, F)
+    generated: Tensor,  # shape: (M, F)
+) -> float:
+    """Squared distance of the Gaussians of two sets of features (Heusel et al. 2017).
+
+    ||m - m'||^2 + tr(S + S' - 2 (S S')^1/2); its size depends on the features.
+    """
+    (mean, root), (other_mean, other_root) = map(_moments, (real, generated))
+    # The trace of (S S')^1/2 is the sum of the singular values of R^T R', with S = R R^T.
+    cross = torch.linalg.svdvals(root.T @ other_root).sum()
+    squares = root.square().sum() + other_root.square().sum()
+    return float((mean - other_mean).square().sum() + squares - 2.0 * cross)
+
+
+def precision_and_recall(
+    real: Tensor,  # shape: (N, F)
+    generated: Tensor,  # shape: (M, F)
+) -> dict[str, float]:
+    """Share of each set that lies among the other (Kynkäänniemi et al. 2019).
+
+    Among a set is who is no farther from one of its members than the member's third neighbour.
+    """
+    k = _NEIGHBOURS_OF_RECALL
+    return {
+        "precision": float((_memberships(generated, real, k) > 0).double().mean()),
+        "recall": float((_memberships(real, generated, k) > 0).double().mean()),
+    }
+
+
+def density_and_coverage(
+    real: Tensor,  # shape: (N, F)
+    generated: Tensor,  # shape: (M, F)
+) -> dict[str, float]:
+    """Precision and recall that single outliers do not move (Naeem et al. 2020).
+
+    ``density``: how many real neighbourhoods a generated image is in, over the five expected if
+    both were the same set; ``coverage``: share of real neighbourhoods that hold a generated image.
+    """
+    k = _NEIGHBOURS_OF_COVERAGE
+    nearest = nearest_distances(real, generated, 1)[0][:, 0]
+    return {
+        "density": float(_memberships(generated, real, k).double().mean() / k),
+        "coverage": float((nearest <= _radii(real, k)).double().mean()),
+    }
+
+
+def label_statistics(
+    probabilities: Tensor,  # shape: (M, C)
+) -> dict[str, float]:
+    """Of a classifier's probabilities of images.
+
+    Returns:
+        ``confident``, the share above 0.9; ``classes``, the exponential of the entropy of the
+        predicted classes: their number if all are equally frequent.
+    """
+    best, predicted = probabilities.max(dim=1)
+    shares = predicted.bincount(minlength=probabilities.shape[1]).double() / len(predicted)
+    return {
+        "confident": float((best > _CONFIDENT).double().mean()),
+        "classes": float(torch.special.entr(shares).sum().exp()),
+    }
+
+
+def generation_metrics(
+    real: Tensor,  # shape: (N, F)
+    generated: Tensor,  # shape: (M, F)
+    probabilities: Tensor,  # shape: (M, C)
+) -> dict[str, float]:
+    """All of the above by name; those by neighbours of every second image."""
+    some_real, some = real[::2], generated[::2]  # neighbours of all would take most of the time
+    return {
+        "frechet": frechet_distance(real, generated),
+        **precision_and_recall(some_real, some),
+        **density_and_coverage(some_real, some),
+        **label_statistics(probabilities),
+    }
+
+
+def nearest_distances(
+    points: Tensor,  # shape: (N, F)
+    among: Tensor,  # shape: (M, F)
+    number: int,
+) -> tuple[Tensor, Tensor]:  # shapes: (N, number), (N, number)
+    """Distances to the nearest of other points, ascending, and which these are."""
+    found = [
+        torch.cdist(chunk, among).topk(number, largest=False)
+        for chunk in torch.split(points, _CHUNK)
+    ]
+    distances, places = map(torch.cat, zip(*found, strict=True))
+    return distances, places
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (F,), (F, F)
+    """The mean and a square root of the covariance, also where that is singular."""
+    centred = features.double() - features.double().mean(dim=0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / (len(features) - 1))
+    return features.double().mean(dim=0), vectors * values.clamp_min(0.0).sqrt()
+
+
+def _radii(points: Tensor, k: int) -> Tensor:  # shape: (N,)
+    """Distance of each point's k-th neighbour, itself not counted."""
+    return nearest_distances(points, points, k + 1)[0][:, k]
+
+
+def _memberships(points: Tensor, among: Tensor, k: int) -> Tensor:  # shape: (N,)
+    """For each point, how many neighbourhoods of other points it lies in."""
+    radii = _radii(among, k)
+    chunks = torch.split(points, _CHUNK)
+    return torch.cat([(torch.cdist(chunk, among) <= radii).sum(dim=1) for chunk in chunks])

@@ -1,0 +1,242 @@
+"""Conditional completion: what half an image tells of the whole one's embedding.
+
+Four models of one size see the upper half of an image. Their targets are the embeddings of whole
+images under an encoder that was trained before and stays as it is, so that one decoder serves all
+and nothing can collapse. Only what they say of the target differs: a point (JEPA), a Gaussian
+(unimodal GJE), a mixture of joint prototypes (Parametric GMJE), a predicted mixture (GMJE-MDN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules import BYOLPredictionHead, SimCLRProjectionHead
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+from torch.nn.functional import normalize
+
+from gmje_plugin import (
+    GJEEntropyLoss,
+    GMJEMDNHead,
+    GMJEMDNLoss,
+    GMJEPrototypeLoss,
+    JointGaussian,
+    JointGaussianMixture,
+)
+from harness import training
+from harness.backbones import Backbone
+from harness.evaluation import conditional as measures
+from harness.experiments.mnist_latents.drawing import draw_completions
+from harness.experiments.mnist_latents.evaluating import Judge
+from harness.experiments.mnist_latents.networks import AdamModule, Batch, to_signed
+from harness.experiments.mnist_latents.phases import Phases, TrainedRow
+from harness.keyed_random import seeded
+
+TITLES = {
+    "jepa": "JEPA predictor",
+    "gje": "Unimodal GJE",
+    "gmje": "Parametric GMJE",
+    "mdn": "GMJE-MDN",
+}
+NAMES = {**TITLES, "gmje_em": "GMJE by EM"}
+GUESSES = 5
+_SHOWN, _SHOWN_GUESSES = 12, 3
+_HIDDEN = 512  # of every head, as the encoders'
+_MDN_COMPONENTS = 10
+_FITTED, _STEPS = 10_000, 20  # embeddings and steps of EM, as of the densities
+_CALIBRATED = 500  # test images, 100 draws each
+_CHUNK, _DRAWN_AT_ONCE = 1000, 10
+
+Conditional = Callable[[Tensor], Distribution]
+
+
+class Completer(AdamModule):
+    """An encoder of upper halves, trained against fixed embeddings of the whole images.
+
+    Args:
+        backbone: Of the same kind as the target encoder's.
+        targets: Embeddings of the training images by their indices, shape (N, d), unit norm.
+        kind: One of ``TITLES``.
+        num_prototypes: Of "gmje".
+        temperature: Of "gmje".
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        targets: Tensor,
+        kind: str,
+        *,
+        num_prototypes: int,
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        dim = targets.shape[1]
+        self.kind = kind
+        self.targets = targets  # no buffer: it is no part of what is learned
+        self.backbone = backbone
+        self.projection_head = SimCLRProjectionHead(backbone.feature_dim, _HIDDEN, dim)
+        self.prediction_head: nn.Module = nn.Identity()
+        self.criterion: nn.Module
+        match kind:
+            case "jepa":
+                self.prediction_head = BYOLPredictionHead(dim, _HIDDEN, dim)
+                self.criterion = NegativeCosineSimilarity()
+            case "mdn":
+                self.prediction_head = GMJEMDNHead(
+                    dim, _HIDDEN, dim, num_components=_MDN_COMPONENTS, scale="softplus"
+                )
+                self.criterion = GMJEMDNLoss(guard=None)
+            case "gje":
+                self.criterion = GJEEntropyLoss()
+            case "gmje":
+                self.criterion = GMJEPrototypeLoss(dim, num_prototypes, temperature=temperature)
+            case _:
+                raise NotImplementedError(f"no completion by {kind}")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """The criterion of the half's embedding and the whole's."""
+        images, _, indices = batch
+        targets = self.targets[indices.to(self.targets.device)].to(images.device)
+        embeddings = self.projection_head(self.backbone(to_signed(upper_half(images))))
+        predicted = self.prediction_head(embeddings)
+        with torch.autocast(device_type=self.device.type, enabled=False):
+            if isinstance(predicted, Tensor):
+                predicted = predicted.float()
+            loss: Tensor = self.criterion(predicted, targets)
+        return loss
+
+    @torch.no_grad()
+    def embed(
+        self,
+        images: Tensor,  # shape: (N, 1, 32, 32)
+    ) -> Tensor:  # shape: (N, d)
+        """What the densities are conditioned on, of unit norm where the loss takes it so."""
+        self.eval()
+        halves = (to_signed(upper_half(chunk)) for chunk in torch.split(images, _CHUNK))
+        embeddings = torch.cat([self.projection_head(self.backbone(half)) for half in halves])
+        return normalize(embeddings, dim=1) if self.kind in ("gje", "gmje") else embeddings
+
+
+def upper_half(images: Tensor) -> Tensor:  # shape: (N, 1, H, W)
+    """Images whose lower half is background."""
+    masked = images.clone()
+    masked[..., images.shape[-2] // 2 :, :] = 0
+    return masked
+
+
+def conditionals(
+    completer: Completer,
+    contexts: Tensor,  # shape: (N, d)
+    targets: Tensor,  # shape: (N, d)
+    *,
+    seed: int,
+) -> dict[str, Conditional]:
+    """What a trained model says of the target given the context, by the name of the density.
+
+    Args:
+        completer: The model, on the CPU in evaluation mode.
+        contexts: Embeddings of the training images' halves.
+        targets: Those of the whole.
+        seed: Of a fit by EM.
+    """
+    contexts, targets = contexts.double(), targets.double()
+    head: Any = completer.prediction_head
+    criterion: Any = completer.criterion
+    match completer.kind:
+        case "jepa":
+            # The error of the point prediction makes it a density to compare with.
+            points = normalize(head(contexts.float()), dim=1)
+            scale = float((points - targets).square().mean().sqrt())
+            return {
+                "jepa": lambda z: Independent(Normal(normalize(head(z), dim=1), scale), 1),
+            }
+        case "mdn":
+            return {"mdn": head}
+        case "gje":
+            return {"gje": JointGaussian.fit(contexts, targets).condition}
+        case _:
+            some = slice(None, None, max(1, len(contexts) // _FITTED))
+            fitted = JointGaussianMixture.fit(
+                contexts[some],
+                targets[some],
+                criterion.num_prototypes,
+                max_steps=_STEPS,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            return {"gmje": criterion.mixture().condition, "gmje_em": fitted.condition}
+
+
+@torch.no_grad()
+def complete(
+    phases: Phases, row: TrainedRow, judge: Judge, *, epochs: int, num_prototypes: int
+) -> dict[str, Any]:
+    """Trains the four models on a row's embeddings and measures what they say of test images.
+
+    Returns:
+        For each density ``nll`` (nats, mean over test images), the coverage of its regions,
+        ``best_of``, the share of images whose class is among those of its first 1, ..., 5 guesses
+        decoded, and for comparison ``top_of_first``, the share whose class is among the 1, ..., 5
+        that the classifier finds likeliest of the first guess.
+    """
+    seed = phases.settings.seed
+    found: dict[str, Any] = {}
+    shown: dict[str, Tensor] = {}
+    for kind, title in TITLES.items():
+        phases.bar.describe(f"completion: {title}")
+        with seeded(seed):
+            completer = Completer(
+                training.build_backbone(phases.settings, phases.data),
+                row.train,
+                kind,
+                num_prototypes=num_prototypes,
+                temperature=getattr(row.settings.method, "temperature", 0.01),
+            )
+        with torch.enable_grad():
+            phases.fit(completer, f"completion/{kind}", epochs=epochs)
+        completer.cpu().eval()  # densities are evaluated where their draws can be repeated
+        contexts = completer.embed(judge.test.images)
+        made = conditionals(completer, completer.embed(judge.train.images), row.train, seed=seed)
+        for name, condition in made.items():
+            found[name], probabilities = _measure(condition, contexts, row, judge, seed=seed)
+            if name == "jepa":
+                unsure = probabilities.max(dim=1).values.argsort()[:_SHOWN]
+                shown["upper half"] = upper_half(judge.test.images[unsure])
+                shown["whole"] = judge.test.images[unsure]
+                shown["whole, decoded"] = row.decoder.decode(row.test[unsure])
+            guesses = measures.guesses(condition(contexts[unsure]), _SHOWN_GUESSES, seed=seed)
+            for number, guess in enumerate(guesses[: 1 if name == "jepa" else None], 1):
+                shown[f"{NAMES[name]}, {number}"] = row.decoder.decode(guess)
+    draw_completions(shown, phases.folder.path / "figures")
+    return found
+
+
+def _measure(
+    condition: Conditional, contexts: Tensor, row: TrainedRow, judge: Judge, *, seed: int
+) -> tuple[dict[str, Any], Tensor]:  # shapes: -, (N, num_classes)
+    """The figures, and the classifier's probabilities of the first guesses."""
+    labels = judge.test.labels.cpu()
+    log_probs, classes = [], []
+    for z_c, z_t in zip(*(torch.split(part, _CHUNK) for part in (contexts, row.test)), strict=True):
+        given = condition(z_c)
+        log_probs.append(given.log_prob(z_t))
+        guessed = measures.guesses(given, GUESSES, seed=seed)
+        classes.append(
+            torch.stack([judge.classifier.judge(row.decoder.decode(z))[1] for z in guessed])
+        )
+    probabilities = torch.cat(classes, dim=1)
+    some = torch.linspace(0, len(contexts) - 1, min(len(contexts), _CALIBRATED)).long()
+    ranks = [
+        measures.ranks(condition(contexts[few]), row.test[few], seed=seed)
+        for few in torch.split(some, _DRAWN_AT_ONCE)
+    ]
+    figures = {
+        "nll": -float(torch.cat(log_probs).mean()),
+        **measures.coverage(torch.cat(ranks).cpu()),
+        "best_of": measures.best_of(probabilities.argmax(dim=2), labels),
+        "top_of_first": measures.best_of(probabilities[0].topk(GUESSES).indices.T, labels),
+    }
+    return figures, probabilities[0]

@@ -1,0 +1,92 @@
+"""The densities of a row's embeddings: the paper's, those that others have, and the user's file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+from torch.distributions import MixtureSameFamily
+from torch.nn.functional import normalize
+
+from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
+from harness.evaluation.latents import mixture_of
+from harness.files import replacing
+
+_FITTED = 10_000  # embeddings [P]
+_STEPS = 20  # of EM at most [P]
+
+
+def densities(
+    criterion: nn.Module,
+    embeddings: Tensor,  # shape: (N, d)
+    *,
+    num_components: int,
+    seed: int,
+) -> dict[str, MixtureSameFamily]:
+    """Every density of one view's embeddings that a row can have, by the name of its kind.
+
+    Args:
+        criterion: The loss that the encoder was trained with; one with prototypes adds its own.
+        embeddings: Those of the training images, unit norm.
+        num_components: Of the mixture fitted by EM.
+        seed: Of that mixture's start.
+    """
+    embeddings = embeddings.cpu().double()
+    some = embeddings[:: max(1, len(embeddings) // _FITTED)][:_FITTED]
+    found = {
+        "gaussian": mixture_of(
+            torch.ones(1), embeddings.mean(dim=0)[None], embeddings.T.cov()[None]
+        ),
+        "gmm": _fitted(some, GaussianMixture(num_components, random_state=seed)),
+    }
+    if isinstance(criterion, GMJEPrototypeLoss):
+        mixture = criterion.mixture()
+        means = mixture.means[:, : mixture.split]
+        weights, covariances = mixture.weights, context_covariances(mixture)
+        moment = criterion.context_moment.moment.expand_as(covariances)
+        start = GaussianMixture(
+            len(weights),
+            weights_init=weights.numpy(force=True),
+            means_init=means.numpy(force=True),
+            precisions_init=torch.linalg.inv(covariances).numpy(force=True),
+        )
+        found |= {
+            "prototypes": mixture_of(weights, means, covariances),
+            "prototypes_ema": mixture_of(
+                torch.full_like(weights, 1.0 / len(weights)), normalize(means, dim=1), moment
+            ),
+            "prototypes_em": _fitted(some, start),
+        }
+    return found
+
+
+def context_covariances(mixture: JointGaussianMixture) -> Tensor:  # shape: (K, split, split)
+    """The context's block of every component's covariance as a matrix."""
+    split, covariances = mixture.split, mixture.covariances
+    if covariances.ndim == 3:
+        return covariances[:, :split, :split]
+    variances = (
+        covariances if covariances.ndim == 2 else covariances[:, None].expand_as(mixture.means)
+    )
+    return torch.diag_embed(variances[:, :split])
+
+
+def save(mixture: JointGaussianMixture, path: Path) -> None:
+    """Writes a joint density: ``JointGaussianMixture(**torch.load(path))`` is it again."""
+    path.parent.mkdir(exist_ok=True)
+    names = ("weights", "means", "covariances")
+    parts = {name: getattr(mixture, name).detach().cpu() for name in names}
+    with replacing(path) as unfinished:
+        torch.save({**parts, "split": mixture.split}, unfinished)
+
+
+def _fitted(embeddings: Tensor, mixture: GaussianMixture) -> MixtureSameFamily:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # as many steps as printed, no more
+        mixture.set_params(max_iter=_STEPS).fit(embeddings.numpy())
+    parts = (mixture.weights_, mixture.means_, mixture.covariances_)
+    return mixture_of(*map(torch.from_numpy, parts))

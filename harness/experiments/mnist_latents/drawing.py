@@ -1,0 +1,75 @@
+"""The pictures of a row: Figures 9 and 10, and samples beside the nearest training images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+from torch import Tensor
+from torch.distributions import MixtureSameFamily
+
+from harness import figures
+from harness.evaluation.latents import sample
+from harness.experiments.mnist_latents.evaluating import Judge
+from harness.experiments.mnist_latents.phases import TrainedRow
+from harness.files import replacing
+
+_FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
+_MAPPED, _SAMPLED = 2000, 500  # [P]
+
+
+def draw(
+    name: str, row: TrainedRow, density: MixtureSameFamily, judge: Judge, folder: Path
+) -> None:
+    """Writes a row's pictures: ``<name>_map``, ``<name>_grids`` and ``<name>_nearest``."""
+    title = row.settings.title
+    seeds = range(_FIRST_SEED, _FIRST_SEED + _GRIDS)
+    grids = [row.decoder.decode(sample(density, _OF_GRID, seed=seed)) for seed in seeds]
+    _, places = judge.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
+    drawn = {
+        "map": _map(row, density, judge),
+        "grids": figures.image_grids(
+            np.stack([_pixels(grid) for grid in grids]), [f"{title}, {seed}" for seed in seeds]
+        ),
+        "nearest": figures.image_rows(
+            {"sampled": _pixels(grids[2]), "closest": _pixels(judge.train.images[places])},
+            title=f"{title}, seed {_FIRST_SEED + 2}, and the closest training images",
+        ),
+    }
+    _save({f"{name}_{kind}": figure for kind, figure in drawn.items()}, folder)
+
+
+def draw_completions(rows: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes ``completions``: under images' upper halves what they are and may be, row by row."""
+    pixels = {name: _pixels(images) for name, images in rows.items()}
+    title = "Test images whose upper half tells least of their class"
+    _save({"completions": figures.image_rows(pixels, title=title)}, folder)
+
+
+def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        with replacing(folder / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, dpi=150, format="png")
+
+
+def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
+    spread = torch.linspace(0, len(row.test) - 1, min(len(row.test), _MAPPED)).long()
+    real, sampled = row.test[spread].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
+    together = torch.cat([real, sampled]).numpy()
+    placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)
+    return figures.latent_map(
+        placed[: len(real)],
+        judge.test.labels[spread].tolist(),
+        placed[len(real) :],
+        title=f"{row.settings.title}: t-SNE of test embeddings and samples",
+    )
+
+
+def _pixels(images: Tensor) -> figures.Pixels:  # shape: (N, H, W)
+    found: figures.Pixels = images[:, 0].cpu().numpy()
+    return found

@@ -1,0 +1,95 @@
+"""Figures of sampled latents and what they decode to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from harness.figures.training import DIGIT_COLOURS
+
+_COLOURS = ["#B15928" if colour == "#000000" else colour for colour in DIGIT_COLOURS]
+
+Array = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
+
+
+def latent_map(
+    points: Array,  # shape: (N, 2)
+    labels: Sequence[int],
+    sampled: Array,  # shape: (M, 2)
+    *,
+    title: str,
+) -> Figure:
+    """The paper's Figure 9 (Huang 2026): real embeddings by class, and sampled ones."""
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axis = figure.subplots()
+    colours = [_COLOURS[label] for label in labels]
+    axis.scatter(points[:, 0], points[:, 1], c=colours, s=5, alpha=0.55, linewidths=0)
+    axis.scatter(sampled[:, 0], sampled[:, 1], marker="x", c="black", s=16, linewidths=0.8)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(title, fontsize=11)
+    handles = [
+        Line2D([], [], linestyle="none", marker="o", color=_COLOURS[digit], label=str(digit))
+        for digit in sorted(set(labels))
+    ]
+    handles.append(Line2D([], [], linestyle="none", marker="x", color="black", label="sampled"))
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
+    return figure
+
+
+def image_grids(
+    grids: Pixels,  # shape: (G, 16, H, W)
+    titles: Sequence[str],
+) -> Figure:
+    """The paper's Figure 10 (Huang 2026): a 4 x 4 grid of images for each seed, five in a row."""
+    columns = 5
+    rows = -(-len(grids) // columns)
+    figure = Figure(figsize=(1.9 * columns, 2.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis, grid, title in zip(axes.flat, grids, titles, strict=False):
+        _show(axis, _tiled(grid, columns=4))
+        axis.set_title(title, fontsize=9)
+    for axis in axes.flat[len(grids) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def image_rows(
+    rows: Mapping[str, Pixels],  # shapes: (N, H, W)
+    *,
+    title: str,
+) -> Figure:
+    """Rows of images that belong together from top to bottom, each with its name."""
+    width = 0.6 * len(next(iter(rows.values())))
+    figure = Figure(figsize=(2.0 + width, 0.4 + 0.66 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False)
+    for axis, (name, images) in zip(axes.flat, rows.items(), strict=True):
+        _show(axis, _tiled(images, columns=len(images)))
+        axis.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _show(axis: Axes, image: Pixels) -> None:
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+
+
+def _tiled(
+    images: Pixels,  # shape: (N, H, W)
+    *,
+    columns: int,
+) -> Pixels:
+    """Images side by side with a white line of two pixels between them."""
+    framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=255)
+    count, height, width = framed.shape
+    tiles = framed.reshape(count // columns, columns, height, width)
+    return tiles.transpose(0, 2, 1, 3).reshape(-1, columns * width)

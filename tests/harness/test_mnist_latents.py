@@ -1,0 +1,195 @@
+"""Experiment 3 on a tiny MNIST: what it prints, leaves behind, repeats and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.image import imread
+from torch import nn
+
+from gmje_plugin import JointGaussianMixture
+from harness import backbones
+from harness.experiments.mnist_latents.networks import Classifier, Decoder
+from harness.experiments.mnist_latents.tables import tables
+from harness.report import report
+from harness.settings import SettingsError
+from tests.harness.commands import harness, settings
+from tests.harness.tiny_mnist import write_tiny_mnist
+
+ASKED = [
+    "experiment=mnist_latents",
+    "scale=reduced",
+    "logger=csv",
+    "trainer.batch_size=64",
+    "trainer.epochs=1",
+    "experiment.num_components=4",
+    "~experiment.rows.simclr",
+]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run's folder and what the command printed."""
+    where = tmp_path_factory.mktemp("checkout")
+    write_tiny_mnist(where / "data")
+    done = harness(*ASKED, folder=where)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (folder,) = (where / "outputs" / "mnist_latents").iterdir()
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def results(ran: tuple[Path, str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ran[0] / "results.json").read_text())
+    return found
+
+
+def test_the_folder_holds_every_phase(ran: tuple[Path, str]) -> None:
+    rows = {"gje", "gmje"}
+    assert {path.name for path in (ran[0] / "trainings").iterdir()} == rows
+    assert {path.parent.name for path in (ran[0] / "decoders").glob("*/last.ckpt")} == rows
+    assert {path.parent.name for path in (ran[0] / "completion").glob("*/last.ckpt")} == {
+        *("jepa", "gje", "gmje", "mdn")
+    }
+    assert (ran[0] / "classifier" / "last.ckpt").exists()
+    pictures = {path.stem for path in (ran[0] / "figures").iterdir()}
+    assert pictures == {"completions"} | {
+        f"{row}_{kind}" for row in rows for kind in ("map", "grids", "nearest")
+    }
+    for name in pictures:
+        picture = imread(ran[0] / "figures" / f"{name}.png")[..., :3]
+        assert (picture < 0.95).any(axis=-1).mean() > 0.02
+
+
+def test_three_lines_load_the_density_that_was_learned(ran: tuple[Path, str]) -> None:
+    density = JointGaussianMixture(**torch.load(ran[0] / "densities" / "gmje.pt"))
+    drawn = density.sample((3,), generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (3, 256)
+    assert torch.isfinite(density.log_prob(drawn)).all()
+    assert density.condition(drawn[:, :128]).mean.shape == (3, 128)
+    assert density.means.view(4, 2, 128).norm(dim=2).allclose(torch.ones(4, 2))
+
+
+def test_results_hold_every_density_and_ceiling(results: dict[str, Any]) -> None:
+    gje, gmje = results["rows"]["gje"], results["rows"]["gmje"]
+    assert set(gje["densities"]) == {"gaussian", "gmm"}
+    assert set(gmje["densities"]) == set(gje["densities"]) | {
+        *("prototypes", "prototypes_ema", "prototypes_em")
+    }
+    assert (
+        results["classifier"]["real"]["coverage"]
+        > 0.2
+        > results["rows"]["gje"]["decoder"]["coverage"]
+    )
+    assert results["classifier"]["accuracy"] > 0.3
+    assert gmje["densities"]["prototypes"]["trace"] == pytest.approx(128 * 0.01, rel=1e-4)
+    assert gmje["densities"]["prototypes_ema"]["trace"] == pytest.approx(1.0, abs=1e-3)
+    for areas in gmje["strange"].values():
+        assert set(areas) == {"nearest", *gmje["densities"]}
+        assert all(0.0 <= area <= 1.0 for area in areas.values())
+    for found in results["completion"].values():
+        assert found["best_of"] == sorted(found["best_of"])
+    assert results["commit"]
+    assert results["command"] == ASKED
+
+
+def test_the_same_command_shows_it_again(ran: tuple[Path, str], results: dict[str, Any]) -> None:
+    again = harness(*ASKED, folder=ran[0].parents[2])
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "Finished before" in again.stdout
+    assert again.stdout.strip().splitlines()[:-2] == ran[1].strip().splitlines()[:-2]
+    for table in tables(results):
+        assert all(len(row) in (1, len(table.header)) for row in table.rows)
+
+
+def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
+    assert report([ran[0]], tmp_path) == []
+    page = (tmp_path / "report.md").read_text()
+    for heading in (
+        "The paper's Table 2",
+        "Samples decoded",
+        "Strange images",
+        "Whole images from",
+    ):
+        assert page.count(heading) == 1
+    shown = [path.name for path in (tmp_path / "figures").glob("latents-*.svg")]
+    assert len(shown) == 2 * 3 + 1
+    assert all(f"(figures/{name})" in page for name in shown)
+    assert (tmp_path / "report.html").read_text().count("data:image/png;base64") == len(shown)
+
+
+def test_an_interrupted_one_trains_nothing_twice(
+    ran: tuple[Path, str], results: dict[str, Any]
+) -> None:
+    for lost in ("results.json", "measured/gje.json", "decoders/gje/last.ckpt"):
+        (ran[0] / lost).unlink()
+    kept = {path: path.stat().st_mtime_ns for path in ran[0].rglob("*.ckpt")}
+    again = harness(*ASKED, folder=ran[0].parents[2])
+    assert (again.returncode, again.stderr) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    repeated = json.loads((ran[0] / "results.json").read_text())
+    for part in ("classifier", "rows", "completion"):
+        assert repeated[part] == results[part]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("data=digits", "experiment=mnist_latents is for data=mnist, not digits"),
+        ("experiment.completed=best", "must be one of simclr, gje, gmje, got 'best'"),
+        ("experiment.rows.gje.density=prototypes", "density=prototypes is for parametric_gmje"),
+        ("method=simclr", "method and bank are for benchmark and banks, not mnist_latents"),
+        ("trainer.devices=2", "trainer.devices and trainer.num_nodes are for benchmark and banks"),
+    ],
+)
+def test_what_cannot_be_is_one_line(asked: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings("experiment=mnist_latents", asked)
+
+
+def test_a_white_pixel_can_turn_black_again_in_bfloat16() -> None:
+    decoder = Decoder(torch.zeros(1, 128))
+    last = decoder.network[-1]
+    assert isinstance(last, nn.ConvTranspose2d)
+    assert last.bias is not None
+    nn.init.constant_(last.bias, 5.0)  # tanh(5) is 1 in bfloat16, without a gradient
+    with torch.autocast("cpu", torch.bfloat16):
+        images = decoder(torch.randn(4, 128, generator=torch.Generator().manual_seed(0)))
+    assert images.shape == (4, 1, 32, 32)
+    assert images.dtype == torch.float32
+    images.mean().backward()  # type: ignore[no-untyped-call]
+    assert last.bias.grad is not None
+    assert last.bias.grad.item() > 1e-6
+
+
+def test_codes_are_decoded_from_the_sphere_and_judged_the_same_in_any_company() -> None:
+    codes = torch.randn(1200, 128, generator=torch.Generator().manual_seed(0))
+    decoder, classifier = Decoder(codes), Classifier(10)
+    assert set(decoder.decode(codes).unique().tolist()) <= {127, 128}  # grey
+    nn.init.normal_(decoder.network[-1].weight, generator=torch.Generator().manual_seed(0))
+    images = decoder.decode(codes)
+    assert images.dtype == torch.uint8
+    assert (images[:50].int() - decoder.decode(3.0 * codes[:50]).int()).abs().max() <= 1
+    features, probabilities = classifier.judge(images)
+    assert (features.shape, probabilities.shape) == ((1200, 128), (1200, 10))
+    assert probabilities.sum(dim=1).allclose(torch.ones(1200))
+    assert features[1100:].allclose(classifier.judge(images[1100:])[0], atol=1e-4)
+
+
+def test_the_papers_protocol() -> None:
+    found = settings("experiment=mnist_latents")
+    assert (found.seed, found.trainer.epochs, found.trainer.batch_size) == (42, 50, 256)
+    assert (found.backbone.name, found.data.views.normalization) == ("small_cnn", "half")
+    encoder = backbones.build(found.backbone, in_channels=1, image_size=(32, 32))
+    assert encoder.feature_dim == 1024
+    experiment: Any = found.experiment
+    assert experiment.decoder_epochs == 50
+    assert {row.method.learning_rate for row in experiment.rows.values()} == {1e-3}
+    assert {name: row.density for name, row in experiment.rows.items()} == {
+        **{"simclr": "gmm", "gje": "gaussian", "gmje": "prototypes_ema"}
+    }
