@@ -101,7 +101,7 @@ def test_help_names_the_commands_and_the_groups(tmp_path: Path) -> None:
     assert done.returncode == 0
     for word in (
         "bench bank",
-        "experiment: banks, benchmark, failure_modes, quickstart",
+        "experiment: banks, benchmark, failure_modes, mnist_latents, quickstart, synthetic",
         "trainer.epochs=",
         "bank: fifo, smc",
     ):

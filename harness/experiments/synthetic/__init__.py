@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from statistics import fmean
 from typing import Any
@@ -15,22 +14,20 @@ from harness import figures, runs, tracking
 from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS
 from harness.experiments.synthetic.study import Study, carry_out, start_worker
-from harness.experiments.synthetic.table import print_results
+from harness.experiments.synthetic.table import show
 from harness.files import replacing
 from harness.settings import Settings, SyntheticSettings
 from harness.tracking import RunFolder
 
+__all__ = ["prepare", "show"]
 
-def run(settings: Settings, experiment: SyntheticSettings, folder: RunFolder) -> None:
-    """Fits and scores every model on every dataset; prints tables, leaves all in the folder."""
-    console = Console()
-    results = folder.finished_results()
-    if results is not None:
-        print_results(results, console)
-        console.print(f"Finished before: {folder.path} (overwrite=true repeats it)", soft_wrap=True)
-        return
-    started = time.perf_counter()
-    with folder.started():
+
+def prepare(
+    settings: Settings, experiment: SyntheticSettings
+) -> Callable[[RunFolder, Console], dict[str, Any]]:
+    """What it returns fits and scores every model on every dataset."""
+
+    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
         for name in ("studies", "figures"):
             (folder.path / name).mkdir(exist_ok=True)
         studies = [
@@ -41,10 +38,9 @@ def run(settings: Settings, experiment: SyntheticSettings, folder: RunFolder) ->
         _carry_out(studies, experiment.workers, console)
         results = _results(studies, experiment)
         _draw(results, settings, folder)
-        results["wall_time_s"] = round(time.perf_counter() - started, 1)
-        folder.write_results(results)
-    print_results(results, console)
-    console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)
+        return results
+
+    return make
 
 
 def _carry_out(studies: Sequence[Study], workers: int, console: Console) -> None:

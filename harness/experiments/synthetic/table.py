@@ -20,7 +20,7 @@ _LEGEND = (
 )
 
 
-def print_results(results: dict[str, Any], console: Console) -> None:
+def show(results: dict[str, Any], console: Console) -> None:
     """Prints a table a dataset, of means over the seeds."""
     console.print(results["data"], soft_wrap=True)
     columns = _columns()
