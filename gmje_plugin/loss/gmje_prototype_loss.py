@@ -52,7 +52,7 @@ class GMJEPrototypeLoss(nn.Module):
     - With uncorrelated views (the paper's isotropic covariance) only a shared prototype holds the
       two views of an image together. A ``correlation`` c makes the likelihood also weigh their
       squared distance by 1 / (4 temperature (1 - c)); to train encoders from scratch, choose it so
-      that this is about d times half the entropy_weight, the balance of ``GJEEntropyLoss``.
+      that this is about d * entropy_weight, the balance of ``GJEEntropyLoss``.
     - A *learned* covariance lets encoders lower the likelihood without bound by shrinking clusters
       (the log-det cheat, App. O.4); learn it for embeddings that hold still.
 
