@@ -67,7 +67,8 @@ def median_distance(
 ) -> Tensor:  # shape: ()
     """Median distance of different rows, without gradient: the usual width of an RBF kernel.
 
-    The smallest positive number of the dtype where more than half of the pairs coincide.
+    The lower of the two in the middle for an even number of pairs. Where half of the pairs
+    coincide, the smallest width whose square is a normal number of the dtype.
     """
     distances = torch.pdist(x.detach())
     return distances.median().clamp_min(torch.finfo(x.dtype).tiny ** 0.5)

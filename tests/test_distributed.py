@@ -10,11 +10,14 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from gmje_plugin import (
+    GJEDualLoss,
     GJEEntropyLoss,
     GJENLLLoss,
     GMJEMDNHead,
     GMJEMDNLoss,
     GMJEPrototypeLoss,
+    HSICLoss,
+    JointSMCLoss,
     SMCMemoryBankModule,
     SMCNTXentLoss,
     swap_memory_bank,
@@ -60,6 +63,18 @@ def criterion_of(name: str, gather: bool) -> tuple[nn.Module, nn.Module | None]:
         "entropy": lambda: GJEEntropyLoss(gather_distributed=gather),
         "joint_entropy": lambda: GJEEntropyLoss(covariance="joint", gather_distributed=gather),
         "nll": lambda: GJENLLLoss(DIM, gather_distributed=gather),
+        "dual": lambda: GJEDualLoss(learn_length_scale=True, gather_distributed=gather),
+        "dual_features": lambda: GJEDualLoss(noise=1.0, num_features=16, gather_distributed=gather),
+        "hsic": lambda: HSICLoss(gather_distributed=gather),
+        "joint_smc": lambda: JointSMCLoss(DIM, 20, gather_distributed=gather),
+        "joint_smc_paper": lambda: JointSMCLoss(
+            DIM,
+            20,
+            resampling="multinomial",
+            ess_threshold=None,
+            count_own_query=True,
+            gather_distributed=gather,
+        ),
     }
     criterion = criteria[name]()
     if name == "stock":
@@ -93,6 +108,7 @@ def train(rank: int, name: str, gather: bool, parts: int) -> dict[str, Any]:
 
 
 NAMES = ["smc", "paper", "simclr", "stock", "prototype", "entropy", "joint_entropy", "nll", "mdn"]
+NAMES += ["dual", "dual_features", "hsic", "joint_smc", "joint_smc_paper"]
 
 
 def everything(rank: int) -> dict[str, Any]:

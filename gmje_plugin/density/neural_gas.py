@@ -27,7 +27,8 @@ class GrowingNeuralGas(nn.Module):
 
     A sample costs O(K dim). The samples are taken in turn, vectorised over the nodes, on the CPU
     wherever they are; one with a NaN or infinite entry is an error. The state (nodes, errors, ages
-    of edges, counters) is in ``state_dict``, so training in parts is training in one go.
+    of edges, counters) is in ``state_dict``: after the first call, which draws the first nodes from
+    its samples, training in parts is training in one go.
 
     Attributes:
         dim: Features of a sample: those of context and target together for joint embeddings.
@@ -154,7 +155,9 @@ class GrowingNeuralGas(nn.Module):
         nodes = self.nodes
         if len(nodes) == 0:
             raise RuntimeError("GrowingNeuralGas has no nodes: call partial_fit(samples) first.")
-        winners = torch.cdist(samples, nodes).argmin(dim=1)
+        # Not by a matrix product, which loses small distances far from the origin.
+        exact = "donot_use_mm_for_euclid_dist"
+        winners = torch.cdist(samples, nodes, compute_mode=exact).argmin(dim=1)
         counts = torch.bincount(winners, minlength=len(nodes))
         won = counts > 0
         shares = one_hot(winners, len(nodes)).to(samples.dtype) / counts.clamp_min(1)
@@ -217,7 +220,7 @@ class _Graph:
         joined = ages > _NO_EDGE
         ages += joined
         self.errors[winner] += distances[0]
-        rates = gas.neighbour_rate * joined[: self.count, None]
+        rates = gas.neighbour_rate * joined[: self.count, None].to(sample.dtype)
         rates[winner] = gas.winner_rate
         self.positions[: self.count].addcmul_(rates, difference)
         ages[second] = 0

@@ -27,7 +27,7 @@ from gmje_plugin.validation import (
     wide_dtype,
 )
 
-_FIT = ("fit_inputs", "fit_factor", "fit_weights")
+_FIT = ("fit_inputs", "fit_factor", "fit_weights", "fit_length_scale")
 
 
 class GJEDualLoss(nn.Module):
@@ -77,6 +77,7 @@ class GJEDualLoss(nn.Module):
     fit_inputs: Tensor | None
     fit_factor: Tensor | None
     fit_weights: Tensor | None
+    fit_length_scale: Tensor | None
 
     def __init__(
         self,
@@ -173,12 +174,13 @@ class GJEDualLoss(nn.Module):
         z = join_views(z_c, z_t)
         z_c, z_t = z[:, : z_c.shape[1]], z[:, z_c.shape[1] :]
         with torch.autocast(device_type=z_c.device.type, enabled=False):
-            features = self._features(z_c, z_c)
+            length_scale = torch.as_tensor(self.length_scale, dtype=z_c.dtype, device=z_c.device)
+            features = self._features(z_c, z_c, length_scale)
             factor = cholesky(self._regular(features), name="the kernel matrix")
             right = z_t if self.num_features is None else features.mT @ z_t
             # Random features are not taken against the contexts: one row tells size and dtype.
             self.fit_inputs = z_c.clone() if self.num_features is None else z_c[:1].clone()
-            self.fit_factor = factor
+            self.fit_factor, self.fit_length_scale = factor, length_scale
             self.fit_weights = torch.cholesky_solve(right, factor)
         return self
 
@@ -198,28 +200,32 @@ class GJEDualLoss(nn.Module):
             RuntimeError: If nothing has been fitted.
             ValueError: If the shape, dtype or device does not fit.
         """
-        if self.fit_inputs is None or self.fit_factor is None or self.fit_weights is None:
+        inputs, factor = self.fit_inputs, self.fit_factor
+        weights, length_scale = self.fit_weights, self.fit_length_scale
+        if inputs is None or factor is None or weights is None or length_scale is None:
             raise RuntimeError("GJEDualLoss has no fit to predict from: call fit(z_c, z_t) first.")
-        check_embeddings("z_c", z_c, dim=self.fit_inputs.shape[1])
-        check_device("z_c", self.fit_inputs, z_c)
-        z_c = z_c.to(self.fit_inputs.dtype)
+        check_embeddings("z_c", z_c, dim=inputs.shape[1])
+        check_device("z_c", inputs, z_c)
+        z_c = z_c.to(inputs.dtype)
         with torch.autocast(device_type=z_c.device.type, enabled=False):
-            features = self._features(z_c, self.fit_inputs)
-            explained = mahalanobis(self.fit_factor, features)
+            features = self._features(z_c, inputs, length_scale)
+            explained = mahalanobis(factor, features)
             if self.num_features is None:
                 variance = gram_diagonal(z_c, kernel=self.kernel) - explained
             else:
                 variance = self.noise * explained
             # The difference can round to below 0 at a fitted point.
-            return features @ self.fit_weights, variance.clamp_min(0.0)
+            return features @ weights, variance.clamp_min(0.0)
 
-    def _features(self, x: Tensor, inputs: Tensor) -> Tensor:  # shape: (N, len(inputs) | D)
+    def _features(
+        self, x: Tensor, inputs: Tensor, length_scale: float | Tensor
+    ) -> Tensor:  # shape: (N, len(inputs) | D)
         """Kernel values with ``inputs``, or random features of ``x``."""
         if self.num_features is None:
-            return gram(x, inputs, kernel=self.kernel, length_scale=self.length_scale)
+            return gram(x, inputs, kernel=self.kernel, length_scale=length_scale)
         drawn = random_fourier_frequencies(x.shape[1], self.num_features, seed=self.seed)
         frequencies, phases = (each.to(x) for each in drawn)
-        return random_fourier_features(x, frequencies, phases, length_scale=self.length_scale)
+        return random_fourier_features(x, frequencies, phases, length_scale=length_scale)
 
     def _regular(self, features: Tensor) -> Tensor:  # shape: (B, B) | (D, D)
         """K = K_cc + noise I of kernel values, C = Phi^T Phi + noise I of random features."""
@@ -228,12 +234,13 @@ class GJEDualLoss(nn.Module):
         return matrix + self.noise * eye
 
     def _exact(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
-        factor = cholesky(self._regular(self._features(z_c, z_c)), name="the kernel matrix")
+        kernel_values = self._features(z_c, z_c, self.length_scale)
+        factor = cholesky(self._regular(kernel_values), name="the kernel matrix")
         data_fit = 0.5 * mahalanobis(factor, z_t.mT).sum()
         return data_fit, 0.5 * z_t.shape[1] * log_det(factor)
 
     def _rff(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
-        features = self._features(z_c, z_c)
+        features = self._features(z_c, z_c, self.length_scale)
         batch, size = features.shape
         factor = cholesky(self._regular(features), name="the feature matrix")
         weights = torch.cholesky_solve(features.mT @ z_t, factor)
@@ -248,8 +255,8 @@ class GJEDualLoss(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Makes room for a fit of any size."""
+        """Makes room for a fit of any size, or for none."""
         for name in _FIT:
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+            saved = state_dict.get(prefix + name)
+            setattr(self, name, None if saved is None else torch.empty_like(saved))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

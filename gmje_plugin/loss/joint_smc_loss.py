@@ -180,8 +180,9 @@ class _JointParticles(SMCMemoryBankModule):
     def _scores(self, queries: Tensor, points: Tensor, *, skip_own: bool = False) -> Tensor:
         # -1/2 ||q - p||^2 = [q, -1/2 ||q||^2] . [p, 1] - 1/2 ||p||^2, so a column's sum is one of
         # dot products.
-        factor = self.factor.to(queries)
-        queries, points = whiten(factor, queries), whiten(factor, points)
+        # Their squares cancel badly far from the origin, so bring the origin to the particles.
+        factor, origin = self.factor.to(queries), self.bank.mean(dim=0)
+        queries, points = whiten(factor, queries - origin), whiten(factor, points - origin)
         queries = torch.cat([queries, -0.5 * queries.square().sum(dim=1, keepdim=True)], dim=1)
         points = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
         columns = column_log_sum_exp(queries, points, temperature=1.0, skip_diagonal=skip_own)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.nn.functional import softplus
 
-from gmje_plugin.validation import check_choice, check_count, check_embeddings, wide_dtype
+from gmje_plugin.validation import (
+    check_choice,
+    check_count,
+    check_embeddings,
+    check_positive,
+    wide_dtype,
+)
 
-SCALE_FLOOR = 1e-3
-_RESIDUAL_START = 0.1  # not 0: components that start as one would learn as one
+# Of the head's means beside the context: with 1 they move too fast for the encoder.
+_RESIDUAL_SCALE = 0.1
 
 
 class GMJEMDNHead(nn.Module):
@@ -27,10 +32,13 @@ class GMJEMDNHead(nn.Module):
         output_dim: Number of target features d.
         num_components: K. Default: 5.
         scale: How a standard deviation comes from the head's output s: "exp", exp(s) (Eq. 21), or
-            "softplus", softplus(s) + 0.001, which bounds the likelihood. Default: "exp".
-        residual: Whether the context is added to the means, so that a prediction starts near the
-            context and the head learns what differs; needs ``input_dim == output_dim``. It lets
-            encoders that are trained from scratch, on views of one image, agree from the start.
+            "softplus", softplus(s) + ``min_scale``, which bounds the likelihood. Default: "exp".
+        min_scale: Smallest standard deviation under "softplus", above 0. Where encoders learn with
+            the head, one near that of unit-norm targets, 1 / sqrt(output_dim), keeps easy images
+            from outweighing all others. Default: 0.001.
+        residual: Whether the means are the context plus 0.1 times the head's output, so that a
+            prediction starts near the context; needs ``input_dim == output_dim``. It lets encoders
+            that are trained from scratch, on views of one image, agree from the start.
             Default: False, as in the paper.
 
     Raises:
@@ -53,6 +61,7 @@ class GMJEMDNHead(nn.Module):
         *,
         num_components: int = 5,
         scale: str = "exp",
+        min_scale: float = 1e-3,
         residual: bool = False,
     ) -> None:
         super().__init__()
@@ -62,6 +71,7 @@ class GMJEMDNHead(nn.Module):
         self.output_dim = check_count("output_dim", output_dim)
         self.num_components = check_count("num_components", num_components)
         self.scale = scale
+        self.min_scale = check_positive("min_scale", min_scale)
         self.residual = residual
         if residual and input_dim != output_dim:
             raise ValueError(
@@ -80,10 +90,6 @@ class GMJEMDNHead(nn.Module):
         self.logits = nn.Linear(hidden_dim, num_components)
         self.means = nn.Linear(hidden_dim, num_components * output_dim)
         self.log_scales = nn.Linear(hidden_dim, num_components)
-        if residual:
-            with torch.no_grad():
-                for parameter in self.means.parameters():
-                    parameter.mul_(_RESIDUAL_START)
 
     def forward(
         self,
@@ -108,8 +114,8 @@ class GMJEMDNHead(nn.Module):
         logits, log_scales = self.logits(hidden).to(dtype), self.log_scales(hidden).to(dtype)
         means = self.means(hidden).to(dtype).unflatten(1, (self.num_components, self.output_dim))
         if self.residual:
-            means = z_c.to(dtype)[:, None] + means
-        scales = log_scales.exp() if self.scale == "exp" else softplus(log_scales) + SCALE_FLOOR
+            means = z_c.to(dtype)[:, None] + _RESIDUAL_SCALE * means
+        scales = log_scales.exp() if self.scale == "exp" else softplus(log_scales) + self.min_scale
         components = Normal(means, scales[..., None], validate_args=False)
         mixture = MixtureSameFamily(
             Categorical(logits=logits, validate_args=False),

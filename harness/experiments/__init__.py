@@ -1,30 +1,59 @@
-"""Experiments, one a file; each has ``run(settings, folder)``."""
+"""Experiments, one a module.
+
+``replay`` is a training at a time, which several processes may share. The others gather many parts
+in one folder: each has ``prepare(settings, experiment)``, which refuses what cannot be run and
+returns a function of folder and console that makes what ``results.json`` is to hold, and
+``show(results, console)``.
+"""
 
 from __future__ import annotations
 
-from harness.experiments import failure_modes, mnist_latents, quickstart, replay
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from harness.experiments import failure_modes, mnist_latents, quickstart, replay, synthetic
 from harness.settings import (
     FailureModesSettings,
     MNISTLatentsSettings,
     QuickstartSettings,
     ReplaySettings,
     Settings,
+    SyntheticSettings,
 )
 from harness.tracking import RunFolder
 
 __all__ = ["run"]
 
+_GATHERING: dict[type, Any] = {
+    QuickstartSettings: quickstart,
+    SyntheticSettings: synthetic,
+    MNISTLatentsSettings: mnist_latents,
+    FailureModesSettings: failure_modes,
+}
+
 
 def run(settings: Settings, folder: RunFolder) -> None:
-    """Runs the experiment that the settings are of."""
-    match settings.experiment:
-        case QuickstartSettings() as experiment:
-            quickstart.run(settings, experiment, folder)
-        case ReplaySettings():
-            replay.run(settings, folder)
-        case MNISTLatentsSettings() as experiment:
-            mnist_latents.run(settings, experiment, folder)
-        case FailureModesSettings():
-            failure_modes.run(settings, folder)
-        case other:
-            raise NotImplementedError(f"no experiment for {type(other).__name__}")
+    """Runs the experiment that the settings are of, or shows what it has found before."""
+    experiment = settings.experiment
+    if isinstance(experiment, ReplaySettings):
+        replay.run(settings, folder)
+        return
+    console = Console()
+    module = _GATHERING[type(experiment)]
+    results = folder.finished_results()
+    if results is not None:
+        module.show(results, console)
+        console.print(f"Finished before: {folder.path} (overwrite=true repeats it)", soft_wrap=True)
+        return
+    started = time.perf_counter()
+    torch.set_num_threads(settings.trainer.threads)
+    make = module.prepare(settings, experiment)
+    with folder.started():
+        results = make(folder, console)
+        results["wall_time_s"] = round(time.perf_counter() - started, 1)
+        folder.write_results(results)
+    module.show(results, console)
+    console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)

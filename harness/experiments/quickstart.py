@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import WandbLogger
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -36,26 +33,19 @@ from harness.tracking import RunFolder, curve, read_metrics
 _HEADINGS = {"knn_accuracy": "kNN %", "linear_accuracy": "linear %", "effective_rank": "rank"}
 
 
-def run(settings: Settings, experiment: QuickstartSettings, folder: RunFolder) -> None:
-    """Trains and evaluates every row over all seeds; prints a table, leaves all in the folder."""
-    console = Console()
-    results = folder.finished_results()
-    if results is not None:
-        _print(results, console)
-        console.print(f"Finished before: {folder.path} (overwrite=true repeats it)", soft_wrap=True)
-        return
+def prepare(
+    settings: Settings, experiment: QuickstartSettings
+) -> Callable[[RunFolder, Console], dict[str, Any]]:
+    """Loads the data; what it returns trains and evaluates every row over all seeds."""
     if settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise SettingsError("trainer.devices and trainer.num_nodes are for benchmark and banks")
-    started = time.perf_counter()
-    torch.set_num_threads(settings.trainer.threads)
     images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)
-    with folder.started():
-        results = _Quickstart(settings, experiment, images, folder).results(console)
-        results["wall_time_s"] = round(time.perf_counter() - started, 1)
-        folder.write_results(results)
-    _print(results, console)
-    console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)
+
+    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
+        return _Quickstart(settings, experiment, images, folder).results(console)
+
+    return make
 
 
 @dataclass(frozen=True)
@@ -182,30 +172,23 @@ class _Quickstart:
         (self.folder.path / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():
             figure.savefig(paths[name], dpi=150)
-        with tracking.curve_loggers(
-            self.settings.logger,
+        tracking.log_summary(
+            self.settings,
             self.folder.path,
-            name="summary",
-            group=self.experiment.name,
-            job_type="summary",
-            config={**dict(tracking.leaves(asdict(self.settings))), **tracking.provenance()},
-        ) as loggers:
-            for logger in loggers:
-                if isinstance(logger, WandbLogger):
-                    for name, path in paths.items():
-                        logger.log_image(name, [str(path)])
-                    cells = [
-                        [row["title"], *(fmean(row[metric]) for metric in _HEADINGS)]
-                        for row in results["rows"].values()
-                    ]
-                    logger.log_table("results", columns=["pipeline", *_HEADINGS], data=cells)
+            pictures=paths,
+            columns=["pipeline", *_HEADINGS],
+            cells=[
+                [row["title"], *(fmean(row[metric]) for metric in _HEADINGS)]
+                for row in results["rows"].values()
+            ],
+        )
 
 
 def _accuracies(found: Mapping[str, Any]) -> dict[str, list[float]]:
     return {"kNN": found["knn_accuracy"], "linear": found["linear_accuracy"]}
 
 
-def _print(results: Mapping[str, Any], console: Console) -> None:
+def show(results: Mapping[str, Any], console: Console) -> None:
     """Mean and standard deviation over the seeds, in the terminal."""
     console.print(results["data"], soft_wrap=True)
     table = Table(

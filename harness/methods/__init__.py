@@ -166,6 +166,7 @@ def _byol_head_and_criterion(settings: BYOLSettings, gather: bool) -> tuple[nn.M
             dim,
             num_components=settings.num_components,
             scale=settings.scale,
+            min_scale=settings.min_scale,
             residual=settings.residual,
         )
         return head, GMJEMDNLoss(dim, guard_weight=settings.guard_weight, gather_distributed=gather)

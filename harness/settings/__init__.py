@@ -14,6 +14,7 @@ from harness.settings.experiments import (
     ReplaySettings,
     RowSettings,
     Settings,
+    SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
 from harness.settings.methods import (
@@ -70,6 +71,7 @@ __all__ = [
     "SimCLRSettings",
     "SmallCNNSettings",
     "SwAVSettings",
+    "SyntheticSettings",
     "TimmSettings",
     "TrainerSettings",
     "VICRegSettings",

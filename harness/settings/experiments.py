@@ -53,6 +53,30 @@ class ReplaySettings(ExperimentSettings):
 
 
 @dataclass
+class SyntheticSettings(ExperimentSettings):
+    """The paper's Experiment 1 (Huang 2026, Sec. 5.1), over several seeds from ``seed`` on."""
+
+    name: str = choice("synthetic")
+    num_seeds: int = ranged(10, low=1)
+    workers: int = ranged(2, low=1, high=256)  # processes, of one thread each
+    num_pairs: int = ranged(3000, low=10)  # [R]
+    noise: float = ranged(0.05, above=0.0)  # standard deviation of the targets [R]
+    epochs: int = ranged(1200, low=1)  # full-batch steps of JEPA and MDN [P]
+    width: int = ranged(64, low=1)  # of their hidden layers [R]
+    jepa_learning_rate: float = ranged(1e-2, above=0.0)  # Adam [R]
+    mdn_learning_rate: float = ranged(5e-3, above=0.0)  # Adam [R]
+    length_scale: float = ranged(0.3, above=0.0)  # of the RBF kernel, which is not fitted [R]
+    kernel_noise: float = ranged(0.1, above=0.0)  # variance of its white noise [R]
+    num_nodes: int = ranged(50, low=2)  # of GMJE-GNG at most [R]
+    gas_epochs: int = ranged(10, low=1)  # passes over the pairs [R]
+    # The paper has no joint SMC here.
+    num_particles: int = ranged(256, low=1)  # [R]
+    smc_epochs: int = ranged(20, low=1)  # [R]
+    smc_batch_size: int = ranged(256, low=1)  # [R]
+    smc_learning_rate: float = ranged(0.03, above=0.0)  # Adam, of the covariance [R]
+
+
+@dataclass
 class LatentRowSettings:
     """An encoder and the density of its embeddings that the paper's Table 2 has.
 

@@ -137,6 +137,7 @@ class GMJEMDNSettings(BYOLSettings):
     learning_rate: float = ranged(0.008, above=0.0)  # an exact likelihood needs a small one [D]
     num_components: int = ranged(5, low=1)  # [R]
     scale: str = choice("softplus", "exp")  # [P]
+    min_scale: float = ranged(1e-3, above=0.0)  # of softplus; the head's default
     residual: bool = False  # the head's default
     momentum_encoder: bool = True  # without one, targets are learned too and have unit norm
     guard_weight: float = ranged(1.0, low=0.0)  # the loss's default

@@ -25,6 +25,7 @@ from harness.settings.experiments import (
     QuickstartSettings,
     ReplaySettings,
     Settings,
+    SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
 from harness.settings.methods import BankSettings, MethodSettings
@@ -33,6 +34,7 @@ _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,
     "replay": ReplaySettings,
+    "synthetic": SyntheticSettings,
     "failure_modes": FailureModesSettings,
     "mnist_latents": MNISTLatentsSettings,
     "simclr": methods.SimCLRSettings,
@@ -73,7 +75,7 @@ def resolve(config: DictConfig) -> Settings:
     except InterpolationKeyError as error:  # of what trainer=paper takes from the experiment
         name = config.experiment.name
         raise SettingsError(
-            f"scale=paper and trainer=paper are for benchmark and banks, not {name}"
+            f"scale=paper and trainer=paper are for experiments of the paper, not {name}"
         ) from error
     except OmegaConfBaseException as error:
         raise SettingsError(one_line(error)) from error
@@ -131,7 +133,7 @@ def _impossible(settings: Settings) -> Iterator[str]:
         case MNISTLatentsSettings(rows=rows, completed=completed):
             yield from _impossible_latents(settings, rows, completed)
             pairs = {}
-        case FailureModesSettings(name=name):
+        case SyntheticSettings(name=name) | FailureModesSettings(name=name):
             if settings.method is not None or settings.bank is not None:
                 yield f"method and bank are for benchmark and banks, not {name}"
             pairs = {}

@@ -1,4 +1,4 @@
-"""What the four Gaussian losses have in common, one row of ``LOSSES`` each option that matters."""
+"""What the Gaussian and kernel losses share, one row of ``LOSSES`` each option that matters."""
 
 import copy
 import doctest
@@ -11,8 +11,24 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from gmje_plugin import GJEEntropyLoss, GJENLLLoss, GMJEMDNLoss, GMJEPrototypeLoss
-from gmje_plugin.loss import gje_entropy_loss, gje_nll_loss, gmje_mdn_loss, gmje_prototype_loss
+from gmje_plugin import (
+    GJEDualLoss,
+    GJEEntropyLoss,
+    GJENLLLoss,
+    GMJEMDNLoss,
+    GMJEPrototypeLoss,
+    HSICLoss,
+    JointSMCLoss,
+)
+from gmje_plugin.loss import (
+    gje_dual_loss,
+    gje_entropy_loss,
+    gje_nll_loss,
+    gmje_mdn_loss,
+    gmje_prototype_loss,
+    hsic_loss,
+    joint_smc_loss,
+)
 from gmje_plugin.modules import mdn_head
 from gmje_plugin.validation import wide_dtype
 
@@ -46,6 +62,14 @@ class PredictedLoss(nn.Module):
         return loss
 
 
+def followed_joint_smc() -> JointSMCLoss:
+    """A bank of two batches that takes no more: its updates are in test_joint_smc_loss.py."""
+    criterion = JointSMCLoss(DIM, BATCH, temperature=0.5)
+    for seed in (10, 11):
+        criterion(*views(seed, dtype=torch.float32))
+    return criterion.eval()
+
+
 # momentum 0 where the gradient is compared with differences: with a history the losses that push
 # scale it up on purpose.
 LOSSES: dict[str, Callable[[], nn.Module]] = {
@@ -61,9 +85,25 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "mdn": lambda: PredictedLoss(DIM, momentum=0.0),
     "mdn marginal": lambda: PredictedLoss(DIM, guard="marginal"),
     "mdn unguarded": lambda: PredictedLoss(guard=None),
+    "dual": GJEDualLoss,
+    "dual linear": lambda: GJEDualLoss("linear"),
+    "dual learned features": lambda: GJEDualLoss(learn_length_scale=True, num_features=8),
+    # The median heuristic has no gradient, on purpose.
+    "hsic": lambda: HSICLoss(length_scale=1.0),
+    "hsic linear": lambda: HSICLoss("linear"),
+    "joint smc": followed_joint_smc,
 }
-NEED_TWO_ROWS = sorted(LOSSES.keys() - {"nll learned", "mdn unguarded"})
-WITH_PARAMETERS = ["nll learned", "prototype", "prototype full"]
+NEED_NO_COVARIANCE = {"nll learned", "mdn unguarded", "joint smc"} | {
+    name for name in LOSSES if name.startswith("dual")
+}
+NEED_TWO_ROWS = sorted(LOSSES.keys() - NEED_NO_COVARIANCE)
+WITH_PARAMETERS = [
+    "nll learned",
+    "prototype",
+    "prototype full",
+    "dual learned features",
+    "joint smc",
+]
 
 
 @pytest.fixture(params=LOSSES)
@@ -197,7 +237,7 @@ def test_one_row_has_no_covariance(name: str) -> None:
         LOSSES[name]()(*views(batch=1))
 
 
-@pytest.mark.parametrize("name", LOSSES.keys() - NEED_TWO_ROWS)
+@pytest.mark.parametrize("name", sorted(NEED_NO_COVARIANCE))
 def test_one_row_is_enough_without_a_covariance(name: str) -> None:
     assert LOSSES[name]()(*views(batch=1)).isfinite()
 
@@ -232,7 +272,16 @@ def test_momentum_out_of_range(make: Callable[..., nn.Module], momentum: float) 
 
 @pytest.mark.parametrize(
     "module",
-    [gje_entropy_loss, gje_nll_loss, gmje_mdn_loss, gmje_prototype_loss, mdn_head],
+    [
+        gje_dual_loss,
+        gje_entropy_loss,
+        gje_nll_loss,
+        gmje_mdn_loss,
+        gmje_prototype_loss,
+        hsic_loss,
+        joint_smc_loss,
+        mdn_head,
+    ],
 )
 def test_docstring_examples(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]

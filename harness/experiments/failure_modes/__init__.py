@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import failure_figures, tracking
-from harness.experiments.failure_modes.demonstrations import (
-    DEMONSTRATIONS,
-    Curves,
-    Demonstration,
-    end,
-)
+from harness import figures, tracking
+from harness.experiments.failure_modes.demonstrations import DEMONSTRATIONS
+from harness.figures import Curves, Demonstration, end
 from harness.files import replacing
-from harness.settings import Settings
+from harness.settings import FailureModesSettings, Settings
 from harness.tracking import RunFolder
 
-__all__ = ["run"]
+__all__ = ["prepare", "show"]
 
 
-def run(settings: Settings, folder: RunFolder) -> None:
-    """Makes all demonstrations; prints a table, leaves numbers and figures in the folder."""
-    console = Console()
-    results = folder.finished_results()
-    if results is not None:
-        _print(results, console)
-        console.print(f"Finished before: {folder.path} (overwrite=true repeats it)", soft_wrap=True)
-        return
-    started = time.perf_counter()
-    torch.set_num_threads(settings.trainer.threads)
-    with folder.started():
+def prepare(
+    settings: Settings,
+    experiment: FailureModesSettings,
+) -> Callable[[RunFolder, Console], dict[str, Any]]:
+    """What it returns makes all demonstrations."""
+
+    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
         made = {}
         for name, demonstrate in DEMONSTRATIONS.items():
             with console.status(name):
                 made[name] = demonstrate(settings.seed)
-        results = {
-            "experiment": settings.experiment.name,
+        _draw(made, settings, folder)
+        return {
+            "experiment": experiment.name,
             "data": "random vectors",
             "seed": settings.seed,
             "demonstrations": {name: _numbers(one) for name, one in made.items()},
             **tracking.provenance(),
         }
-        _draw(made, settings, folder)
-        results["wall_time_s"] = round(time.perf_counter() - started, 1)
-        folder.write_results(results)
-    _print(results, console)
-    console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)
+
+    return make
 
 
 def _numbers(made: Demonstration) -> dict[str, Any]:
@@ -75,8 +63,8 @@ def _draw(made: Mapping[str, Demonstration], settings: Settings, folder: RunFold
     """Draws all together and each alone, and logs the pictures with the table."""
     pictures = folder.path / "figures"
     pictures.mkdir(exist_ok=True)
-    drawn = {"failure_modes": partial(failure_figures.panels, list(made.values()))}
-    drawn |= {name: partial(failure_figures.panels, [one]) for name, one in made.items()}
+    drawn = {"failure_modes": partial(figures.failure_panels, list(made.values()))}
+    drawn |= {name: partial(figures.failure_panels, [one]) for name, one in made.items()}
     paths = {name: pictures / f"{name}.png" for name in drawn}
     for name, draw in drawn.items():
         _save(draw(), paths[name])
@@ -94,7 +82,8 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(unfinished, dpi=110, format="png")
 
 
-def _print(results: Mapping[str, Any], console: Console) -> None:
+def show(results: Mapping[str, Any], console: Console) -> None:
+    """Prints both numbers of each demonstration."""
     table = Table(
         title=f"Failure modes, seed {results['seed']}", title_justify="left", box=box.SIMPLE_HEAD
     )

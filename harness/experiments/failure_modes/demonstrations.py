@@ -6,9 +6,7 @@ objective acts. Each demonstration is a function of a seed alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -26,41 +24,10 @@ from gmje_plugin import (
     JointSMCLoss,
     SMCMemoryBankModule,
 )
+from harness.figures import Curves, Demonstration
 
-Curves = dict[str, list[float]]
 ROWS, DIM = 256, 8  # of the free vectors
 ROW_RATE = 0.02 * ROWS  # learning rate of free vectors, whose losses are means over the rows
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """A failure beside its remedy.
-
-    Attributes:
-        title: What fails.
-        quantity: What is measured at every step.
-        failure: For each label, the quantity over the steps; the headline number is the median over
-            the last tenth of the first curve.
-        remedy: The same.
-        logarithmic: Whether orders of magnitude matter.
-    """
-
-    title: str
-    quantity: str
-    failure: Curves
-    remedy: Curves
-    logarithmic: bool = False
-
-    @property
-    def numbers(self) -> tuple[float, float]:
-        """The headline numbers of the failure and of the remedy."""
-        failure, remedy = (next(iter(side.values())) for side in (self.failure, self.remedy))
-        return end(failure), end(remedy)
-
-
-def end(curve: Sequence[float]) -> float:
-    """Where a curve that may be noisy ends."""
-    return median(curve[-max(1, len(curve) // 10) :])
 
 
 def trace_trap(seed: int) -> Demonstration:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -27,24 +25,18 @@ from harness.runs import EpochBar
 from harness.settings import MNISTLatentsSettings, Settings
 from harness.tracking import RunFolder
 
-__all__ = ["run"]
+__all__ = ["prepare", "show"]
 
 
-def run(settings: Settings, experiment: MNISTLatentsSettings, folder: RunFolder) -> None:
-    """Trains, samples and measures every row; prints tables, leaves all in the folder."""
-    console = Console()
-    results = folder.finished_results()
-    if results is not None:
-        _print(results, console)
-        console.print(f"Finished before: {folder.path} (overwrite=true repeats it)", soft_wrap=True)
-        return
-    started = time.perf_counter()
-    torch.set_num_threads(settings.trainer.threads)
+def prepare(
+    settings: Settings, experiment: MNISTLatentsSettings
+) -> Callable[[RunFolder, Console], dict[str, Any]]:
+    """Loads the data; what it returns trains, samples and measures every row."""
     images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)
-    with folder.started():
+
+    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
         results = _results(settings, experiment, images, folder, console)
-        results["wall_time_s"] = round(time.perf_counter() - started, 1)
         table_2, *_ = tables(results)
         tracking.log_summary(
             settings,
@@ -53,9 +45,9 @@ def run(settings: Settings, experiment: MNISTLatentsSettings, folder: RunFolder)
             columns=table_2.header,
             cells=table_2.rows,
         )
-        folder.write_results(results)
-    _print(results, console)
-    console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)
+        return results
+
+    return make
 
 
 def _results(
@@ -118,7 +110,8 @@ def _once(folder: RunFolder, name: str, measure: Callable[[], dict[str, Any]]) -
     return measured
 
 
-def _print(results: Mapping[str, Any], console: Console) -> None:
+def show(results: Mapping[str, Any], console: Console) -> None:
+    """Prints the tables."""
     console.print(results["data"], soft_wrap=True)
     for found in tables(results):
         table = Table(

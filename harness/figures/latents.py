@@ -1,4 +1,4 @@
-"""Figures of sampled latents as pure functions of data, as those of :mod:`harness.figures`."""
+"""Figures of sampled latents and what they decode to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.figures import DIGIT_COLOURS
+from harness.figures.training import DIGIT_COLOURS
 
 _COLOURS = ["#B15928" if colour == "#000000" else colour for colour in DIGIT_COLOURS]
 

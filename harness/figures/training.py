@@ -1,4 +1,4 @@
-"""Figures as pure functions of data; none touches a file or matplotlib's global state."""
+"""Figures of trainings: curves, accuracies, banks, the learned density."""
 
 from __future__ import annotations
 

@@ -1,20 +1,53 @@
-"""Failures beside their remedies as figures: pure functions of data, as in ``harness.figures``."""
+"""Failures beside their remedies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.experiments.failure_modes.demonstrations import Demonstration, end
+Curves = dict[str, list[float]]
 
 _FAILURE, _REMEDY = "#D55E00", "#0072B2"  # Okabe and Ito (2008), "Color universal design"
 _COLUMNS = 4
 _LINES = ("-", "--")  # of the curves of a side
 
 
-def panels(demonstrations: Sequence[Demonstration]) -> Figure:
+@dataclass(frozen=True)
+class Demonstration:
+    """A failure beside its remedy.
+
+    Attributes:
+        title: What fails.
+        quantity: What is measured at every step.
+        failure: For each label, the quantity over the steps; the headline number is the median over
+            the last tenth of the first curve.
+        remedy: The same.
+        logarithmic: Whether orders of magnitude matter.
+    """
+
+    title: str
+    quantity: str
+    failure: Curves
+    remedy: Curves
+    logarithmic: bool = False
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """The headline numbers of the failure and of the remedy."""
+        failure, remedy = (next(iter(side.values())) for side in (self.failure, self.remedy))
+        return end(failure), end(remedy)
+
+
+def end(curve: Sequence[float]) -> float:
+    """Where a curve that may be noisy ends."""
+    return median(curve[-max(1, len(curve) // 10) :])
+
+
+def failure_panels(demonstrations: Sequence[Demonstration]) -> Figure:
     """A panel each, of what is measured over the steps.
 
     Above a panel stand the labels of its curves with the numbers at which they end.

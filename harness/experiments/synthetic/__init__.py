@@ -1,0 +1,115 @@
+"""The paper's Experiment 1: conditional densities of ambiguous targets, against the truth."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from harness import figures, runs, tracking
+from harness.experiments.synthetic.datasets import DATASETS
+from harness.experiments.synthetic.models import MODELS
+from harness.experiments.synthetic.study import Study, carry_out, start_worker
+from harness.experiments.synthetic.table import show
+from harness.files import replacing
+from harness.settings import Settings, SyntheticSettings
+from harness.tracking import RunFolder
+
+__all__ = ["prepare", "show"]
+
+
+def prepare(
+    settings: Settings, experiment: SyntheticSettings
+) -> Callable[[RunFolder, Console], dict[str, Any]]:
+    """What it returns fits and scores every model on every dataset."""
+
+    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
+        for name in ("studies", "figures"):
+            (folder.path / name).mkdir(exist_ok=True)
+        studies = [
+            Study(dataset, seed, experiment, folder.path, draws=seed == settings.seed)
+            for seed in range(settings.seed, settings.seed + experiment.num_seeds)
+            for dataset in DATASETS
+        ]
+        _carry_out(studies, experiment.workers, console)
+        results = _results(studies, experiment)
+        _draw(results, settings, folder)
+        return results
+
+    return make
+
+
+def _carry_out(studies: Sequence[Study], workers: int, console: Console) -> None:
+    """Makes the studies that are not there yet, in processes of their own."""
+    left = [study for study in studies if not study.path.exists()]
+    if not left:
+        return
+    with (
+        runs.progress(console) as progress,
+        ProcessPoolExecutor(
+            min(workers, len(left)),
+            mp_context=multiprocessing.get_context("spawn"),  # torch's threads survive no fork
+            initializer=start_worker,
+        ) as pool,
+    ):
+        bar = progress.add_task("fits", total=len(studies), completed=len(studies) - len(left))
+        try:
+            for done in as_completed([pool.submit(carry_out, study) for study in left]):
+                done.result()
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _results(studies: Sequence[Study], experiment: SyntheticSettings) -> dict[str, Any]:
+    """What ``results.json`` is to hold, but for the time: every seed's scores."""
+    titles = {"truth": "truth", **{name: model.title for name, model in MODELS.items()}}
+    results: dict[str, Any] = {
+        "experiment": experiment.name,
+        "data": f"{experiment.num_pairs} pairs of known truth, noise {experiment.noise:g}",
+        "seeds": list(dict.fromkeys(study.seed for study in studies)),
+        "datasets": {},
+        **tracking.provenance(),
+    }
+    for name, dataset in DATASETS.items():
+        found = [study.found() for study in studies if study.dataset == name]
+        rows = {
+            model: {"title": titles[model]}
+            | {measure: [scores[model][measure] for scores in found] for measure in found[0][model]}
+            for model in titles
+        }
+        results["datasets"][name] = {"title": dataset.title, "rows": rows}
+    return results
+
+
+def _draw(results: dict[str, Any], settings: Settings, folder: RunFolder) -> None:
+    """Draws what takes all seeds, and logs all figures with the table."""
+    pictures = folder.path / "figures"
+    facets = {
+        dataset["title"]: {
+            row["title"]: row["excess_nll"]
+            for name, row in dataset["rows"].items()
+            if name in MODELS
+        }
+        for dataset in results["datasets"].values()
+    }
+    label = "conditional negative log-likelihood above the truth's, in nats"
+    with replacing(pictures / "gaps.png") as unfinished:
+        figures.gaps(facets, label=label).savefig(unfinished, dpi=110, format="png")
+    measures = list(results["datasets"]["arm"]["rows"]["truth"])[1:]
+    tracking.log_summary(
+        settings,
+        folder.path,
+        pictures={path.stem: path for path in sorted(pictures.glob("*.png"))},
+        columns=["data", "model", *measures],
+        cells=[
+            [dataset["title"], row["title"], *(fmean(row[measure]) for measure in measures)]
+            for dataset in results["datasets"].values()
+            for row in dataset["rows"].values()
+        ],
+    )

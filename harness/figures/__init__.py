@@ -1,0 +1,45 @@
+"""Figures as pure functions of data; none touches a file or matplotlib's global state."""
+
+from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
+from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
+from harness.figures.synthetic import (
+    DensityPanel,
+    arms,
+    branch_parameters,
+    conditional_densities,
+    gaps,
+)
+from harness.figures.training import (
+    BLUE,
+    Array,
+    accuracy_bars,
+    bank_curves,
+    density,
+    ess_curves,
+    loss_curves,
+    run_curves,
+)
+
+__all__ = [
+    "BLUE",
+    "Array",
+    "Curves",
+    "Demonstration",
+    "DensityPanel",
+    "Pixels",
+    "accuracy_bars",
+    "arms",
+    "bank_curves",
+    "branch_parameters",
+    "conditional_densities",
+    "density",
+    "end",
+    "ess_curves",
+    "failure_panels",
+    "gaps",
+    "image_grids",
+    "image_rows",
+    "latent_map",
+    "loss_curves",
+    "run_curves",
+]

@@ -1,0 +1,340 @@
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, DotProduct, WhiteKernel
+from torch import Generator, Tensor, nn
+from torch.distributions import MultivariateNormal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gmje_plugin import GJEDualLoss
+from gmje_plugin.kernels import random_fourier_features, random_fourier_frequencies
+from tests.references.kernels import dual_nll, kernel_matrix, primal_log_det, primal_prediction
+
+NOISE, WIDTH = 0.2, 0.8
+
+
+def views(rows: int = 12, *, dim: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = Generator().manual_seed(seed)
+    context, noise = torch.randn(2, rows, dim, generator=generator, dtype=torch.float64)
+    return context, context.flip(1).sin() + 0.3 * noise
+
+
+def features_of(criterion: GJEDualLoss, z_c: Tensor) -> Tensor:
+    assert criterion.num_features is not None
+    drawn = random_fourier_frequencies(z_c.shape[1], criterion.num_features, seed=criterion.seed)
+    return random_fourier_features(z_c, *drawn, length_scale=WIDTH)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_exact_loss_against_the_formula_and_torch_distributions(kernel: str) -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss(kernel, length_scale=WIDTH, noise=NOISE)
+    loss = criterion(z_c, z_t)
+    values = kernel_matrix(z_c.numpy(), z_c.numpy(), kernel=kernel, length_scale=WIDTH)
+    data_fit, log_det = dual_nll(values, z_t.numpy(), NOISE)
+    assert float(criterion.terms["data_fit"]) == pytest.approx(data_fit, rel=1e-10)
+    assert float(criterion.terms["log_det"]) == pytest.approx(log_det, rel=1e-10)
+    process = MultivariateNormal(
+        torch.zeros(len(z_c)).double(), torch.from_numpy(values) + NOISE * torch.eye(len(z_c))
+    )
+    torch.testing.assert_close(loss, -process.log_prob(z_t.mT).sum() / len(z_c))
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_exact_against_scikit_learn(kernel: str) -> None:
+    z_c, z_t = views()
+    new = views(5, seed=1)[0]
+    signal = RBF(WIDTH) if kernel == "rbf" else DotProduct(sigma_0=1e-12)
+    # Its alpha is the noise, so that the variance it predicts is that of the latent function.
+    oracle = GaussianProcessRegressor(signal, alpha=NOISE, optimizer=None)
+    oracle.fit(z_c.numpy(), z_t.numpy())
+    criterion = GJEDualLoss(kernel, length_scale=WIDTH, noise=NOISE)
+    likelihood = oracle.log_marginal_likelihood_value_
+    assert float(criterion(z_c, z_t)) == pytest.approx(-likelihood / len(z_c), rel=1e-9)
+    mean, variance = criterion.fit(z_c, z_t).predict(new)
+    expected_mean, expected_deviation = oracle.predict(new.numpy(), return_std=True)
+    np.testing.assert_allclose(mean.numpy(), expected_mean, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(variance.numpy(), expected_deviation[:, 0] ** 2, rtol=1e-8)
+
+
+def test_gradient_of_the_length_scale_is_scikit_learns() -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss(length_scale=WIDTH, learn_length_scale=True, noise=NOISE).double()
+    criterion(z_c, z_t).backward()
+    oracle = GaussianProcessRegressor(RBF(WIDTH) + WhiteKernel(NOISE), alpha=0.0, optimizer=None)
+    oracle.fit(z_c.numpy(), z_t.numpy())
+    _, gradient = oracle.log_marginal_likelihood(np.log([WIDTH, NOISE]), eval_gradient=True)
+    assert float(criterion.log_length_scale.grad) == pytest.approx(
+        -gradient[0] / len(z_c), rel=1e-5
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    rows=st.integers(2, 30),
+    dim=st.integers(1, 6),
+    noise=st.floats(0.01, 10.0),
+    seed=st.integers(0, 1000),
+)
+def test_the_linear_dual_is_the_primal(rows: int, dim: int, noise: float, seed: int) -> None:
+    """Mean, variance and determinant to 1e-6 in float64 (Huang 2026, App. J, Eq. 88-91)."""
+    z_c, z_t = views(rows, dim=dim, seed=seed)
+    new = views(4, dim=dim, seed=seed + 1)[0]
+    criterion = GJEDualLoss("linear", noise=noise)
+    criterion(z_c, z_t)
+    mean, variance = criterion.fit(z_c, z_t).predict(new)
+    expected = primal_prediction(z_c.numpy(), z_t.numpy(), new.numpy(), noise)
+    np.testing.assert_allclose(mean.numpy(), expected[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(variance.numpy(), expected[1], rtol=1e-6, atol=1e-6)
+    log_det = 2.0 * rows / dim * float(criterion.terms["log_det"])
+    assert log_det == pytest.approx(primal_log_det(z_c.numpy(), noise), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_features", [1, 5, 12, 40])
+@pytest.mark.parametrize("noise", [1e-3, NOISE])
+def test_random_features_against_the_b_by_b_form(num_features: int, noise: float) -> None:
+    """Woodbury and determinant identities (Eq. 68, 69), with fewer and more features than rows."""
+    z_c, z_t = views()
+    options: dict[str, Any] = {"length_scale": WIDTH, "noise": noise, "seed": 3}
+    criterion = GJEDualLoss(num_features=num_features, **options)
+    criterion(z_c, z_t)
+    features = features_of(criterion, z_c).numpy()
+    data_fit, log_det = dual_nll(features @ features.T, z_t.numpy(), noise)
+    assert float(criterion.terms["data_fit"]) == pytest.approx(data_fit, rel=1e-8)
+    assert float(criterion.terms["log_det"]) == pytest.approx(log_det, rel=1e-8)
+    # Prediction is the primal one in the space of the features.
+    new = views(5, seed=1)[0]
+    mean, variance = criterion.fit(z_c, z_t).predict(new)
+    expected = primal_prediction(features, z_t.numpy(), features_of(criterion, new).numpy(), noise)
+    np.testing.assert_allclose(mean.numpy(), expected[0], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(variance.numpy(), expected[1], rtol=1e-6, atol=1e-9)
+
+
+def test_random_features_keep_their_digits_in_float32() -> None:
+    """As a difference of two traces over the noise (Eq. 75) the data fit has none left."""
+    z_c, _ = views(200)
+    criterion = GJEDualLoss(length_scale=WIDTH, noise=1e-5, num_features=20)
+    # Targets in the span of the features: what is left over is small.
+    z_t = features_of(criterion, z_c)[:, :3]
+    criterion(z_c, z_t)
+    exact = float(criterion.terms["data_fit"])
+    criterion(z_c.float(), z_t.float())
+    assert float(criterion.terms["data_fit"]) == pytest.approx(exact, rel=1e-2)
+
+
+def test_more_random_features_come_to_the_exact_loss_and_prediction() -> None:
+    # Seeds 0 to 4; for 16 times the features the error falls to about a quarter.
+    z_c, z_t = views()
+    new = views(5, seed=1)[0]
+    exact = GJEDualLoss(length_scale=WIDTH, noise=NOISE)
+    target = torch.cat([exact(z_c, z_t)[None], exact.fit(z_c, z_t).predict(new)[0].flatten()])
+
+    def error(num_features: int) -> float:
+        errors = []
+        for seed in range(5):
+            criterion = GJEDualLoss(
+                length_scale=WIDTH, noise=NOISE, num_features=num_features, seed=seed
+            )
+            mean = criterion.fit(z_c, z_t).predict(new)[0].flatten()
+            errors.append((torch.cat([criterion(z_c, z_t)[None], mean]) - target).abs().mean())
+        return float(torch.stack(errors).mean())
+
+    assert error(1024) < error(64) / 2.5
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records how many entries the largest tensor made under it has."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self.largest = max(self.largest, leaf.numel())
+        return made
+
+
+def test_random_features_never_make_a_matrix_of_pairs() -> None:
+    batch, num_features = 2000, 16
+    z_c, z_t = (view.requires_grad_() for view in views(batch))
+    criterion = GJEDualLoss(num_features=num_features)
+    with LargestTensor() as recorder:
+        criterion(z_c, z_t).backward()
+        criterion.fit(z_c, z_t).predict(z_c)
+    assert recorder.largest == batch * num_features
+    with LargestTensor() as recorder:
+        GJEDualLoss()(z_c[:100], z_t[:100])
+    assert recorder.largest == 100 * 100  # so the recorder sees what it is here for
+
+
+@pytest.mark.parametrize("options", [{}, {"num_features": 6}])
+def test_gradcheck_of_a_learned_length_scale(options: dict[str, Any]) -> None:
+    z_c, z_t = (view.requires_grad_() for view in views(6))
+    criterion = GJEDualLoss(learn_length_scale=True, **options).double()
+
+    def called(z_c: Tensor, z_t: Tensor, log_length_scale: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(
+            criterion, {"log_length_scale": log_length_scale}, (z_c, z_t)
+        )
+        return result
+
+    start = torch.tensor(-0.2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(called, (z_c, z_t, start))
+
+
+def test_a_learned_length_scale_finds_that_of_the_process() -> None:
+    z_c, _ = views(80, dim=1)
+    covariance = kernel_matrix(z_c.numpy(), z_c.numpy(), kernel="rbf", length_scale=0.4)
+    factor = torch.linalg.cholesky(torch.from_numpy(covariance) + 0.01 * torch.eye(80))
+    draws = torch.randn(80, 20, generator=Generator().manual_seed(0), dtype=torch.float64)
+    z_t = factor @ draws
+    criterion = GJEDualLoss(length_scale=2.0, learn_length_scale=True, noise=0.01)
+    optimizer = torch.optim.Adam(criterion.parameters(), lr=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        criterion(z_c.expand(-1, 20), z_t).backward()  # 20 equal features: sqrt(20) as far
+        optimizer.step()
+    assert isinstance(criterion.length_scale, Tensor)
+    assert float(criterion.length_scale.detach()) == pytest.approx(0.4 * math.sqrt(20), rel=0.1)
+
+
+def test_a_prediction_keeps_the_length_scale_of_its_fit() -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss(learn_length_scale=True).fit(z_c, z_t)
+    before = criterion.predict(z_c)
+    with torch.no_grad():
+        criterion.log_length_scale.add_(1.0)
+    for old, new in zip(before, criterion.predict(z_c), strict=True):
+        assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_features": 500}])
+def test_far_from_the_contexts_and_on_them(options: dict[str, Any]) -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss(length_scale=WIDTH, noise=1e-6, **options).fit(z_c, z_t)
+    mean, variance = criterion.predict(z_c)
+    torch.testing.assert_close(mean, z_t, rtol=0.0, atol=1e-2)
+    assert (variance >= 0.0).all()
+    assert (variance < 1e-4).all()
+    if not options:  # random features are periodic: they have no far
+        mean, variance = criterion.predict(z_c + 100.0)
+        torch.testing.assert_close(mean, torch.zeros_like(z_t))
+        torch.testing.assert_close(variance, torch.ones(len(z_c)).double())
+
+
+def test_variance_does_not_round_below_zero() -> None:
+    z_c, z_t = (view.float() for view in views(50))
+    _, variance = GJEDualLoss(length_scale=5.0, noise=1e-4).fit(z_c, z_t).predict(z_c)
+    assert (variance >= 0.0).all()
+
+
+def test_views_of_different_sizes_and_dtypes_can_be_fitted() -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss().fit(z_c.half(), z_t[:, :2].float())
+    mean, variance = criterion.predict(z_c.bfloat16())
+    assert mean.shape == (len(z_c), 2)
+    assert mean.dtype == variance.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(criterion.predict(z_c.bfloat16())[0], mean)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_features": 9}, {"learn_length_scale": True}])
+def test_a_fit_travels_in_the_state_dict_of_a_parent(options: dict[str, Any]) -> None:
+    z_c, z_t = views()
+    fitted = nn.Sequential(GJEDualLoss(**options))
+    fitted[0].fit(z_c, z_t)
+    resumed = nn.Sequential(GJEDualLoss(**options))
+    resumed[0].fit(*views(4, dim=2))  # another size
+    resumed.load_state_dict(fitted.state_dict())
+    for old, new in zip(fitted[0].predict(z_c), resumed[0].predict(z_c), strict=True):
+        assert torch.equal(old, new)
+    assert GJEDualLoss().state_dict() == {}
+    resumed.load_state_dict(nn.Sequential(GJEDualLoss(**options)).state_dict())
+    with pytest.raises(RuntimeError, match=r"call fit\(z_c, z_t\) first"):
+        resumed[0].predict(z_c)
+
+
+def test_fit_takes_copies() -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss().fit(z_c, z_t)
+    expected = criterion.predict(z_c[:3].clone())
+    new = z_c[:3].clone()
+    z_c.zero_()
+    z_t.zero_()
+    for old, later in zip(expected, criterion.predict(new), strict=True):
+        assert torch.equal(old, later)
+
+
+def test_trained_alone_the_symmetric_loss_collapses() -> None:
+    """Targets with a gradient go to zero, whatever the contexts (Huang 2026, App. E)."""
+    z_c, z_t = (view.requires_grad_() for view in views())
+    criterion = GJEDualLoss(noise=NOISE)
+    optimizer = torch.optim.Adam([z_c, z_t], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        criterion(z_c, z_t).backward()
+        optimizer.step()
+    assert z_t.abs().max() < 0.05
+    assert torch.cdist(z_c, z_c).max() < 0.1 * torch.cdist(*(views()[0],) * 2).max()
+
+
+def test_bad_fits_and_predictions() -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss()
+    with pytest.raises(RuntimeError, match=r"has no fit to predict from: call fit"):
+        criterion.predict(z_c)
+    bad = z_c.clone()
+    bad[1, 1] = torch.nan
+    for context, target, message in (
+        (bad, z_t, "z_c must be finite"),
+        (z_c, bad, "z_t must be finite"),
+        (z_c[:1], z_t[:1], "at least 2"),
+        (z_c, z_t[:-1], "same number of rows"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            criterion.fit(context, target)
+    criterion.fit(z_c, z_t)
+    with pytest.raises(ValueError, match="z_c must have 3 features"):
+        criterion.predict(z_c[:, :2])
+    with pytest.raises(ValueError, match="move the loss"):
+        criterion.predict(z_c.to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": "cosine"}, "kernel must be one of linear, rbf, got 'cosine'"),
+        ({"length_scale": 0.0}, r"length_scale must be a finite number in \(0.0, inf\]"),
+        ({"noise": 0.0}, r"noise must be a finite number in \(0.0, inf\]"),
+        ({"noise": float("nan")}, r"noise must be a finite number in \(0.0, inf\]"),
+        ({"num_features": 0}, "num_features must be an integer of at least 1"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"kernel": "linear", "num_features": 4}, "are for kernel='rbf'"),
+        ({"kernel": "linear", "learn_length_scale": True}, "are for kernel='rbf'"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GJEDualLoss(**options)
+
+
+def test_gathering_in_one_process_changes_nothing() -> None:
+    pair = views()
+    assert torch.equal(GJEDualLoss(gather_distributed=True)(*pair), GJEDualLoss()(*pair))
+
+
+def test_a_copy_is_independent() -> None:
+    z_c, z_t = views()
+    criterion = GJEDualLoss().fit(z_c, z_t)
+    copied = copy.deepcopy(criterion)
+    criterion.fit(z_t, z_c)
+    assert not torch.equal(copied.predict(z_c)[0], criterion.predict(z_c)[0])
