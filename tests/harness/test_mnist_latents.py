@@ -170,8 +170,7 @@ def test_a_white_pixel_can_turn_black_again_in_bfloat16() -> None:
 def test_codes_are_decoded_from_the_sphere_and_judged_the_same_in_any_company() -> None:
     codes = torch.randn(1200, 128, generator=torch.Generator().manual_seed(0))
     decoder, classifier = Decoder(codes), Classifier(10)
-    assert set(decoder.decode(codes).unique().tolist()) <= {127, 128}  # grey
-    nn.init.normal_(decoder.network[-1].weight, generator=torch.Generator().manual_seed(0))
+    assert decoder.decode(codes).float().mean() == pytest.approx(0.1 * 255, abs=5.0)  # as MNIST
     images = decoder.decode(codes)
     assert images.dtype == torch.uint8
     assert (images[:50].int() - decoder.decode(3.0 * codes[:50]).int()).abs().max() <= 1

@@ -14,6 +14,7 @@ from harness.views import to_pixels
 
 _CHUNK = 1000
 _WIDTHS = (256, 128, 64, 32)
+_MEAN = -1.1  # its hyperbolic tangent is MNIST's mean, -0.8 in [-1, 1]
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 1, 32, 32), labels (B,), indices (B,)
 
 
@@ -45,10 +46,10 @@ class Decoder(AdamModule):
         for before, after in pairwise(_WIDTHS):
             layers += [_doubling(before, after), nn.BatchNorm2d(after), nn.ReLU()]
         last = _doubling(_WIDTHS[-1], 1)
-        # From grey: from torch's own start, the first steps drive some background pixels into
-        # the white end of the hyperbolic tangent, where it has no gradient, and there they stay.
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
+        # From the mean grey: from torch's own start, the first steps drive some background pixels
+        # into the white end of the hyperbolic tangent, where it has no gradient: there they stay.
+        if last.bias is not None:
+            nn.init.constant_(last.bias, _MEAN)
         self.network = nn.Sequential(*layers, last)
         self.network.to(memory_format=torch.channels_last)
 
