@@ -75,7 +75,7 @@ def resolve(config: DictConfig) -> Settings:
     except InterpolationKeyError as error:  # of what trainer=paper takes from the experiment
         name = config.experiment.name
         raise SettingsError(
-            f"scale=paper and trainer=paper are for experiments of the paper, not {name}"
+            f"scale=paper and trainer=paper are for benchmark, banks and mnist_latents, not {name}"
         ) from error
     except OmegaConfBaseException as error:
         raise SettingsError(one_line(error)) from error

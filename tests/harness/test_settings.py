@@ -21,7 +21,7 @@ WRONG = {
     "experiment=quick": "experiment=quick: there is no such config, only banks, benchmark, ",
     "data=cifar11": "data=cifar11: there is no such config, only cifar10, digits, folder, mnist",
     "experiment.rows.moco_fifo.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
-    "scale=paper": "scale=paper and trainer=paper are for experiments of the paper, not quickstart",
+    "scale=paper": "are for benchmark, banks and mnist_latents, not quickstart",
     # wrong types
     "trainer.epochs=1.5": "trainer.epochs: Value '1.5' of type 'float' could not be converted",
     "trainer.epochs=true": "trainer.epochs: Value 'True' of type 'bool' could not be converted",
