@@ -31,7 +31,7 @@ _SHOWN_GUESSES = (1, 2, 3, 5)
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Every table of ``results.json`` of the experiment, in the issue's order."""
+    """Every table of ``results.json`` of the experiment."""
     return [
         _table_2(results),
         _fits(results),
