@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -74,6 +75,8 @@ def median_distance(
     return distances.median().clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
 
 
+@lru_cache(maxsize=8)  # a loss asks at every step
+@torch.inference_mode(False)  # what is made under it takes no part in a later backward pass
 def random_fourier_frequencies(
     dim: int,
     num_features: int,

@@ -59,6 +59,20 @@ def maximise(
     counts = shares.sum(dim=0)
     columns = (shares / counts.clamp_min(torch.finfo(z.dtype).tiny)).mT
     means = columns @ z
+    return counts / z.shape[0], means, covariances_around(means, z, columns, kind, floor)
+
+
+def covariances_around(
+    means: Tensor,  # shape: (K, D)
+    z: Tensor,  # shape: (N, D)
+    columns: Tensor,  # shape: (K, N)
+    kind: str,
+    floor: Tensor,  # shape: ()
+) -> Tensor:  # shape: (K, D, D) | (K, D) | (K,)
+    """Covariances of the rows around each mean, variances plus ``floor``.
+
+    ``columns`` are each component's weights of the rows, which sum to 1.
+    """
     covariances = torch.stack(
         [
             weighted_covariance(z - mean, column, kind)
@@ -67,7 +81,7 @@ def maximise(
     )
     if kind == "full":
         floor = floor * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    return counts / z.shape[0], means, covariances + floor
+    return covariances + floor
 
 
 def nearest_seed(

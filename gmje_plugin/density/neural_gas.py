@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
-from gmje_plugin.density.fitting import COVARIANCES, weighted_covariance
+from gmje_plugin.density.fitting import COVARIANCES, covariances_around
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_choice, check_count, check_embeddings, check_number
@@ -162,14 +162,10 @@ class GrowingNeuralGas(nn.Module):
         won = counts > 0
         shares = one_hot(winners, len(nodes)).to(samples.dtype) / counts.clamp_min(1)
         floor = _COVARIANCE_FLOOR * samples.var(dim=0, correction=0).mean()
-        if covariance == "full":
-            floor = floor * torch.eye(self.dim, dtype=samples.dtype, device=samples.device)
-        covariances = [
-            weighted_covariance(samples - node, share, covariance) + floor
-            for node, share in zip(nodes[won], shares.mT[won], strict=True)
-        ]
+        means, columns = nodes[won], shares.mT[won]
+        covariances = covariances_around(means, samples, columns, covariance, floor)
         weights = counts[won].to(samples.dtype) / len(samples)
-        return JointGaussianMixture(weights, nodes[won], torch.stack(covariances), split)
+        return JointGaussianMixture(weights, means, covariances, split)
 
     def _checked(self, samples: Tensor) -> Tensor:
         check_embeddings("samples", samples, dim=self.dim)

@@ -338,3 +338,16 @@ def test_a_copy_is_independent() -> None:
     copied = copy.deepcopy(criterion)
     criterion.fit(z_t, z_c)
     assert not torch.equal(copied.predict(z_c)[0], criterion.predict(z_c)[0])
+
+
+def test_features_drawn_in_inference_mode_serve_training() -> None:
+    criterion = GJEDualLoss(num_features=8, seed=987)  # a seed of its own: features are kept
+    z = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.inference_mode():
+        before = criterion(z, z)
+    z.requires_grad_()
+    loss = criterion(z, z)
+    loss.backward()
+    assert loss.item() == before.item()
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0
