@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNFINISHED = ".tmp"
 
@@ -26,6 +30,12 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
     with replacing(path) as unfinished:
         unfinished.write_text(text)
+
+
+def write_png(path: Path, figure: Figure, *, dpi: int) -> None:
+    """Writes a figure as a PNG file, whole or not at all."""
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi, format="png")
 
 
 def write_all(folder: Path, files: Mapping[str, bytes]) -> None:

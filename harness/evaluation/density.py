@@ -44,7 +44,7 @@ def principal_plane(
     plane = directions[:2].T
     split = mixture.split
     means = (mixture.means[:, :split] - centre) @ plane
-    covariances = plane.T @ _full(mixture)[:, :split, :split] @ plane
+    covariances = plane.T @ context_covariances(mixture) @ plane
     return PlanarDensity(
         points=(embeddings - centre) @ plane,
         means=means,
@@ -55,8 +55,12 @@ def principal_plane(
     )
 
 
-def _full(mixture: JointGaussianMixture) -> Tensor:  # shape: (K, D, D)
-    covariances = mixture.covariances
-    if covariances.ndim == 1:
-        covariances = covariances[:, None].expand_as(mixture.means)
-    return torch.diag_embed(covariances) if covariances.ndim == 2 else covariances
+def context_covariances(mixture: JointGaussianMixture) -> Tensor:  # shape: (K, split, split)
+    """The context's block of every component's covariance as a matrix."""
+    split, covariances = mixture.split, mixture.covariances
+    if covariances.ndim == 3:
+        return covariances[:, :split, :split]
+    variances = (
+        covariances if covariances.ndim == 2 else covariances[:, None].expand_as(mixture.means)
+    )
+    return torch.diag_embed(variances[:, :split])

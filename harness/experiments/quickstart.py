@@ -19,6 +19,7 @@ from harness import data, figures, runs, tracking, training
 from harness.data import ImageData
 from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
+from harness.files import write_png
 from harness.runs import EpochBar
 from harness.settings import (
     ParametricGMJESettings,
@@ -171,7 +172,7 @@ class _Quickstart:
         paths = {name: self.folder.path / "figures" / f"{name}.png" for name in drawn}
         (self.folder.path / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():
-            figure.savefig(paths[name], dpi=150)
+            write_png(paths[name], figure, dpi=150)
         tracking.log_summary(
             self.settings,
             self.folder.path,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +13,7 @@ from rich.table import Table
 from harness import figures, tracking
 from harness.experiments.failure_modes.demonstrations import DEMONSTRATIONS
 from harness.figures import Curves, Demonstration, end
-from harness.files import replacing
+from harness.files import write_png
 from harness.settings import FailureModesSettings, Settings
 from harness.tracking import RunFolder
 
@@ -67,7 +65,7 @@ def _draw(made: Mapping[str, Demonstration], settings: Settings, folder: RunFold
     drawn |= {name: partial(figures.failure_panels, [one]) for name, one in made.items()}
     paths = {name: pictures / f"{name}.png" for name in drawn}
     for name, draw in drawn.items():
-        _save(draw(), paths[name])
+        write_png(paths[name], draw(), dpi=110)
     tracking.log_summary(
         settings,
         folder.path,
@@ -75,11 +73,6 @@ def _draw(made: Mapping[str, Demonstration], settings: Settings, folder: RunFold
         columns=["demonstration", "failure", "remedy"],
         cells=[[one.title, *one.numbers] for one in made.values()],
     )
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:

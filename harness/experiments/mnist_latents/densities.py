@@ -13,6 +13,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
+from harness.evaluation.density import context_covariances
 from harness.evaluation.latents import mixture_of
 from harness.files import replacing
 
@@ -62,17 +63,6 @@ def densities(
             "prototypes_em": _fitted(some, start),
         }
     return found
-
-
-def context_covariances(mixture: JointGaussianMixture) -> Tensor:  # shape: (K, split, split)
-    """The context's block of every component's covariance as a matrix."""
-    split, covariances = mixture.split, mixture.covariances
-    if covariances.ndim == 3:
-        return covariances[:, :split, :split]
-    variances = (
-        covariances if covariances.ndim == 2 else covariances[:, None].expand_as(mixture.means)
-    )
-    return torch.diag_embed(variances[:, :split])
 
 
 def save(mixture: JointGaussianMixture, path: Path) -> None:

@@ -16,7 +16,7 @@ from harness import figures
 from harness.evaluation.latents import sample
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
-from harness.files import replacing
+from harness.files import write_png
 
 _FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
 _MAPPED, _SAMPLED = 2000, 500  # [P]
@@ -53,8 +53,7 @@ def draw_completions(rows: Mapping[str, Tensor], folder: Path) -> None:
 def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name, figure in drawn.items():
-        with replacing(folder / f"{name}.png") as unfinished:
-            figure.savefig(unfinished, dpi=150, format="png")
+        write_png(folder / f"{name}.png", figure, dpi=150)
 
 
 def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:

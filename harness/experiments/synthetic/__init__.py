@@ -15,7 +15,7 @@ from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS
 from harness.experiments.synthetic.study import Study, carry_out, start_worker
 from harness.experiments.synthetic.table import show
-from harness.files import replacing
+from harness.files import write_png
 from harness.settings import Settings, SyntheticSettings
 from harness.tracking import RunFolder
 
@@ -99,8 +99,7 @@ def _draw(results: dict[str, Any], settings: Settings, folder: RunFolder) -> Non
         for dataset in results["datasets"].values()
     }
     label = "conditional negative log-likelihood above the truth's, in nats"
-    with replacing(pictures / "gaps.png") as unfinished:
-        figures.gaps(facets, label=label).savefig(unfinished, dpi=110, format="png")
+    write_png(pictures / "gaps.png", figures.gaps(facets, label=label), dpi=110)
     measures = list(results["datasets"]["arm"]["rows"]["truth"])[1:]
     tracking.log_summary(
         settings,

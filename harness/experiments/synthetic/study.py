@@ -19,7 +19,7 @@ from harness.experiments.synthetic import drawing
 from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS, Fitted
 from harness.experiments.synthetic.scores import score
-from harness.files import replacing, write_text
+from harness.files import write_png, write_text
 from harness.settings import SettingsError, SyntheticSettings
 
 
@@ -96,8 +96,7 @@ def carry_out(study: Study) -> None:
     if study.draws:
         drawn = drawing.figures_of(study.dataset, fitted, z_c, z_t, settings)
         for name, figure in drawn.items():
-            with replacing(study.folder / "figures" / f"{name}.png") as unfinished:
-                figure.savefig(unfinished, dpi=110, format="png")
+            write_png(study.folder / "figures" / f"{name}.png", figure, dpi=110)
     write_text(study.path, json.dumps(scores, indent=1) + "\n")
 
 
