@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -160,7 +161,34 @@ def _picture(title: str, rows: Sequence[Row]) -> Figure:
     return figures.run_curves({title: found}, {n: _CURVES[n] for n in found}, epochs=epochs)
 
 
-class EpochBar(Callback):
+class EpochCounter(Callback):
+    """Counts the epochs of a training, those that an earlier process has done at its start.
+
+    Args:
+        advance: Takes the epochs done since the last call.
+    """
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Counts the epochs that an earlier process has done."""
+        self.advance(trainer.current_epoch)
+
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Moves on by an epoch."""
+        self.advance(1)
+
+
+class EpochBar(EpochCounter):
     """A progress bar over the epochs of one training or several.
 
     Args:
@@ -171,29 +199,14 @@ class EpochBar(Callback):
     def __init__(self, progress: Progress, epochs: int) -> None:
         self.progress = progress
         self.task = progress.add_task("", total=epochs)
+        super().__init__(partial(progress.advance, self.task))
 
     def describe(self, text: str) -> None:
         """Says what is being trained."""
         self.progress.update(self.task, description=text)
 
-    def on_train_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Counts the epochs that an earlier process has done."""
-        self.progress.advance(self.task, trainer.current_epoch)
-
-    def on_train_epoch_end(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Moves on by an epoch."""
-        self.progress.advance(self.task)
-
 
 def progress(console: Console) -> Progress:
-    """Where an :class:`EpochBar` goes."""
+    """Where a bar goes."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)

@@ -97,6 +97,7 @@ class MNISTLatentsSettings(ExperimentSettings):
     name: str = choice("mnist_latents")
     paper_epochs: int = ranged(50, low=1)  # [P]
     decoder_epochs: int = ranged(50, low=1)  # [P]
+    workers: int = ranged(2, low=1, high=256)  # processes, of trainer.threads each
     num_components: int = ranged(50, low=1)  # of a mixture fitted by EM; [R]
     # Whole images are completed from their halves in the embeddings of this row; not in the paper.
     completed: str = "gmje"

@@ -28,6 +28,8 @@ ASKED = [
     "trainer.epochs=1",
     "experiment.num_components=4",
     "~experiment.rows.simclr",
+    "~experiment.rows.gmje_correlated",
+    "experiment.completed=gmje",
 ]
 
 
@@ -54,7 +56,7 @@ def test_the_folder_holds_every_phase(ran: tuple[Path, str]) -> None:
     assert {path.name for path in (ran[0] / "trainings").iterdir()} == rows
     assert {path.parent.name for path in (ran[0] / "decoders").glob("*/last.ckpt")} == rows
     assert {path.parent.name for path in (ran[0] / "completion").glob("*/last.ckpt")} == {
-        *("jepa", "gje", "gmje", "mdn")
+        *("jepa", "gje", "gmje", "gmje_correlated", "mdn")
     }
     assert (ran[0] / "classifier" / "last.ckpt").exists()
     pictures = {path.stem for path in (ran[0] / "figures").iterdir()}
@@ -126,7 +128,7 @@ def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
 def test_an_interrupted_one_trains_nothing_twice(
     ran: tuple[Path, str], results: dict[str, Any]
 ) -> None:
-    for lost in ("results.json", "measured/gje.json", "decoders/gje/last.ckpt"):
+    for lost in ("results.json", "measured/rows/gje.json", "decoders/gje/last.ckpt"):
         (ran[0] / lost).unlink()
     kept = {path: path.stat().st_mtime_ns for path in ran[0].rglob("*.ckpt")}
     again = harness(*ASKED, folder=ran[0].parents[2])
@@ -141,7 +143,10 @@ def test_an_interrupted_one_trains_nothing_twice(
     ("asked", "message"),
     [
         ("data=digits", "experiment=mnist_latents is for data=mnist, not digits"),
-        ("experiment.completed=best", "must be one of simclr, gje, gmje, got 'best'"),
+        (
+            "experiment.completed=best",
+            "one of simclr, gje, gmje, gmje_correlated, got 'best'",
+        ),
         ("experiment.rows.gje.density=prototypes", "density=prototypes is for parametric_gmje"),
         ("method=simclr", "method and bank are for benchmark and banks, not mnist_latents"),
         ("trainer.devices=2", "trainer.devices and trainer.num_nodes are for benchmark and banks"),
@@ -190,5 +195,5 @@ def test_the_papers_protocol() -> None:
     assert experiment.decoder_epochs == 50
     assert {row.method.learning_rate for row in experiment.rows.values()} == {1e-3}
     assert {name: row.density for name, row in experiment.rows.items()} == {
-        **{"simclr": "gmm", "gje": "gaussian", "gmje": "prototypes_ema"}
+        **{"simclr": "gmm", "gje": "gaussian", "gmje": "prototypes_ema", "gmje_correlated": "gmm"}
     }

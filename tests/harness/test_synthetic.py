@@ -310,7 +310,7 @@ def test_an_interrupted_one_repeats_no_finished_study(
 def test_what_diverges_is_refused(tmp_path: Path) -> None:
     asked = SyntheticSettings(num_pairs=60, epochs=3, mdn_learning_rate=1e30)
     with pytest.raises(SettingsError, match="GMJE-MDN has diverged on separated branches, seed 3"):
-        carry_out(Study("separated", 3, asked, tmp_path, draws=False))
+        carry_out(Study("separated", 3, asked, tmp_path, draws=False), lambda _: None)
     assert not list(tmp_path.iterdir())
 
 

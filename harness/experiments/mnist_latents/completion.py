@@ -1,14 +1,16 @@
 """Conditional completion: what half an image tells of the whole one's embedding.
 
-Four models of one size see the upper half of an image. Their targets are the embeddings of whole
+Models of one size see the upper half of an image. Their targets are the embeddings of whole
 images under an encoder that was trained before and stays as it is, so that one decoder serves all
 and nothing can collapse. Only what they say of the target differs: a point (JEPA), a Gaussian
-(unimodal GJE), a mixture of joint prototypes (Parametric GMJE), a predicted mixture (GMJE-MDN).
+(unimodal GJE), a mixture of joint prototypes (Parametric GMJE, as in the paper or with views that
+correlate given their prototype), a predicted mixture (GMJE-MDN).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,26 +31,31 @@ from gmje_plugin import (
 from harness import training
 from harness.backbones import Backbone
 from harness.evaluation import conditional as measures
-from harness.experiments.mnist_latents.drawing import draw_completions
+from harness.experiments.mnist_latents.drawing import FIGURES, draw_completions
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.networks import AdamModule, Batch, to_signed
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
+from harness.files import replacing
 from harness.keyed_random import seeded
 
-TITLES = {
+NAMES = {
     "jepa": "JEPA predictor",
     "gje": "Unimodal GJE",
     "gmje": "Parametric GMJE",
+    "gmje_correlated": "GMJE, correlated views",
+    "gmje_em": "GMJE by EM",
     "mdn": "GMJE-MDN",
 }
-NAMES = {**TITLES, "gmje_em": "GMJE by EM"}
+KINDS = [name for name in NAMES if name != "gmje_em"]  # what is trained; the first comes first
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512  # of every head, as the encoders'
-_MDN_COMPONENTS = 10
-_FITTED, _STEPS = 10_000, 20  # embeddings and steps of EM, as of the densities
+_TEMPERATURE, _CORRELATION = 0.01, 0.8  # of the prototypes, as in the experiment's rows
+_COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
+_FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _CALIBRATED = 500  # test images, 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
+_PLACES = "places"
 
 Conditional = Callable[[Tensor], Distribution]
 
@@ -59,19 +66,12 @@ class Completer(AdamModule):
     Args:
         backbone: Of the same kind as the target encoder's.
         targets: Embeddings of the training images by their indices, shape (N, d), unit norm.
-        kind: One of ``TITLES``.
-        num_prototypes: Of "gmje".
-        temperature: Of "gmje".
+        kind: One of ``KINDS``.
+        num_prototypes: Of Parametric GMJE.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        targets: Tensor,
-        kind: str,
-        *,
-        num_prototypes: int,
-        temperature: float,
+        self, backbone: Backbone, targets: Tensor, kind: str, *, num_prototypes: int
     ) -> None:
         super().__init__()
         dim = targets.shape[1]
@@ -87,13 +87,18 @@ class Completer(AdamModule):
                 self.criterion = NegativeCosineSimilarity()
             case "mdn":
                 self.prediction_head = GMJEMDNHead(
-                    dim, _HIDDEN, dim, num_components=_MDN_COMPONENTS, scale="softplus"
+                    dim, _HIDDEN, dim, num_components=_COMPONENTS, scale="softplus"
                 )
                 self.criterion = GMJEMDNLoss(guard=None)
             case "gje":
                 self.criterion = GJEEntropyLoss()
-            case "gmje":
-                self.criterion = GMJEPrototypeLoss(dim, num_prototypes, temperature=temperature)
+            case "gmje" | "gmje_correlated":
+                self.criterion = GMJEPrototypeLoss(
+                    dim,
+                    num_prototypes,
+                    temperature=_TEMPERATURE,
+                    correlation=_CORRELATION if kind == "gmje_correlated" else 0.0,
+                )
             case _:
                 raise NotImplementedError(f"no completion by {kind}")
 
@@ -118,7 +123,7 @@ class Completer(AdamModule):
         self.eval()
         halves = (to_signed(upper_half(chunk)) for chunk in torch.split(images, _CHUNK))
         embeddings = torch.cat([self.projection_head(self.backbone(half)) for half in halves])
-        return normalize(embeddings, dim=1) if self.kind in ("gje", "gmje") else embeddings
+        return embeddings if self.kind in ("jepa", "mdn") else normalize(embeddings, dim=1)
 
 
 def upper_half(images: Tensor) -> Tensor:  # shape: (N, 1, H, W)
@@ -158,23 +163,29 @@ def conditionals(
             return {"mdn": head}
         case "gje":
             return {"gje": JointGaussian.fit(contexts, targets).condition}
+        case "gmje":
+            return {"gmje": criterion.mixture().condition}
         case _:
             some = slice(None, None, max(1, len(contexts) // _FITTED))
             fitted = JointGaussianMixture.fit(
                 contexts[some],
                 targets[some],
-                criterion.num_prototypes,
+                _COMPONENTS,
                 max_steps=_STEPS,
                 generator=torch.Generator().manual_seed(seed),
             )
-            return {"gmje": criterion.mixture().condition, "gmje_em": fitted.condition}
+            return {completer.kind: criterion.mixture().condition, "gmje_em": fitted.condition}
 
 
 @torch.no_grad()
-def complete(
-    phases: Phases, row: TrainedRow, judge: Judge, *, epochs: int, num_prototypes: int
-) -> dict[str, Any]:
-    """Trains the four models on a row's embeddings and measures what they say of test images.
+def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[str, Any]:
+    """Trains a model on a row's embeddings and measures what it says of test images.
+
+    Args:
+        phases: Of the run; what :func:`draw` needs is left in its folder.
+        row: The target encoder and its decoder.
+        judge: Names what the decoder makes of guesses.
+        kind: One of ``KINDS``; the first chooses the images that are shown of all.
 
     Returns:
         For each density ``nll`` (nats, mean over test images), the coverage of its regions,
@@ -182,35 +193,51 @@ def complete(
         decoded, and for comparison ``top_of_first``, the share whose class is among the 1, ..., 5
         that the classifier finds likeliest of the first guess.
     """
-    seed = phases.settings.seed
+    seed, experiment = phases.settings.seed, phases.experiment
+    with seeded(seed):
+        completer = Completer(
+            training.build_backbone(phases.settings, phases.data),
+            row.train,
+            kind,
+            num_prototypes=experiment.num_components,
+        )
+    with torch.enable_grad():
+        phases.fit(completer, f"completion/{kind}", epochs=experiment.completion_epochs)
+    completer.cpu().eval()  # densities are evaluated where their draws can be repeated
+    contexts = completer.embed(judge.test.images)
+    made = conditionals(completer, completer.embed(judge.train.images), row.train, seed=seed)
     found: dict[str, Any] = {}
     shown: dict[str, Tensor] = {}
-    for kind, title in TITLES.items():
-        phases.bar.describe(f"completion: {title}")
-        with seeded(seed):
-            completer = Completer(
-                training.build_backbone(phases.settings, phases.data),
-                row.train,
-                kind,
-                num_prototypes=num_prototypes,
-                temperature=getattr(row.settings.method, "temperature", 0.01),
-            )
-        with torch.enable_grad():
-            phases.fit(completer, f"completion/{kind}", epochs=epochs)
-        completer.cpu().eval()  # densities are evaluated where their draws can be repeated
-        contexts = completer.embed(judge.test.images)
-        made = conditionals(completer, completer.embed(judge.train.images), row.train, seed=seed)
-        for name, condition in made.items():
-            found[name], probabilities = _measure(condition, contexts, row, judge, seed=seed)
-            if name == "jepa":
-                unsure = probabilities.max(dim=1).values.argsort()[:_SHOWN]
-                shown["upper half"] = upper_half(judge.test.images[unsure])
-                shown["whole"] = judge.test.images[unsure]
-                shown["whole, decoded"] = row.decoder.decode(row.test[unsure])
-            guesses = measures.guesses(condition(contexts[unsure]), _SHOWN_GUESSES, seed=seed)
-            for number, guess in enumerate(guesses[: 1 if name == "jepa" else None], 1):
-                shown[f"{NAMES[name]}, {number}"] = row.decoder.decode(guess)
-    draw_completions(shown, phases.folder.path / "figures")
+    for name, condition in made.items():
+        found[name], probabilities = _measure(condition, contexts, row, judge, seed=seed)
+        if name == KINDS[0]:
+            places = probabilities.max(dim=1).values.argsort()[:_SHOWN]
+            shown["upper half"] = upper_half(judge.test.images[places])
+            shown["whole"] = judge.test.images[places]
+            shown["whole, decoded"] = row.decoder.decode(row.test[places])
+            _save(phases.folder.path, _PLACES, {_PLACES: places})
+        else:
+            places = _load(phases.folder.path, _PLACES)[_PLACES]
+        guesses = measures.guesses(condition(contexts[places]), _SHOWN_GUESSES, seed=seed)
+        for number, guess in enumerate(guesses[: 1 if name == "jepa" else None], 1):
+            shown[f"{NAMES[name]}, {number}"] = row.decoder.decode(guess)
+    _save(phases.folder.path, kind, shown)
+    return found
+
+
+def draw(folder: Path) -> None:
+    """Draws what the models of a run make of some upper halves."""
+    shown = {name: row for kind in KINDS for name, row in _load(folder, kind).items()}
+    draw_completions(shown, folder / FIGURES)
+
+
+def _save(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
+    with replacing(folder / "completion" / f"{name}.pt") as unfinished:
+        torch.save({key: tensor.cpu() for key, tensor in tensors.items()}, unfinished)
+
+
+def _load(folder: Path, name: str) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = torch.load(folder / "completion" / f"{name}.pt")
     return found
 
 

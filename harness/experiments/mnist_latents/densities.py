@@ -37,7 +37,7 @@ def densities(
         seed: Of that mixture's start.
     """
     embeddings = embeddings.cpu().double()
-    some = embeddings[:: max(1, len(embeddings) // _FITTED)][:_FITTED]
+    some = embeddings.float()[:: max(1, len(embeddings) // _FITTED)][:_FITTED]
     found = {
         "gaussian": mixture_of(
             torch.ones(1), embeddings.mean(dim=0)[None], embeddings.T.cov()[None]
@@ -51,9 +51,9 @@ def densities(
         moment = criterion.context_moment.moment.expand_as(covariances)
         start = GaussianMixture(
             len(weights),
-            weights_init=weights.numpy(force=True),
-            means_init=means.numpy(force=True),
-            precisions_init=torch.linalg.inv(covariances).numpy(force=True),
+            weights_init=weights.float().numpy(force=True),
+            means_init=means.float().numpy(force=True),
+            precisions_init=torch.linalg.inv(covariances).float().numpy(force=True),
         )
         found |= {
             "prototypes": mixture_of(weights, means, covariances),

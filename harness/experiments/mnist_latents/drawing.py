@@ -18,6 +18,7 @@ from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
 from harness.files import write_png
 
+FIGURES = "figures"  # the folder of a run's pictures
 _FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
 _MAPPED, _SAMPLED = 2000, 500  # [P]
 

@@ -1,22 +1,25 @@
-"""The phases of Experiment 3: encoders, decoders, classifier; each goes on where it was left."""
+"""What is trained: encoders, decoders, classifier; each goes on where it was left."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from harness import runs, training
+from harness import data, runs, training
 from harness.data import ImageData
 from harness.evaluation import encode
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.keyed_random import seeded
-from harness.runs import EpochBar
-from harness.settings import LatentRowSettings, Settings, SettingsError
+from harness.runs import EpochCounter
+from harness.settings import LatentRowSettings, MNISTLatentsSettings, Settings, SettingsError
 from harness.tracking import RunFolder
+from harness.workers import Advance
 
 CLASSIFIER_EPOCHS = 5  # 99 % of the test images
 
@@ -52,39 +55,54 @@ class Phases:
         settings: Of the run.
         data: The images.
         folder: The run's.
-        bar: Moves by an epoch of anything.
+        counter: Told of every epoch of anything.
     """
 
     settings: Settings
     data: ImageData
     folder: RunFolder
-    bar: EpochBar
+    counter: Callback
 
-    def row(self, name: str, row: LatentRowSettings, *, decoder_epochs: int) -> TrainedRow:
-        """Trains a row's encoder, then its decoder."""
+    @classmethod
+    def of(cls, settings: Settings, path: Path, advance: Advance) -> Phases:
+        """Those of a run's folder, in any process."""
+        images = data.load(settings.data, seed=settings.seed)
+        return cls(settings, images, RunFolder(path, settings), EpochCounter(advance))
+
+    @property
+    def experiment(self) -> MNISTLatentsSettings:
+        """The experiment's settings."""
+        return cast("MNISTLatentsSettings", self.settings.experiment)
+
+    def encoder(self, name: str) -> tuple[pl.LightningModule, dict[str, Any]]:
+        """Trains a row's encoder; its method and its results."""
+        row = self.experiment.rows[name]
         settings = replace(self.settings, method=row.method, overwrite=False)
         folder = self.folder.part(name, settings)
-        self.bar.describe(f"{row.title}: encoder")
         try:
             results = runs.run_training(
-                settings, self.data, folder, title=row.title, name=name, callbacks=[self.bar]
+                settings, self.data, folder, title=row.title, name=name, callbacks=[self.counter]
             )
         except SettingsError as error:
             raise SettingsError(f"experiment.rows.{name}: {error}") from error
-        method = training.load(settings, self.data, folder)
+        return training.load(settings, self.data, folder), results
+
+    def row(self, name: str) -> TrainedRow:
+        """Trains a row's encoder, then its decoder."""
+        method, results = self.encoder(name)
         train, test = (
             normalize(encode(method, part, self.data)[0].cpu(), dim=1)
             for part in (self.data.train, self.data.test)
         )
-        self.bar.describe(f"{row.title}: decoder")
         with seeded(self.settings.seed):
             decoder = Decoder(train)
-        self.fit(decoder, f"decoders/{name}", epochs=decoder_epochs)
-        return TrainedRow(row, results, method.criterion, method, train, test, decoder)
+        self.fit(decoder, f"decoders/{name}", epochs=self.experiment.decoder_epochs)
+        criterion = cast("nn.Module", method.criterion)
+        row = self.experiment.rows[name]
+        return TrainedRow(row, results, criterion, method, train, test, decoder)
 
     def classifier(self) -> Classifier:
         """Trains the judge of generated images."""
-        self.bar.describe("classifier")
         with seeded(self.settings.seed):
             classifier = Classifier(self.data.num_classes)
         self.fit(classifier, "classifier", epochs=CLASSIFIER_EPOCHS)
@@ -100,5 +118,5 @@ class Phases:
             path=path,
             resume_from=path if path.exists() else None,
             epochs=epochs,
-            callbacks=[self.bar],
+            callbacks=[self.counter],
         )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 
-from harness import figures, runs, tracking
+from harness import figures, tracking, workers
 from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS
-from harness.experiments.synthetic.study import Study, carry_out, start_worker
+from harness.experiments.synthetic.study import Study, carry_out
 from harness.experiments.synthetic.table import show
 from harness.files import write_png
 from harness.settings import Settings, SyntheticSettings
 from harness.tracking import RunFolder
+from harness.workers import Job
 
 __all__ = ["prepare", "show"]
 
@@ -35,35 +35,13 @@ def prepare(
             for seed in range(settings.seed, settings.seed + experiment.num_seeds)
             for dataset in DATASETS
         ]
-        _carry_out(studies, experiment.workers, console)
+        jobs = [Job(study.path.stem, partial(carry_out, study), study.path) for study in studies]
+        workers.carry_out(jobs, workers=experiment.workers, threads=1, console=console)
         results = _results(studies, experiment)
         _draw(results, settings, folder)
         return results
 
     return make
-
-
-def _carry_out(studies: Sequence[Study], workers: int, console: Console) -> None:
-    """Makes the studies that are not there yet, in processes of their own."""
-    left = [study for study in studies if not study.path.exists()]
-    if not left:
-        return
-    with (
-        runs.progress(console) as progress,
-        ProcessPoolExecutor(
-            min(workers, len(left)),
-            mp_context=multiprocessing.get_context("spawn"),  # torch's threads survive no fork
-            initializer=start_worker,
-        ) as pool,
-    ):
-        bar = progress.add_task("fits", total=len(studies), completed=len(studies) - len(left))
-        try:
-            for done in as_completed([pool.submit(carry_out, study) for study in left]):
-                done.result()
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _results(studies: Sequence[Study], experiment: SyntheticSettings) -> dict[str, Any]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Generator
 
 from harness.experiments.synthetic import drawing
@@ -21,6 +17,7 @@ from harness.experiments.synthetic.models import MODELS, Fitted
 from harness.experiments.synthetic.scores import score
 from harness.files import write_png, write_text
 from harness.settings import SettingsError, SyntheticSettings
+from harness.workers import Advance
 
 
 @dataclass(frozen=True)
@@ -52,22 +49,8 @@ class Study:
         return scores
 
 
-def start_worker() -> None:
-    """Makes this process one of one thread that does not outlive the one that started it."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def carry_out(study: Study) -> None:
-    """Fits and scores all models, draws them if asked, and writes the scores.
+def carry_out(study: Study, advance: Advance) -> None:
+    """Fits and scores all models, draws them if asked, writes the scores and advances by one.
 
     Raises:
         SettingsError: If a model's parameters are not finite.
@@ -98,6 +81,7 @@ def carry_out(study: Study) -> None:
         for name, figure in drawn.items():
             write_png(study.folder / "figures" / f"{name}.png", figure, dpi=110)
     write_text(study.path, json.dumps(scores, indent=1) + "\n")
+    advance(1)
 
 
 def _rounded(scores: dict[str, float]) -> dict[str, float]:

@@ -1,0 +1,116 @@
+"""Jobs in processes of their own, each begun when what it needs is done."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from harness.runs import progress
+
+Advance = Callable[[int], None]
+_POLL = 0.5  # seconds
+_units: Any = None  # of a worker: counts what its and the other workers' jobs have done
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to do once.
+
+    Attributes:
+        name: What the progress bar says of it.
+        do: Does it; is given a function to call with the units done since the last call. Both it
+            and its arguments can be pickled.
+        result: The file that is there when it is done.
+        units: Its length on the progress bar.
+        needs: Names of the jobs to be done before.
+    """
+
+    name: str
+    do: Callable[[Advance], None]
+    result: Path
+    units: int = 1
+    needs: frozenset[str] = frozenset()
+
+
+def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Console) -> None:
+    """Does the jobs whose result is not there yet, the first that can be begun first.
+
+    If one fails or this process is interrupted, the others are ended where they are.
+
+    Args:
+        jobs: What to do, each after those that it needs.
+        workers: Number of processes.
+        threads: Of each of them.
+        console: Shows progress.
+    """
+    waiting = {job.name: job for job in jobs if not job.result.exists()}
+    if not waiting:
+        return
+    total = sum(job.units for job in jobs)
+    before = total - sum(job.units for job in waiting.values())
+    context = multiprocessing.get_context("spawn")  # torch's threads survive no fork
+    units, stop = context.Value("q", 0), context.Event()
+    running: dict[Future[None], str] = {}
+    with (
+        progress(console) as bar,
+        ProcessPoolExecutor(
+            min(workers, len(waiting)),
+            mp_context=context,
+            initializer=_start,
+            initargs=(threads, units, stop),
+        ) as pool,
+    ):
+        task = bar.add_task("", total=total)
+        try:
+            while waiting or running:
+                for job in list(waiting.values()):
+                    if job.needs.isdisjoint([*waiting, *running.values()]):
+                        running[pool.submit(_do, job)] = job.name
+                        del waiting[job.name]
+                for done in wait(running, _POLL, return_when=FIRST_COMPLETED).done:
+                    done.result()
+                    del running[done]
+                begun = ", ".join(list(running.values())[:workers])
+                bar.update(task, completed=before + units.value, description=begun)
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _start(threads: int, units: Any, stop: Any) -> None:
+    """Makes this process one that ends with the one that started it, or when told so."""
+    global _units
+    _units = units
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it says when to stop
+    threading.Thread(target=_follow, args=(stop,), daemon=True).start()
+
+
+def _follow(stop: Any) -> None:
+    parent = multiprocessing.parent_process()
+    while not stop.is_set():
+        if parent is None or connection.wait([parent.sentinel], timeout=_POLL):
+            break
+    os._exit(1)
+
+
+def _do(job: Job) -> None:
+    job.do(_advance)
+
+
+def _advance(units: int) -> None:
+    with _units.get_lock():
+        _units.value += units
