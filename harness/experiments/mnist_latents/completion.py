@@ -32,8 +32,8 @@ from harness import training
 from harness.backbones import Backbone
 from harness.evaluation import conditional as measures
 from harness.experiments.mnist_latents.drawing import FIGURES, draw_completions
-from harness.experiments.mnist_latents.evaluating import Judge
-from harness.experiments.mnist_latents.networks import AdamModule, Batch, to_signed
+from harness.experiments.mnist_latents.evaluating import Judge, spread
+from harness.experiments.mnist_latents.networks import AdamModule, Batch, Decoder, to_signed
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
 from harness.files import replacing
 from harness.keyed_random import seeded
@@ -53,7 +53,7 @@ _HIDDEN = 512  # of every head, as the encoders'
 _TEMPERATURE, _CORRELATION = 0.01, 0.8  # of the prototypes, as in the experiment's rows
 _COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
-_CALIBRATED = 500  # test images, 100 draws each
+_MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
 _PLACES = "places"
 
@@ -204,17 +204,22 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
     with torch.enable_grad():
         phases.fit(completer, f"completion/{kind}", epochs=experiment.completion_epochs)
     completer.cpu().eval()  # densities are evaluated where their draws can be repeated
-    contexts = completer.embed(judge.test.images)
+    some = spread(len(judge.test), _MEASURED)
+    images, targets, labels = judge.test.images[some], row.test[some], judge.test.labels[some]
+    contexts = completer.embed(images)
     made = conditionals(completer, completer.embed(judge.train.images), row.train, seed=seed)
     found: dict[str, Any] = {}
     shown: dict[str, Tensor] = {}
     for name, condition in made.items():
-        found[name], probabilities = _measure(condition, contexts, row, judge, seed=seed)
+        found[name], classes = _measure(condition, contexts, targets, row.decoder, judge, seed=seed)
+        hits = classes.argmax(dim=2), classes[0].topk(GUESSES).indices.T
+        best_of, top_of_first = (measures.best_of(hit, labels.cpu()) for hit in hits)
+        found[name] |= {"best_of": best_of, "top_of_first": top_of_first}
         if name == KINDS[0]:
-            places = probabilities.max(dim=1).values.argsort()[:_SHOWN]
-            shown["upper half"] = upper_half(judge.test.images[places])
-            shown["whole"] = judge.test.images[places]
-            shown["whole, decoded"] = row.decoder.decode(row.test[places])
+            places = classes[0].max(dim=1).values.argsort()[:_SHOWN]
+            shown["upper half"] = upper_half(images[places])
+            shown["whole"] = images[places]
+            shown["whole, decoded"] = row.decoder.decode(targets[places])
             _save(phases.folder.path, _PLACES, {_PLACES: places})
         else:
             places = _load(phases.folder.path, _PLACES)[_PLACES]
@@ -242,28 +247,25 @@ def _load(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def _measure(
-    condition: Conditional, contexts: Tensor, row: TrainedRow, judge: Judge, *, seed: int
-) -> tuple[dict[str, Any], Tensor]:  # shapes: -, (N, num_classes)
-    """The figures, and the classifier's probabilities of the first guesses."""
-    labels = judge.test.labels.cpu()
+    condition: Conditional,
+    contexts: Tensor,  # shape: (N, d)
+    targets: Tensor,  # shape: (N, d)
+    decoder: Decoder,
+    judge: Judge,
+    *,
+    seed: int,
+) -> tuple[dict[str, Any], Tensor]:  # shapes: -, (GUESSES, N, num_classes)
+    """Likelihood and calibration, and the classifier's probabilities of the guesses."""
     log_probs, classes = [], []
-    for z_c, z_t in zip(*(torch.split(part, _CHUNK) for part in (contexts, row.test)), strict=True):
+    for z_c, z_t in zip(*(torch.split(part, _CHUNK) for part in (contexts, targets)), strict=True):
         given = condition(z_c)
         log_probs.append(given.log_prob(z_t))
         guessed = measures.guesses(given, GUESSES, seed=seed)
-        classes.append(
-            torch.stack([judge.classifier.judge(row.decoder.decode(z))[1] for z in guessed])
-        )
-    probabilities = torch.cat(classes, dim=1)
-    some = torch.linspace(0, len(contexts) - 1, min(len(contexts), _CALIBRATED)).long()
-    ranks = [
-        measures.ranks(condition(contexts[few]), row.test[few], seed=seed)
-        for few in torch.split(some, _DRAWN_AT_ONCE)
-    ]
+        classes.append(torch.stack([judge.classifier.judge(decoder.decode(z))[1] for z in guessed]))
+    some = torch.split(spread(len(contexts), _CALIBRATED), _DRAWN_AT_ONCE)
+    ranks = [measures.ranks(condition(contexts[few]), targets[few], seed=seed) for few in some]
     figures = {
         "nll": -float(torch.cat(log_probs).mean()),
         **measures.coverage(torch.cat(ranks).cpu()),
-        "best_of": measures.best_of(probabilities.argmax(dim=2), labels),
-        "top_of_first": measures.best_of(probabilities[0].topk(GUESSES).indices.T, labels),
     }
-    return figures, probabilities[0]
+    return figures, torch.cat(classes, dim=1)

@@ -14,7 +14,7 @@ from torch.distributions import MixtureSameFamily
 
 from harness import figures
 from harness.evaluation.latents import sample
-from harness.experiments.mnist_latents.evaluating import Judge
+from harness.experiments.mnist_latents.evaluating import Judge, spread
 from harness.experiments.mnist_latents.phases import TrainedRow
 from harness.files import write_png
 
@@ -58,13 +58,13 @@ def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
 
 
 def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
-    spread = torch.linspace(0, len(row.test) - 1, min(len(row.test), _MAPPED)).long()
-    real, sampled = row.test[spread].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
+    places = spread(len(row.test), _MAPPED)
+    real, sampled = row.test[places].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
     together = torch.cat([real, sampled]).numpy()
     placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)
     return figures.latent_map(
         placed[: len(real)],
-        judge.test.labels[spread].tolist(),
+        judge.test.labels[places].tolist(),
         placed[len(real) :],
         title=f"{row.settings.title}: t-SNE of test embeddings and samples",
     )

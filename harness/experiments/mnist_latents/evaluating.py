@@ -20,6 +20,7 @@ from harness.experiments.mnist_latents.networks import Classifier, to_signed
 from harness.experiments.mnist_latents.phases import TrainedRow
 
 _REAL = 10_000  # training images that stand for the real ones; as many as test images
+_USUAL = 2500  # test images that strange images are told from, or made of
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,32 @@ class Judge:
         train, test = data.train, data.test
         if not isinstance(train, ImageSet) or not isinstance(test, ImageSet):
             raise TypeError("the images must be in memory, as MNIST's are")
-        spread = torch.linspace(0, len(train) - 1, min(len(train), _REAL)).long()
-        features, _ = classifier.judge(train.images[spread])
+        features, _ = classifier.judge(train.images[spread(len(train), _REAL)])
         return cls(classifier, train, test, features)
 
     def about_itself(self) -> dict[str, Any]:
         """The classifier's accuracy, its figures of test images, and what it finds strange."""
-        _, usual = self.classifier.judge(self.test.images)
-        strange = strange_images(self.test.images.cpu(), seed=0)
+        _, probabilities = self.classifier.judge(self.test.images)
+        unsure = -probabilities[self.usual].max(dim=1).values
         return {
-            "accuracy": float((usual.argmax(dim=1) == self.test.labels.cpu()).double().mean()),
+            "accuracy": float(
+                (probabilities.argmax(dim=1) == self.test.labels.cpu()).double().mean()
+            ),
             "real": self.metrics(self.test.images),
             "strange": {
-                name: auroc(
-                    *(-p.max(dim=1).values for p in (usual, self.classifier.judge(images)[1]))
-                )
-                for name, images in strange.items()
+                name: auroc(unsure, -self.classifier.judge(images)[1].max(dim=1).values)
+                for name, images in self.strange().items()
             },
         }
+
+    @property
+    def usual(self) -> Tensor:  # shape: (N,)
+        """Places of the test images that strange ones are told from."""
+        return spread(len(self.test), _USUAL)
+
+    def strange(self) -> dict[str, Tensor]:
+        """Sets of strange images, some of them made of the usual ones."""
+        return strange_images(self.test.images[self.usual].cpu(), seed=0)
 
     def metrics(self, images: Tensor) -> dict[str, float]:
         """Every figure of images, uint8, shape (N, 1, 32, 32)."""
@@ -128,10 +137,15 @@ def measure_strangeness(
             given[kind] = -component_log_probs(density, codes).logsumexp(dim=1)
         return given
 
-    usual = scores(row.test)
+    usual = scores(row.test[judge.usual])
     areas = {}
-    for name, images in strange_images(judge.test.images.cpu(), seed=0).items():
+    for name, images in judge.strange().items():
         unlabelled = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
         codes = normalize(encode(row.encoder, unlabelled, data)[0], dim=1)
         areas[name] = {kind: auroc(usual[kind], score) for kind, score in scores(codes).items()}
     return areas
+
+
+def spread(number: int, most: int) -> Tensor:  # shape: (most or fewer,)
+    """Places, evenly spaced, of at most as many of ``number`` things."""
+    return torch.linspace(0, number - 1, min(number, most)).long()

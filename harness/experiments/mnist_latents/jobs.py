@@ -23,7 +23,7 @@ Part = Callable[[Phases], dict[str, Any]]
 
 
 def jobs(settings: Settings, experiment: MNISTLatentsSettings, path: Path) -> list[Job]:
-    """Every job of a run, the longest first of those that can be done at once."""
+    """Every job of a run; of those that can be done at once, free processes take the first."""
 
     def job(name: str, part: Part, *, units: int, needs: set[str]) -> Job:
         result = _place(path, name)
