@@ -50,7 +50,7 @@ KINDS = [name for name in NAMES if name != "gmje_em"]  # what is trained; the fi
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512  # of every head, as the encoders'
-_TEMPERATURE, _CORRELATION = 0.01, 0.8  # of the prototypes, as in the experiment's rows
+_TEMPERATURE, _CORRELATION = 0.01, 0.8  # of the prototypes; the former as in the experiment
 _COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
