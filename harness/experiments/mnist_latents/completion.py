@@ -42,7 +42,7 @@ NAMES = {
     "jepa": "JEPA predictor",
     "gje": "Unimodal GJE",
     "gmje": "Parametric GMJE",
-    "gmje_correlated": "GMJE, correlated views",
+    "gmje_correlated": "GMJE, correlated",
     "gmje_em": "GMJE by EM",
     "mdn": "GMJE-MDN",
 }
