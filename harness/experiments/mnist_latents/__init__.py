@@ -23,7 +23,7 @@ __all__ = ["prepare", "show"]
 def prepare(
     settings: Settings, experiment: MNISTLatentsSettings
 ) -> Callable[[RunFolder, Console], dict[str, Any]]:
-    """What it returns trains, samples and measures every row."""
+    """Loads the data to refuse early; what it returns trains, samples and measures every row."""
     images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)
 
