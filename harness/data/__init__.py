@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.data.batches import EpochBatches, train_loader
-from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, place
+from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, place, spread
 from harness.data.sources import channel_statistics, read
 from harness.data.splits import held_out_size, imbalanced, split
 from harness.settings import DataSettings, SettingsError
@@ -19,6 +19,7 @@ __all__ = [
     "ImageSet",
     "load",
     "place",
+    "spread",
     "train_loader",
 ]
 

@@ -185,6 +185,11 @@ def read_image(path: Path, size: int) -> Pixels:  # shape: (3, size, size)
     return np.asarray(image).transpose(2, 0, 1)
 
 
+def spread(number: int, most: int) -> Tensor:  # shape: (min(number, most),)
+    """Places, evenly spaced, of at most ``most`` of a number of things in any order."""
+    return torch.linspace(0, number - 1, min(number, most)).long()
+
+
 def place(images: AnyImageSet, device: torch.device, *, keep: str) -> AnyImageSet:
     """Moves resident images to the device they are trained on, if they may and fit.
 

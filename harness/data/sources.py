@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.datasets import CIFAR10, MNIST
 
 from harness.data.folders import find_files, load_cached
-from harness.data.images import AnyImageSet, FileSet, ImageSet
+from harness.data.images import AnyImageSet, FileSet, ImageSet, spread
 from harness.data.splits import split
 from harness.settings import DataSettings, SettingsError
 
@@ -165,8 +165,7 @@ def channel_statistics(images: AnyImageSet) -> tuple[Tensor, Tensor]:  # shapes:
     Of images left in their files, of 2,000 evenly spaced ones.
     """
     if isinstance(images, FileSet):
-        images = images.select(torch.linspace(0, len(images) - 1, min(len(images), 2000)).long())
-        images = images.load()
+        images = images.select(spread(len(images), 2000)).load()
     values = torch.arange(256, dtype=torch.float64) / 255.0
     counts = [channel.flatten().bincount(minlength=256) for channel in images.images.unbind(dim=1)]
     shares = torch.stack(counts).double() / images.images[:, 0].numel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.data import ImageData
+from harness.data import ImageData, spread
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.encoding import BATCH_SIZE, encode, evaluating
 from harness.evaluation.knn import knn_accuracy
@@ -23,7 +23,7 @@ def evaluate(backbone: nn.Module, data: ImageData, settings: Settings) -> dict[s
 
     The figures of collapse are those of the test images' features.
     """
-    asked, some = settings.evaluation, _spread(len(data.test))
+    asked, some = settings.evaluation, spread(len(data.test), _PAIRS)
     train, test = encode(backbone, data.train, data), encode(backbone, data.test, data)
     if asked.probe == "paper":
         linear = paper_accuracy(backbone, data, keep=settings.data.keep, seed=settings.seed)
@@ -52,7 +52,7 @@ def _two_views(
     """Features of two training views of test images."""
     device = next(backbone.parameters()).device
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
-    indices = _spread(len(data.test))
+    indices = spread(len(data.test), _PAIRS)
     pairs = []
     with evaluating(backbone):
         for some in torch.split(indices, BATCH_SIZE):
@@ -60,8 +60,3 @@ def _two_views(
             pairs.append([backbone(view) for view in views(images.to(device), some, epoch=0)])
     first, second = map(torch.cat, zip(*pairs, strict=True))
     return first, second
-
-
-def _spread(number: int) -> Tensor:  # shape: (min(number, _PAIRS),)
-    """Indices over the whole set, as files may lie class by class."""
-    return torch.linspace(0, number - 1, min(number, _PAIRS)).long()

@@ -13,6 +13,8 @@ from torch import nn
 
 from gmje_plugin import JointGaussianMixture
 from harness import backbones
+from harness.data import ImageSet
+from harness.experiments.mnist_latents.completion import doubtful
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.experiments.mnist_latents.tables import tables
 from harness.report import report
@@ -54,7 +56,7 @@ def test_the_folder_holds_every_phase(ran: tuple[Path, str]) -> None:
     assert {path.name for path in (ran[0] / "trainings").iterdir()} == rows
     assert {path.parent.name for path in (ran[0] / "decoders").glob("*/last.ckpt")} == rows
     assert {path.parent.name for path in (ran[0] / "completion").glob("*/last.ckpt")} == {
-        *("jepa", "gje", "gmje", "gmje_correlated", "mdn")
+        *("jepa", "gje", "gmje", "mdn"),
     }
     assert (ran[0] / "classifier" / "last.ckpt").exists()
     pictures = {path.stem for path in (ran[0] / "figures").iterdir()}
@@ -178,6 +180,15 @@ def test_codes_are_decoded_from_the_sphere_and_judged_the_same_in_any_company() 
     assert (features.shape, probabilities.shape) == ((1200, 128), (1200, 10))
     assert probabilities.sum(dim=1).allclose(torch.ones(1200))
     assert features[1100:].allclose(classifier.judge(images[1100:])[0], atol=1e-4)
+
+
+def test_the_most_doubtful_upper_halves_are_those_of_many_classes() -> None:
+    halves = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    halves[1, :, 0], halves[2, :, 1] = 255, 255  # rows of pixels, far from each other
+    halves[:, :, 2:] = torch.randint(256, (3, 1, 2, 4), dtype=torch.uint8)  # tells nothing
+    labels = torch.cat([torch.arange(50) % classes for classes in (2, 5, 1)])
+    train = ImageSet(halves.repeat_interleave(50, dim=0), labels)
+    assert doubtful(halves, train).tolist() == [1, 0, 2]
 
 
 def test_the_papers_protocol() -> None:

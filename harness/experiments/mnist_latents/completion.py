@@ -3,8 +3,8 @@
 Models of one size see the upper half of an image. Their targets are the embeddings of whole
 images under an encoder that was trained before and stays as it is, so that one decoder serves all
 and nothing can collapse. Only what they say of the target differs: a point (JEPA), a Gaussian
-(unimodal GJE), a mixture of joint prototypes (Parametric GMJE, as in the paper or with views that
-correlate given their prototype), a predicted mixture (GMJE-MDN).
+(unimodal GJE), a mixture of joint prototypes (Parametric GMJE) or one fitted to the same embeddings
+by EM, a predicted mixture (GMJE-MDN).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, SimCLRProjectionHead
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 from gmje_plugin import (
     GJEEntropyLoss,
@@ -30,9 +30,11 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.backbones import Backbone
+from harness.data import ImageSet, spread
 from harness.evaluation import conditional as measures
+from harness.evaluation.generation import nearest_distances
 from harness.experiments.mnist_latents.drawing import FIGURES, draw_completions
-from harness.experiments.mnist_latents.evaluating import Judge, spread
+from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.networks import AdamModule, Batch, Decoder, to_signed
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
 from harness.files import replacing
@@ -42,20 +44,19 @@ NAMES = {
     "jepa": "JEPA predictor",
     "gje": "Unimodal GJE",
     "gmje": "Parametric GMJE",
-    "gmje_correlated": "GMJE, correlated",
     "gmje_em": "GMJE by EM",
     "mdn": "GMJE-MDN",
 }
-KINDS = [name for name in NAMES if name != "gmje_em"]  # what is trained; the first comes first
+KINDS = [name for name in NAMES if name != "gmje_em"]  # what is trained
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512  # of every head, as the encoders'
-_TEMPERATURE, _CORRELATION = 0.01, 0.8  # of the prototypes; the former as in the experiment
+_TEMPERATURE = 0.01  # of the prototypes, as in the experiment
 _COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
-_PLACES = "places"
+_DOUBTED, _ALIKE = 1000, 50  # test images that those shown are chosen from, and neighbours of each
 
 Conditional = Callable[[Tensor], Distribution]
 
@@ -92,13 +93,8 @@ class Completer(AdamModule):
                 self.criterion = GMJEMDNLoss(guard=None)
             case "gje":
                 self.criterion = GJEEntropyLoss()
-            case "gmje" | "gmje_correlated":
-                self.criterion = GMJEPrototypeLoss(
-                    dim,
-                    num_prototypes,
-                    temperature=_TEMPERATURE,
-                    correlation=_CORRELATION if kind == "gmje_correlated" else 0.0,
-                )
+            case "gmje":
+                self.criterion = GMJEPrototypeLoss(dim, num_prototypes, temperature=_TEMPERATURE)
             case _:
                 raise NotImplementedError(f"no completion by {kind}")
 
@@ -144,7 +140,7 @@ def conditionals(
 
     Args:
         completer: The model, on the CPU in evaluation mode.
-        contexts: Embeddings of the training images' halves.
+        contexts: Embeddings of some training images' halves.
         targets: Those of the whole.
         seed: Of a fit by EM.
     """
@@ -163,18 +159,15 @@ def conditionals(
             return {"mdn": head}
         case "gje":
             return {"gje": JointGaussian.fit(contexts, targets).condition}
-        case "gmje":
-            return {"gmje": criterion.mixture().condition}
         case _:
-            some = slice(None, None, max(1, len(contexts) // _FITTED))
             fitted = JointGaussianMixture.fit(
-                contexts[some],
-                targets[some],
+                contexts,
+                targets,
                 _COMPONENTS,
                 max_steps=_STEPS,
                 generator=torch.Generator().manual_seed(seed),
             )
-            return {completer.kind: criterion.mixture().condition, "gmje_em": fitted.condition}
+            return {"gmje": criterion.mixture().condition, "gmje_em": fitted.condition}
 
 
 @torch.no_grad()
@@ -185,7 +178,7 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
         phases: Of the run; what :func:`draw` needs is left in its folder.
         row: The target encoder and its decoder.
         judge: Names what the decoder makes of guesses.
-        kind: One of ``KINDS``; the first chooses the images that are shown of all.
+        kind: One of ``KINDS``.
 
     Returns:
         For each density ``nll`` (nats, mean over test images), the coverage of its regions,
@@ -207,43 +200,55 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
     some = spread(len(judge.test), _MEASURED)
     images, targets, labels = judge.test.images[some], row.test[some], judge.test.labels[some]
     contexts = completer.embed(images)
-    made = conditionals(completer, completer.embed(judge.train.images), row.train, seed=seed)
-    found: dict[str, Any] = {}
+    fitted = spread(len(judge.train), _FITTED)
+    known = completer.embed(judge.train.images[fitted]), row.train[fitted]
+    places = doubtful(images, judge.train)[:_SHOWN]
     shown: dict[str, Tensor] = {}
-    for name, condition in made.items():
+    if kind == KINDS[0]:
+        shown["upper half"] = upper_half(images[places])
+        shown["whole"] = images[places]
+        shown["whole, decoded"] = row.decoder.decode(targets[places])
+    found: dict[str, Any] = {}
+    for name, condition in conditionals(completer, *known, seed=seed).items():
         found[name], classes = _measure(condition, contexts, targets, row.decoder, judge, seed=seed)
         hits = classes.argmax(dim=2), classes[0].topk(GUESSES).indices.T
         best_of, top_of_first = (measures.best_of(hit, labels.cpu()) for hit in hits)
         found[name] |= {"best_of": best_of, "top_of_first": top_of_first}
-        if name == KINDS[0]:
-            places = classes[0].max(dim=1).values.argsort()[:_SHOWN]
-            shown["upper half"] = upper_half(images[places])
-            shown["whole"] = images[places]
-            shown["whole, decoded"] = row.decoder.decode(targets[places])
-            _save(phases.folder.path, _PLACES, {_PLACES: places})
-        else:
-            places = _load(phases.folder.path, _PLACES)[_PLACES]
         guesses = measures.guesses(condition(contexts[places]), _SHOWN_GUESSES, seed=seed)
         for number, guess in enumerate(guesses[: 1 if name == "jepa" else None], 1):
             shown[f"{NAMES[name]}, {number}"] = row.decoder.decode(guess)
-    _save(phases.folder.path, kind, shown)
+    with replacing(_shown(phases.folder.path, kind)) as unfinished:
+        torch.save({name: row.cpu() for name, row in shown.items()}, unfinished)
     return found
 
 
 def draw(folder: Path) -> None:
     """Draws what the models of a run make of some upper halves."""
-    shown = {name: row for kind in KINDS for name, row in _load(folder, kind).items()}
+    shown: dict[str, Tensor] = {}
+    for kind in KINDS:
+        shown |= torch.load(_shown(folder, kind))
     draw_completions(shown, folder / FIGURES)
 
 
-def _save(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
-    with replacing(folder / "completion" / f"{name}.pt") as unfinished:
-        torch.save({key: tensor.cpu() for key, tensor in tensors.items()}, unfinished)
+def _shown(folder: Path, kind: str) -> Path:
+    return folder / "completion" / f"{kind}.pt"
 
 
-def _load(folder: Path, name: str) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = torch.load(folder / "completion" / f"{name}.pt")
-    return found
+def doubtful(
+    images: Tensor,  # shape: (N, 1, H, W)
+    train: ImageSet,
+) -> Tensor:  # shape: (_DOUBTED or fewer,)
+    """Places of some images, first those whose upper half tells least of the class.
+
+    That is where the nearest 50 upper halves of training images agree least.
+    """
+    places = spread(len(images), _DOUBTED)
+    halves, known = (
+        to_signed(upper_half(some)).flatten(1).cpu() for some in (images[places], train.images)
+    )
+    _, alike = nearest_distances(halves, known, min(_ALIKE, len(known)))
+    votes = one_hot(train.labels.cpu()[alike]).sum(dim=1)
+    return places[votes.max(dim=1).values.argsort(stable=True)]
 
 
 def _measure(

@@ -13,6 +13,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
+from harness.data import spread
 from harness.evaluation.density import context_covariances
 from harness.evaluation.latents import mixture_of
 from harness.files import replacing
@@ -37,7 +38,7 @@ def densities(
         seed: Of that mixture's start.
     """
     embeddings = embeddings.cpu().double()
-    some = embeddings.float()[:: max(1, len(embeddings) // _FITTED)][:_FITTED]
+    some = embeddings[spread(len(embeddings), _FITTED)].float()
     found = {
         "gaussian": mixture_of(
             torch.ones(1), embeddings.mean(dim=0)[None], embeddings.T.cov()[None]

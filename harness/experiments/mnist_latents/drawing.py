@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
 from harness import figures
+from harness.data import spread
 from harness.evaluation.latents import sample
-from harness.experiments.mnist_latents.evaluating import Judge, spread
+from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
 from harness.files import write_png
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import MixtureSameFamily
 from torch.nn.functional import normalize
 
-from harness.data import ImageData, ImageSet
+from harness.data import ImageData, ImageSet, spread
 from harness.evaluation import encode, generation
 from harness.evaluation.generation import nearest_distances
 from harness.evaluation.latents import component_log_probs, fit_statistics, sample, shape_statistics
@@ -144,8 +144,3 @@ def measure_strangeness(
         codes = normalize(encode(row.encoder, unlabelled, data)[0], dim=1)
         areas[name] = {kind: auroc(usual[kind], score) for kind, score in scores(codes).items()}
     return areas
-
-
-def spread(number: int, most: int) -> Tensor:  # shape: (most or fewer,)
-    """Places, evenly spaced, of at most as many of ``number`` things."""
-    return torch.linspace(0, number - 1, min(number, most)).long()

@@ -31,17 +31,17 @@ def jobs(settings: Settings, experiment: MNISTLatentsSettings, path: Path) -> li
         return Job(name, do, result, units, frozenset(needs))
 
     found = [job("classifier", _classifier, units=CLASSIFIER_EPOCHS, needs=set())]
-    for name in experiment.rows:
+    # First the row that completions need, as they fill the processes in the end.
+    names = sorted(experiment.rows, key=lambda name: name != experiment.completed)
+    for name in names:
         trained = path / "trainings" / name / RESULTS
         train = partial(_train, name, settings, path)
         found.append(Job(f"encoders/{name}", train, trained, settings.trainer.epochs))
-    for name in experiment.rows:
+    for name in names:
         part, needs = partial(_row, name=name), {"classifier", f"encoders/{name}"}
         found.append(job(f"rows/{name}", part, units=experiment.decoder_epochs, needs=needs))
-    first, *others = KINDS
     for kind in KINDS:
-        part = partial(_completion, kind=kind)
-        needs = {f"completion/{first}"} if kind in others else {f"rows/{experiment.completed}"}
+        part, needs = partial(_completion, kind=kind), {f"rows/{experiment.completed}"}
         name = f"completion/{kind}"
         found.append(job(name, part, units=experiment.completion_epochs, needs=needs))
     return found

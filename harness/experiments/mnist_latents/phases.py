@@ -74,22 +74,20 @@ class Phases:
         """The experiment's settings."""
         return cast("MNISTLatentsSettings", self.settings.experiment)
 
-    def encoder(self, name: str) -> tuple[pl.LightningModule, dict[str, Any]]:
-        """Trains a row's encoder; its method and its results."""
-        row = self.experiment.rows[name]
-        settings = replace(self.settings, method=row.method, overwrite=False)
-        folder = self.folder.part(name, settings)
+    def encoder(self, name: str) -> dict[str, Any]:
+        """Trains a row's encoder; its results."""
+        folder, title = self._encoder_folder(name), self.experiment.rows[name].title
         try:
-            results = runs.run_training(
-                settings, self.data, folder, title=row.title, name=name, callbacks=[self.counter]
+            return runs.run_training(
+                folder.settings, self.data, folder, title=title, name=name, callbacks=[self.counter]
             )
         except SettingsError as error:
             raise SettingsError(f"experiment.rows.{name}: {error}") from error
-        return training.load(settings, self.data, folder), results
 
     def row(self, name: str) -> TrainedRow:
         """Trains a row's encoder, then its decoder."""
-        method, results = self.encoder(name)
+        results, folder = self.encoder(name), self._encoder_folder(name)
+        method = training.load(folder.settings, self.data, folder)
         train, test = (
             normalize(encode(method, part, self.data)[0].cpu(), dim=1)
             for part in (self.data.train, self.data.test)
@@ -97,9 +95,12 @@ class Phases:
         with seeded(self.settings.seed):
             decoder = Decoder(train)
         self.fit(decoder, f"decoders/{name}", epochs=self.experiment.decoder_epochs)
-        criterion = cast("nn.Module", method.criterion)
         row = self.experiment.rows[name]
-        return TrainedRow(row, results, criterion, method, train, test, decoder)
+        return TrainedRow(row, results, method.criterion, method, train, test, decoder)
+
+    def _encoder_folder(self, name: str) -> RunFolder:
+        method = self.experiment.rows[name].method
+        return self.folder.part(name, replace(self.settings, method=method, overwrite=False))
 
     def classifier(self) -> Classifier:
         """Trains the judge of generated images."""
