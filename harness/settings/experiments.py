@@ -101,7 +101,7 @@ class MNISTLatentsSettings(ExperimentSettings):
     num_components: int = ranged(50, low=1)  # of a mixture fitted by EM; [R]
     # Whole images are completed from their halves in the embeddings of this row; not in the paper.
     completed: str = "gmje"
-    completion_epochs: int = ranged(10, low=1)
+    completion_epochs: int = ranged(5, low=1)
     rows: dict[str, LatentRowSettings] = field(default_factory=dict)
 
 

@@ -198,8 +198,15 @@ def test_the_papers_protocol() -> None:
     encoder = backbones.build(found.backbone, in_channels=1, image_size=(32, 32))
     assert encoder.feature_dim == 1024
     experiment: Any = found.experiment
-    assert experiment.decoder_epochs == 50
+    assert (experiment.decoder_epochs, experiment.completion_epochs) == (50, 5)
     assert {row.method.learning_rate for row in experiment.rows.values()} == {1e-3}
     assert {name: row.density for name, row in experiment.rows.items()} == {
         **{"simclr": "gmm", "gje": "gaussian", "gmje": "prototypes_ema"}
     }
+
+
+def test_reduced_it_trains_less_of_everything() -> None:
+    found = settings("experiment=mnist_latents", "scale=reduced")
+    experiment: Any = found.experiment
+    assert found.trainer.epochs == 2
+    assert (experiment.decoder_epochs, experiment.completion_epochs) == (1, 1)
