@@ -56,5 +56,6 @@ def _block(block: Block) -> str:
 
 def _escape(text: str) -> str:
     """Text on one line that means nothing to Markdown or HTML."""
-    plain = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", " ".join(text.split()))
+    line = re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text).strip(" ")
+    plain = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line)
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -119,6 +119,7 @@ def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
         "Whole images from",
     ):
         assert page.count(heading) == 1
+    assert "| \N{NO-BREAK SPACE}\N{NO-BREAK SPACE}gaussian" in page  # below its row's title
     shown = [path.name for path in (tmp_path / "figures").glob("latents-*.svg")]
     assert len(shown) == 2 * 3 + 1
     assert all(f"(figures/{name})" in page for name in shown)

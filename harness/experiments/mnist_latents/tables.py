@@ -28,6 +28,7 @@ _SAMPLES = {
     "nearest": ("nearest", 1),
 }
 _SHOWN_GUESSES = (1, 2, 3, 5)
+_INDENT = 2 * "\N{NO-BREAK SPACE}"  # others are lost in HTML
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
@@ -46,7 +47,7 @@ def _table_2(results: Mapping[str, Any]) -> Table:
     for name, row in results["rows"].items():
         rows.append([row["title"], *_cells(row["densities"][row["density"]], _SHAPE)])
         if name in _PRINTED:
-            rows.append(["  printed", *_PRINTED[name]])
+            rows.append([f"{_INDENT}printed", *_PRINTED[name]])
     return Table(
         "The paper's Table 2: means over the components of a row's density.",
         ["", *_headings(_SHAPE)],
@@ -72,7 +73,7 @@ def _samples(results: Mapping[str, Any]) -> Table:
     accuracy = f"{100.0 * results['classifier']['accuracy']:.2f} %"
     rows = [["test images", *_cells(results["classifier"]["real"], _SAMPLES)]]
     for row in results["rows"].values():
-        rows += [[row["title"]], ["  test decoded", *_cells(row["decoder"], _SAMPLES)]]
+        rows += [[row["title"]], [f"{_INDENT}test decoded", *_cells(row["decoder"], _SAMPLES)]]
         rows += _of_densities(row, _SAMPLES)
     return Table(
         f"Samples decoded, in the features of a classifier that names {accuracy} of the test "
@@ -92,7 +93,7 @@ def _strange(results: Mapping[str, Any]) -> Table:
         for score in row["strange"][sets[0]]:
             mark = " *" if score == row["density"] else ""
             areas = (f"{row['strange'][name][score]:.3f}" for name in sets)
-            rows.append([f"  {score}{mark}", *areas])
+            rows.append([f"{_INDENT}{score}{mark}", *areas])
     return Table(
         "Strange images told from test images: area under the ROC curve of minus the log-density, "
         "of the distance to the nearest training embedding, and of the classifier's confidence.",
@@ -109,7 +110,7 @@ def _completion(results: Mapping[str, Any]) -> Table:
         rows.append([NAMES[name], f"{found['nll']:.0f}", *covered, *_percent(best)])
         if name == "jepa":
             blank = [""] * (1 + len(LEVELS))
-            rows.append(["  likeliest classes", *blank, *_percent(found["top_of_first"])])
+            rows.append([f"{_INDENT}likeliest classes", *blank, *_percent(found["top_of_first"])])
     return Table(
         "Whole images from their upper halves: mean negative log-likelihood of the embedding "
         "(nats), percent of test images in the regions of highest density that should hold as many "
@@ -130,7 +131,7 @@ def _of_densities(
 ) -> list[list[str]]:
     own = row["density"]
     return [
-        [f"  {kind}{' *' if kind == own else ''}", *_cells(found, columns)]
+        [f"{_INDENT}{kind}{' *' if kind == own else ''}", *_cells(found, columns)]
         for kind, found in row["densities"].items()
     ]
 
