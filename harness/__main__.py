@@ -65,9 +65,10 @@ def _run(config: DictConfig) -> int:
             raise
         where = f" ({error.filename})" if error.filename else ""
         return _refuse(f"cannot write results: {error.strerror}{where}; what was whole stays")
-    except SIGTERMException:  # a SystemExit of status 0
-        _refuse("ended by SIGTERM; the same command goes on")
-        sys.exit(128 + signal.SIGTERM)
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes either signal a SystemExit
+        sent = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
+        _refuse(f"ended by {sent.name}; the same command goes on")
+        sys.exit(128 + sent)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -123,15 +124,16 @@ def test_a_folder_of_other_settings_is_refused_with_the_difference(tmp_path: Pat
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_sigterm_is_no_success(tmp_path: Path) -> None:
-    """As a cluster's preemption or ``timeout`` sends it."""
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_no_success(tmp_path: Path, sent: signal.Signals) -> None:
+    """As a cluster's preemption, ``timeout`` or Ctrl-C sends it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "harness", *ASKED, "logger=csv", "trainer.epochs=1000"]
     started = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
     checkpoints = "outputs/banks/*/checkpoints/last.ckpt"
     while started.poll() is None and not list(tmp_path.glob(checkpoints)):
         time.sleep(0.1)
-    started.terminate()
+    started.send_signal(sent)
     _, told = started.communicate()
-    assert started.returncode == 143
-    assert told.decode().strip().endswith("ended by SIGTERM; the same command goes on")
+    assert started.returncode == 128 + sent
+    assert told.decode().strip().endswith(f"ended by {sent.name}; the same command goes on")
