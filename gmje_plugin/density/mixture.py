@@ -274,6 +274,8 @@ class JointGaussianMixture(nn.Module):
             The draws, shape (*shape, D).
         """
         shape = torch.Size(shape)
+        if shape.numel() == 0:
+            return torch.empty_like(self.means[:0]).reshape(*shape, self.means.shape[1])
         drawn = multinomial(self.log_weights, shape.numel(), generator=generator)
         component, order = drawn.sort()
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)

@@ -141,6 +141,7 @@ class TestAgainstReferences:
         torch.testing.assert_close(first, second, rtol=0, atol=0)
         assert torch.equal(torch.get_rng_state(), state)
         assert density.sample().shape == (DIM,)
+        assert density.sample((2, 0)).shape == (2, 0, DIM)
 
     def test_gradients(self, kind: str) -> None:
         leaves = [leaf.clone().requires_grad_() for leaf in (*parameters(kind), points(2, DIM))]
