@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -50,7 +52,7 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
     If one fails or this process is interrupted, the others are ended where they are.
 
     Args:
-        jobs: What to do, each after those that it needs.
+        jobs: What to do.
         workers: Number of processes.
         threads: Of each of them.
         console: Shows progress.
@@ -64,6 +66,7 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
     units, stop = context.Value("q", 0), context.Event()
     running: dict[Future[None], str] = {}
     with (
+        _sigterm_raised(),
         progress(console) as bar,
         ProcessPoolExecutor(
             min(workers, len(waiting)),
@@ -80,13 +83,35 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
                         running[pool.submit(_do, job)] = job.name
                         del waiting[job.name]
                 for done in wait(running, _POLL, return_when=FIRST_COMPLETED).done:
-                    done.result()
+                    _raise_if_failed(done, running[done])
                     del running[done]
                 begun = ", ".join(list(running.values())[:workers])
                 bar.update(task, completed=before + units.value, description=begun)
         except BaseException:
             stop.set()
             raise
+
+
+def _raise_if_failed(done: Future[None], name: str) -> None:
+    try:
+        done.result()
+    except Exception as error:
+        error.add_note(f"in the job {name}; the same command goes on")
+        raise
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Makes SIGTERM what it is in Lightning's trainings, for the caller to tell what goes on."""
+
+    def end(*_: Any) -> None:
+        raise SIGTERMException
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(threads: int, units: Any, stop: Any) -> None:

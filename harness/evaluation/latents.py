@@ -13,6 +13,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from torch.nn.functional import normalize, one_hot
 
 _CHUNK = 500
+_EMPTY = 1e-4  # weight of a component that holds less than one of the 10,000 embeddings of a fit
 
 
 def mixture_of(
@@ -33,17 +34,22 @@ def mixture_of(
 def shape_statistics(density: MixtureSameFamily) -> dict[str, float]:
     """The paper's Table 2, means over components (Huang 2026, Sec. 5.3).
 
+    Components that hold nothing are left out: EM leaves them at the origin, next to singular.
+
     Returns:
         ``log_det`` and ``trace`` of the covariances and, with several components, ``spread``, the
-        mean distance between their means.
+        mean distance between their means; ``components``, how many of them hold something.
     """
     parts: Any = density.component_distribution
+    kept = density.mixture_distribution.probs > _EMPTY
+    log_dets = 2.0 * parts.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
     found = {
-        "log_det": 2.0 * parts.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1).mean(),
-        "trace": parts.variance.sum(dim=-1).mean(),
+        "components": kept.sum(),
+        "log_det": log_dets[kept].mean(),
+        "trace": parts.variance.sum(dim=-1)[kept].mean(),
     }
-    if len(parts.mean) > 1:
-        found["spread"] = torch.pdist(parts.mean).mean()
+    if found["components"] > 1:
+        found["spread"] = torch.pdist(parts.mean[kept]).mean()
     return {name: float(value) for name, value in found.items()}
 
 

@@ -45,10 +45,11 @@ def _run(results: dict[str, Any], folder: Path, *, name: str) -> Iterator[Block]
     # Here, as it imports scikit-learn's parts, which other reports do without.
     from harness.experiments.mnist_latents.tables import tables
 
+    commits = ", ".join(results.get("commits", [results["commit"]]))
     yield Heading(2, "mnist_latents: densities, samples, completions")
     yield Paragraph(
         f"{results['data']}; seed {results['seed']}; {results['wall_time_s']:.0f} s since the last "
-        f"start; commit {results['commit']}; python -m harness {shlex.join(results['command'])}"
+        f"start; commit {commits}; python -m harness {shlex.join(results['command'])}"
     )
     yield from tables(results)
     drawn = {

@@ -82,7 +82,7 @@ class LatentRowSettings:
 
     gaussian: one Gaussian of all training embeddings. gmm: a mixture fitted afterwards by EM.
     prototypes: ``GMJEPrototypeLoss.mixture()``. prototypes_ema: its means with uniform weights and,
-    for each, the loss's average of the second moment. prototypes_em: steps of EM from there.
+    for each, the loss's average of the second moment. prototypes_em: steps of EM from prototypes.
     """
 
     title: str = MISSING

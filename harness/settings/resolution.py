@@ -176,12 +176,18 @@ def _impossible_latents(
         yield "method and bank are for benchmark and banks, not mnist_latents"
     if settings.trainer.devices * settings.trainer.num_nodes > 1:
         yield "trainer.devices and trainer.num_nodes are for benchmark and banks"
+    if settings.trainer.epochs < 1:
+        yield "trainer.epochs must be at least 1 for mnist_latents"
     for name, row in rows.items():
-        prototypes = isinstance(row.method, methods.ParametricGMJESettings)
-        if isinstance(row.method, methods.MoCoSettings | methods.SwAVSettings):
-            yield f"experiment.rows.{name}.method must be of SimCLR's family, not {row.method.name}"
+        path, method = f"experiment.rows.{name}", row.method
+        prototypes = isinstance(method, methods.ParametricGMJESettings)
+        others = methods.MoCoSettings | methods.SwAVSettings | methods.BYOLSettings
+        if isinstance(method, others):
+            yield f"{path}.method must be of SimCLR's family, not {method.name}"
         if row.density.startswith("prototypes") and not prototypes:
-            yield f"experiment.rows.{name}.density={row.density} is for parametric_gmje"
+            yield f"{path}.density={row.density} is for parametric_gmje"
+        if isinstance(method, methods.ParametricGMJESettings) and method.entropy_weight == 0.0:
+            yield f"{path}.method.entropy_weight must be above 0, for the average of prototypes_ema"
 
 
 def _impossible_bank(path: str, method: MethodSettings, bank: BankSettings | None) -> Iterator[str]:

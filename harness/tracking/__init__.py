@@ -12,7 +12,7 @@ from harness.tracking.folder import (
 )
 from harness.tracking.loggers import curve_loggers
 from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
-from harness.tracking.provenance import provenance
+from harness.tracking.provenance import commit, provenance
 from harness.tracking.summary import log_summary
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "MetricsFile",
     "Row",
     "RunFolder",
+    "commit",
     "curve",
     "curve_loggers",
     "folder_name",

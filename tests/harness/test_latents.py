@@ -43,6 +43,14 @@ def test_the_papers_table_2_from_a_simplex_on_the_sphere() -> None:
     )
 
 
+def test_components_that_hold_nothing_have_no_shape() -> None:
+    covariances = torch.stack([torch.eye(3), 4.0 * torch.eye(3), 1e-6 * torch.eye(3)])
+    means = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [0, 0, 0]])
+    found = shape_statistics(mixture_of(torch.tensor([0.5, 0.5, 1e-9]), means, covariances))
+    expected = {"components": 2.0, "log_det": 1.5 * math.log(4), "trace": 7.5, "spread": 2.0}
+    assert found == pytest.approx(expected)
+
+
 def test_log_densities_and_what_components_are_of() -> None:
     generator = torch.Generator().manual_seed(0)
     weights, means = (

@@ -10,11 +10,13 @@ import pytest
 import torch
 from matplotlib.image import imread
 from torch import nn
+from torch.nn.functional import normalize
 
-from gmje_plugin import JointGaussianMixture
+from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
 from harness import backbones
 from harness.data import ImageSet
-from harness.experiments.mnist_latents.completion import doubtful
+from harness.experiments.mnist_latents.completion import Completer, conditionals, doubtful
+from harness.experiments.mnist_latents.densities import densities
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.experiments.mnist_latents.tables import tables
 from harness.report import report
@@ -146,6 +148,12 @@ def test_an_interrupted_one_trains_nothing_twice(
         ("data=digits", "experiment=mnist_latents is for data=mnist, not digits"),
         ("experiment.completed=best", "must be one of simclr, gje, gmje, got 'best'"),
         ("experiment.rows.gje.density=prototypes", "density=prototypes is for parametric_gmje"),
+        ("trainer.epochs=0", "trainer.epochs must be at least 1"),
+        ("method@experiment.rows.gje.method=byol", "rows.gje.method must be of SimCLR's family"),
+        (
+            "experiment.rows.gmje.method.entropy_weight=0",
+            "rows.gmje.method.entropy_weight must be above 0",
+        ),
         ("method=simclr", "method and bank are for benchmark and banks, not mnist_latents"),
         ("trainer.devices=2", "trainer.devices and trainer.num_nodes are for benchmark and banks"),
     ],
@@ -181,6 +189,43 @@ def test_codes_are_decoded_from_the_sphere_and_judged_the_same_in_any_company() 
     assert (features.shape, probabilities.shape) == ((1200, 128), (1200, 10))
     assert probabilities.sum(dim=1).allclose(torch.ones(1200))
     assert features[1100:].allclose(classifier.judge(images[1100:])[0], atol=1e-4)
+
+
+def test_a_row_with_prototypes_has_three_densities_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(2, 4).repeat_interleave(150, dim=0)
+    codes = normalize(centres + 0.2 * torch.randn(300, 4, generator=generator), dim=1)
+    criterion = GMJEPrototypeLoss(4, 2, temperature=0.1)
+    with torch.no_grad():
+        criterion.prototypes.copy_(torch.eye(2, 4).repeat(1, 2))
+        criterion(codes, codes)
+    found = densities(criterion, codes, num_components=2, seed=0)
+    own: dict[str, Any] = {name: density.component_distribution for name, density in found.items()}
+    moment = (codes.T @ codes / len(codes)).double()
+    assert own["prototypes"].mean.allclose(torch.eye(2, 4).double())
+    assert own["prototypes"].covariance_matrix.allclose(0.1 * torch.eye(4).double())
+    assert own["prototypes_ema"].mean.allclose(torch.eye(2, 4).double())
+    assert own["prototypes_ema"].covariance_matrix.allclose(moment.expand(2, 4, 4), atol=1e-6)
+    by_class = codes.view(2, 150, 4).mean(dim=1).double()  # EM keeps the order of its start
+    assert own["prototypes_em"].mean.allclose(by_class, atol=0.02)
+    assert own["gmm"].mean.sum(dim=0).allclose(by_class.sum(dim=0), atol=0.02)
+
+
+def test_a_completion_by_em_is_fitted_and_one_by_prototypes_as_trained() -> None:
+    generator = torch.Generator().manual_seed(0)
+    contexts = normalize(torch.randn(400, 4, generator=generator), dim=1)
+    targets = normalize(contexts + 0.1 * torch.randn(400, 4, generator=generator), dim=1)
+    backbone = backbones.build(
+        settings("experiment=mnist_latents").backbone, in_channels=1, image_size=(32, 32)
+    )
+    completer = Completer(backbone, targets, "gmje", num_prototypes=3)
+    found = conditionals(completer, contexts, targets, seed=0)
+    given = contexts.double()
+    scores = {name: density(given).log_prob(targets.double()) for name, density in found.items()}
+    as_trained = completer.criterion.mixture().condition(given)
+    assert set(found) == {"gmje", "gmje_em"}
+    assert scores["gmje"].allclose(as_trained.log_prob(targets.double()))
+    assert scores["gmje_em"].mean() > scores["gmje"].mean() + 1.0
 
 
 def test_the_most_doubtful_upper_halves_are_those_of_many_classes() -> None:

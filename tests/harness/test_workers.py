@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -12,6 +15,7 @@ from rich.console import Console
 
 from harness.settings import SettingsError
 from harness.workers import Advance, Job, carry_out
+from tests.harness.commands import ROOT
 
 
 def _write(path: Path, needed: list[Path], advance: Advance) -> None:
@@ -62,3 +66,49 @@ def test_a_failure_ends_the_others_and_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="lower the learning_rate"):
         _go(jobs)
     assert list(tmp_path.iterdir()) == []
+
+
+_RUNS_FOR_EVER = """
+from functools import partial
+from pathlib import Path
+from tests.harness.test_workers import _go, _say_and_sleep
+from harness.workers import Job
+
+if __name__ == "__main__":
+    folder = Path(".")
+    _go([Job(name, partial(_say_and_sleep, folder / name), folder / "never") for name in "ab"])
+"""
+
+
+def _say_and_sleep(path: Path, advance: Advance) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(600.0)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked for in /proc")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_the_process_that_started_them(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    (tmp_path / "forever.py").write_text(_RUNS_FOR_EVER)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "forever.py"]
+    started = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    said = [tmp_path / name for name in "ab"]
+    while started.poll() is None and not all(path.exists() and path.read_text() for path in said):
+        time.sleep(0.1)
+    workers = [int(path.read_text()) for path in said]
+    started.send_signal(sent)
+    started.wait()
+    for _ in range(600):  # they look twice a second
+        if not any(map(_alive, workers)):
+            break
+        time.sleep(0.1)
+    assert not any(map(_alive, workers))

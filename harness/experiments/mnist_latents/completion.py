@@ -50,8 +50,8 @@ NAMES = {
 KINDS = [name for name in NAMES if name != "gmje_em"]  # what is trained
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
-_HIDDEN = 512  # of every head, as the encoders'
-_TEMPERATURE = 0.01  # of the prototypes, as in the experiment
+_HIDDEN = 512  # of every head
+_TEMPERATURE = 0.01  # of the prototypes
 _COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
@@ -268,7 +268,10 @@ def _measure(
         guessed = measures.guesses(given, GUESSES, seed=seed)
         classes.append(torch.stack([judge.classifier.judge(decoder.decode(z))[1] for z in guessed]))
     some = torch.split(spread(len(contexts), _CALIBRATED), _DRAWN_AT_ONCE)
-    ranks = [measures.ranks(condition(contexts[few]), targets[few], seed=seed) for few in some]
+    ranks = [
+        measures.ranks(condition(contexts[few]), targets[few], seed=seed + number)
+        for number, few in enumerate(some)
+    ]
     figures = {
         "nll": -float(torch.cat(log_probs).mean()),
         **measures.coverage(torch.cat(ranks).cpu()),

@@ -20,6 +20,7 @@ from harness.files import replacing
 
 _FITTED = 10_000  # embeddings [P]
 _STEPS = 20  # of EM at most [P]
+_FLOOR = 1e-6  # added to variances [R], scikit-learn's: few embeddings make singular covariances
 
 
 def densities(
@@ -38,23 +39,24 @@ def densities(
         seed: Of that mixture's start.
     """
     embeddings = embeddings.cpu().double()
-    some = embeddings[spread(len(embeddings), _FITTED)].float()
+    some = embeddings[spread(len(embeddings), _FITTED)]
     found = {
         "gaussian": mixture_of(
             torch.ones(1), embeddings.mean(dim=0)[None], embeddings.T.cov()[None]
         ),
-        "gmm": _fitted(some, GaussianMixture(num_components, random_state=seed)),
+        "gmm": _fitted(some.float(), GaussianMixture(num_components, random_state=seed)),
     }
     if isinstance(criterion, GMJEPrototypeLoss):
         mixture = criterion.mixture()
         means = mixture.means[:, : mixture.split]
-        weights, covariances = mixture.weights, context_covariances(mixture)
+        weights, covariances = mixture.weights.double(), context_covariances(mixture)
+        weights = weights / weights.sum()  # scikit-learn is strict
         moment = criterion.context_moment.moment.expand_as(covariances)
         start = GaussianMixture(
             len(weights),
-            weights_init=weights.float().numpy(force=True),
-            means_init=means.float().numpy(force=True),
-            precisions_init=torch.linalg.inv(covariances).float().numpy(force=True),
+            weights_init=weights.numpy(force=True),
+            means_init=means.double().numpy(force=True),
+            precisions_init=torch.linalg.inv(covariances.double()).numpy(force=True),
         )
         found |= {
             "prototypes": mixture_of(weights, means, covariances),
@@ -78,6 +80,6 @@ def save(mixture: JointGaussianMixture, path: Path) -> None:
 def _fitted(embeddings: Tensor, mixture: GaussianMixture) -> MixtureSameFamily:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # as many steps as printed, no more
-        mixture.set_params(max_iter=_STEPS).fit(embeddings.numpy())
+        mixture.set_params(max_iter=_STEPS, reg_covar=_FLOOR).fit(embeddings.numpy())
     parts = (mixture.weights_, mixture.means_, mixture.covariances_)
     return mixture_of(*map(torch.from_numpy, parts))

@@ -75,7 +75,7 @@ class Judge:
     def metrics(self, images: Tensor) -> dict[str, float]:
         """Every figure of images, uint8, shape (N, 1, 32, 32)."""
         found = generation.generation_metrics(self.real, *self.classifier.judge(images))
-        distances, _ = self.nearest(images[:500])
+        distances, _ = self.nearest(images[spread(len(images), 500)])
         return {**found, "nearest": float(distances.median())}
 
     def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (N,), (N,)
@@ -100,7 +100,9 @@ def measure(
         "title": row.settings.title,
         "density": row.settings.density,
         "encoder": row.results["metrics"],
-        "encoder_seconds": row.results["wall_time_s"],
+        "encoder_training": {
+            name: row.results[name] for name in ("wall_time_s", "resumed_at_step", "commit")
+        },
         "decoder": {
             "error": float((to_signed(decoded) - to_signed(judge.test.images)).square().mean()),
             **judge.metrics(decoded),

@@ -16,7 +16,7 @@ from harness.experiments.mnist_latents.evaluating import Judge, measure
 from harness.experiments.mnist_latents.phases import CLASSIFIER_EPOCHS, Phases
 from harness.files import write_text
 from harness.settings import MNISTLatentsSettings, Settings
-from harness.tracking import RESULTS
+from harness.tracking import RESULTS, commit
 from harness.workers import Advance, Job
 
 Part = Callable[[Phases], dict[str, Any]]
@@ -48,17 +48,21 @@ def jobs(settings: Settings, experiment: MNISTLatentsSettings, path: Path) -> li
 
 
 def results(experiment: MNISTLatentsSettings, path: Path) -> dict[str, Any]:
-    """What all jobs have measured."""
+    """What all jobs have measured, and at which commits."""
+    commits = set()
 
     def measured(name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(_place(path, name).read_text())
-        return content
+        content = json.loads(_place(path, name).read_text())
+        commits.add(content["commit"])
+        found: dict[str, Any] = content["measured"]
+        return found
 
     completed = [measured(f"completion/{kind}") for kind in KINDS]
     return {
         "classifier": measured("classifier"),
         "rows": {name: measured(f"rows/{name}") for name in experiment.rows},
         "completion": {name: found for part in completed for name, found in part.items()},
+        "commits": sorted(map(str, commits)),
     }
 
 
@@ -71,7 +75,7 @@ def _train(name: str, settings: Settings, path: Path, advance: Advance) -> None:
 
 
 def _measure(part: Part, settings: Settings, path: Path, result: Path, advance: Advance) -> None:
-    found = part(Phases.of(settings, path, advance))
+    found = {"measured": part(Phases.of(settings, path, advance)), "commit": commit()}
     result.parent.mkdir(parents=True, exist_ok=True)
     write_text(result, json.dumps(found, indent=2) + "\n")
 

@@ -72,11 +72,11 @@ class Decoder(AdamModule):
         self,
         codes: Tensor,  # shape: (N, d)
     ) -> Tensor:  # shape: (N, 1, 32, 32)
-        """Embeddings of any norm, projected to the sphere, as uint8 images."""
+        """Embeddings of any norm, projected to the sphere, as uint8 images on the CPU."""
         self.eval()
         codes = F.normalize(codes.to(self.device, torch.float32), dim=1)
         images = torch.cat([self(chunk) for chunk in torch.split(codes, _CHUNK)])
-        return images.add(1.0).mul(127.5).round().clamp(0, 255).byte()
+        return images.add(1.0).mul(127.5).round().clamp(0, 255).byte().cpu()
 
 
 class Classifier(AdamModule):

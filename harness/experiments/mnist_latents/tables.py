@@ -49,7 +49,7 @@ def _table_2(results: Mapping[str, Any]) -> Table:
         if name in _PRINTED:
             rows.append([f"{_INDENT}printed", *_PRINTED[name]])
     return Table(
-        "The paper's Table 2: means over the components of a row's density.",
+        "The paper's Table 2: means over the components of a row's density that are not empty.",
         ["", *_headings(_SHAPE)],
         rows,
     )
@@ -107,15 +107,16 @@ def _completion(results: Mapping[str, Any]) -> Table:
     for name, found in results["completion"].items():
         covered = (f"{100.0 * found[f'coverage_{level}']:.0f}" for level in LEVELS)
         best = found["best_of"][: 1 if name == "jepa" else GUESSES]
-        rows.append([NAMES[name], f"{found['nll']:.0f}", *covered, *_percent(best)])
+        rows.append([NAMES.get(name, name), f"{found['nll']:.0f}", *covered, *_percent(best)])
         if name == "jepa":
             blank = [""] * (1 + len(LEVELS))
             rows.append([f"{_INDENT}likeliest classes", *blank, *_percent(found["top_of_first"])])
     return Table(
-        "Whole images from their upper halves: mean negative log-likelihood of the embedding "
-        "(nats), percent of test images in the regions of highest density that should hold as many "
-        "as the heading says, percent whose class is among those of the best 1 to 5 "
-        "guesses (of the single image that JEPA predicts: its likeliest 1 to 5 classes).",
+        "Whole images from their upper halves, by densities of training images: mean negative "
+        "log-likelihood of test embeddings (nats), percent of 500 of them in the regions of "
+        "highest density that should hold as many as the heading says, percent whose class is "
+        "among those of the best 1 to 5 guesses (of the single image that JEPA predicts: its "
+        "likeliest 1 to 5 classes).",
         [
             "",
             "NLL",
