@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,14 @@ def test_a_signal_is_no_success(tmp_path: Path, sent: signal.Signals) -> None:
     """As a cluster's preemption, ``timeout`` or Ctrl-C sends it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "harness", *ASKED, "logger=csv", "trainer.epochs=1000"]
-    started = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    started = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        # What runs in the background of a script inherits that Ctrl-C is ignored.
+        preexec_fn=partial(signal.signal, sent, signal.SIG_DFL),
+    )
     checkpoints = "outputs/banks/*/checkpoints/last.ckpt"
     while started.poll() is None and not list(tmp_path.glob(checkpoints)):
         time.sleep(0.1)
