@@ -46,7 +46,7 @@ def _run(results: dict[str, Any], folder: Path, *, name: str) -> Iterator[Block]
     from harness.experiments.mnist_latents.tables import tables
 
     commits = ", ".join(results.get("commits", [results["commit"]]))
-    yield Heading(2, "mnist_latents: densities, samples, completions")
+    yield Heading(2, f"mnist_latents, {folder.name}: densities, samples, completions")
     yield Paragraph(
         f"{results['data']}; seed {results['seed']}; {results['wall_time_s']:.0f} s since the last "
         f"start; commit {commits}; python -m harness {shlex.join(results['command'])}"
