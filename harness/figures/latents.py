@@ -67,11 +67,12 @@ def image_rows(
 ) -> Figure:
     """Rows of images that belong together from top to bottom, each with its name."""
     width = 0.6 * len(next(iter(rows.values())))
-    figure = Figure(figsize=(2.0 + width, 0.4 + 0.66 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.4 + width, 0.4 + 0.66 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)
     for axis, (name, images) in zip(axes.flat, rows.items(), strict=True):
         _show(axis, _tiled(images, columns=len(images)))
         axis.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+        axis.set_anchor("E")  # what room is left is the names'
     figure.suptitle(title, fontsize=10)
     return figure
 
