@@ -275,7 +275,7 @@ class JointGaussianMixture(nn.Module):
         """
         shape = torch.Size(shape)
         if shape.numel() == 0:
-            return torch.empty_like(self.means[:0]).reshape(*shape, self.means.shape[1])
+            return self.means.new_empty((*shape, self.means.shape[1]))
         drawn = multinomial(self.log_weights, shape.numel(), generator=generator)
         component, order = drawn.sort()
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)

@@ -180,13 +180,13 @@ def _impossible_latents(
         yield "trainer.epochs must be at least 1 for mnist_latents"
     for name, row in rows.items():
         path, method = f"experiment.rows.{name}", row.method
-        prototypes = isinstance(method, methods.ParametricGMJESettings)
         others = methods.MoCoSettings | methods.SwAVSettings | methods.BYOLSettings
         if isinstance(method, others):
             yield f"{path}.method must be of SimCLR's family, not {method.name}"
-        if row.density.startswith("prototypes") and not prototypes:
-            yield f"{path}.density={row.density} is for parametric_gmje"
-        if isinstance(method, methods.ParametricGMJESettings) and method.entropy_weight == 0.0:
+        if not isinstance(method, methods.ParametricGMJESettings):
+            if row.density.startswith("prototypes"):
+                yield f"{path}.density={row.density} is for parametric_gmje"
+        elif method.entropy_weight == 0.0:
             yield f"{path}.method.entropy_weight must be above 0, for the average of prototypes_ema"
 
 

@@ -21,13 +21,17 @@ def settings(*overrides: str) -> Settings:
         return resolve(compose("config", overrides=list(overrides)))
 
 
+def environment() -> dict[str, str]:
+    """Of a process that imports this checkout, wherever it runs, and uses one thread."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
 def harness(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs ``python -m harness`` in a folder."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
         cwd=folder,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness.commands import ROOT, harness
+from tests.harness.commands import environment, harness
 
 ASKED = [
     "experiment=banks",
@@ -41,9 +40,8 @@ def test_a_full_disk_keeps_what_was_whole_and_the_run_goes_on_later(tmp_path: Pa
     pytest.importorskip("resource", reason="POSIX only")
     # A limit on the size of files stands for the disk: metrics fit, the checkpoint does not.
     limited = f"ulimit -f 64 && {sys.executable} -m harness {' '.join(ASKED)} logger=csv"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["bash", "-c", limited], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["bash", "-c", limited], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
     assert "cannot write results: File too large" in refused(done)
     (folder,) = (tmp_path / "outputs" / "banks").iterdir()
@@ -72,11 +70,10 @@ def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.M
         f"import sys; sys.path.insert(0, {str(hidden)!r}); from harness.__main__ import main; "
         f"main(sys.argv[1:])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code, *ASKED, "logger=tensorboard"],
         cwd=tmp_path,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -6,7 +6,6 @@ With a backbone and a head without batch norm, whose statistics torch synchronis
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.tracking import read_metrics
-from tests.harness.commands import ROOT
+from tests.harness.commands import environment
 
 ASKED = [
     "experiment=banks",
@@ -35,12 +34,11 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def run(folder: Path, *overrides: str, launcher: list[str] = []) -> Path:  # noqa: B006
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     folder.mkdir()
     done = subprocess.run(
         [sys.executable, *launcher, "-m", "harness", *ASKED, *overrides],
         cwd=folder,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from tests.harness import wandb_file
-from tests.harness.commands import ROOT, harness
+from tests.harness.commands import environment, harness
 
 SIZE = [
     "data=digits",
@@ -31,9 +30,8 @@ KILLED = -9
 
 
 def run_all(folder: Path, *runs: tuple[list[str], Any]) -> list[int]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.harness.killed", json.dumps(runs)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     statuses: list[int] = json.loads(done.stdout.splitlines()[-1])
     return statuses
@@ -128,12 +126,11 @@ def test_a_folder_of_other_settings_is_refused_with_the_difference(tmp_path: Pat
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_no_success(tmp_path: Path, sent: signal.Signals) -> None:
     """As a cluster's preemption, ``timeout`` or Ctrl-C sends it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "harness", *ASKED, "logger=csv", "trainer.epochs=1000"]
     started = subprocess.Popen(
         command,
         cwd=tmp_path,
-        env=environment,
+        env=environment(),
         stderr=subprocess.PIPE,
         # What runs in the background of a script inherits that Ctrl-C is ignored.
         preexec_fn=partial(signal.signal, sent, signal.SIG_DFL),

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.settings import SettingsError
 from harness.workers import Advance, Job, carry_out
-from tests.harness.commands import ROOT
+from tests.harness.commands import environment
 
 
 def _write(path: Path, needed: list[Path], advance: Advance) -> None:
@@ -98,9 +98,8 @@ def test_workers_end_with_the_process_that_started_them(
     tmp_path: Path, sent: signal.Signals
 ) -> None:
     (tmp_path / "forever.py").write_text(_RUNS_FOR_EVER)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "forever.py"]
-    started = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    started = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
     said = [tmp_path / name for name in "ab"]
     while started.poll() is None and not all(path.exists() and path.read_text() for path in said):
         time.sleep(0.1)

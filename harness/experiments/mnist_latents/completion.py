@@ -54,7 +54,7 @@ _HIDDEN = 512  # of every head
 _TEMPERATURE = 0.01  # of the prototypes
 _COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
-_MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
+_MEASURED, CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
 _DOUBTED, _ALIKE = 1000, 50  # test images that those shown are chosen from, and neighbours of each
 
@@ -267,7 +267,7 @@ def _measure(
         log_probs.append(given.log_prob(z_t))
         guessed = measures.guesses(given, GUESSES, seed=seed)
         classes.append(torch.stack([judge.classifier.judge(decoder.decode(z))[1] for z in guessed]))
-    some = torch.split(spread(len(contexts), _CALIBRATED), _DRAWN_AT_ONCE)
+    some = torch.split(spread(len(contexts), CALIBRATED), _DRAWN_AT_ONCE)
     ranks = [
         measures.ranks(condition(contexts[few]), targets[few], seed=seed + number)
         for number, few in enumerate(some)

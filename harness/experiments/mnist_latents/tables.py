@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.evaluation.conditional import LEVELS
-from harness.experiments.mnist_latents.completion import GUESSES, NAMES
+from harness.experiments.mnist_latents.completion import CALIBRATED, GUESSES, NAMES
 from harness.report.document import Table
 
 # The paper's Table 2 (Huang 2026, Sec. 5.3): log det, trace, spread.
@@ -113,8 +113,8 @@ def _completion(results: Mapping[str, Any]) -> Table:
             rows.append([f"{_INDENT}likeliest classes", *blank, *_percent(found["top_of_first"])])
     return Table(
         "Whole images from their upper halves, by densities of training images: mean negative "
-        "log-likelihood of test embeddings (nats), percent of 500 of them in the regions of "
-        "highest density that should hold as many as the heading says, percent whose class is "
+        f"log-likelihood of test embeddings (nats), percent of {CALIBRATED} of them in the regions "
+        "of highest density that should hold as many as the heading says, percent whose class is "
         "among those of the best 1 to 5 guesses (of the single image that JEPA predicts: its "
         "likeliest 1 to 5 classes).",
         [
