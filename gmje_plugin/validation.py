@@ -6,12 +6,34 @@ None of them reads the values of a tensor, so none makes a GPU wait.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import wraps
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+
+# What NTXentLoss, VICRegLoss and BarlowTwinsLoss, and NegativeCosineSimilarity call two views.
+_LIGHTLY_NAMES = (("out0", "z_a", "x0"), ("out1", "z_b", "x1"))
+
+
+def takes_lightly_names(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Lets the two views of a loss's ``forward`` be named as any of lightly's losses names them."""
+    own = list(inspect.signature(forward).parameters)[1:3]
+    names = {
+        alias: name for name, aliases in zip(own, _LIGHTLY_NAMES, strict=True) for alias in aliases
+    }
+
+    @wraps(forward)
+    def call(self: object, *args: object, **kwargs: object) -> Tensor:
+        renamed = {names.get(key, key): value for key, value in kwargs.items()}
+        if len(renamed) < len(kwargs):
+            raise TypeError(f"a view must have one name, got {', '.join(kwargs)}.")
+        return forward(self, *args, **renamed)
+
+    return call
 
 
 def check_embeddings(name: str, value: Tensor, *, dim: int | None = None) -> None:
@@ -35,14 +57,18 @@ def check_pair(
     *,
     dim: int | None = None,
     min_rows: int = 1,
+    same_dim: bool = True,
     names: tuple[str, str] = ("out0", "out1"),
 ) -> None:
-    """Raises ``ValueError`` unless both are (B, dim) views of one batch on one device."""
+    """Raises ``ValueError`` unless both are (B, dim) views of one batch on one device.
+
+    Without ``same_dim`` each may have a feature size of its own.
+    """
     check_embeddings(names[0], out0, dim=dim)
     check_embeddings(names[1], out1, dim=dim)
-    if out0.shape != out1.shape:
+    if out0.shape != out1.shape and (same_dim or len(out0) != len(out1)):
         raise ValueError(
-            f"{names[0]} and {names[1]} must have the same shape, "
+            f"{names[0]} and {names[1]} must have the same {'shape' if same_dim else 'rows'}, "
             f"got {tuple(out0.shape)} and {tuple(out1.shape)}."
         )
     if out0.device != out1.device:

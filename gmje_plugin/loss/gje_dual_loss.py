@@ -24,6 +24,7 @@ from gmje_plugin.validation import (
     check_embeddings,
     check_pair,
     check_positive,
+    takes_lightly_names,
     wide_dtype,
 )
 
@@ -31,22 +32,23 @@ _FIT = ("fit_inputs", "fit_factor", "fit_weights", "fit_length_scale")
 
 
 class GJEDualLoss(nn.Module):
-    """Negative log-likelihood of the targets under a Gaussian process of the contexts, in nats.
+    """Negative log-likelihood of the targets under a Gaussian process of the contexts.
 
     Each of the d target features is a draw of one process with kernel matrix K = k(Z_c, Z_c) +
-    noise I (Huang 2026, Sec. 3.1, Eq. 3-4), and the loss is the mean over the batch,
+    noise I (Huang 2026, Sec. 3.1, Eq. 3-4), and the loss is the mean over batch and features,
 
-        1/B [ 1/2 tr(Z_t^T K^-1 Z_t) + d/2 log|K| ] + d/2 log 2 pi.
+        1/d { 1/B [ 1/2 tr(Z_t^T K^-1 Z_t) + d/2 log|K| ] + d/2 log 2 pi }.
 
     Exact (Algorithm 3), it costs O(B^3). With ``num_features`` random Fourier features Phi of size
     D (Algorithm 4, Eq. 66-69) K becomes Phi Phi^T + noise I, is never built, and the loss costs
     O(B D^2 + D^3). With a linear kernel the process is the linear-Gaussian predictor of the primal
     form (App. J).
 
-    The loss is asymmetric: it takes ``out1`` as given, and with a gradient through it encoders
-    lower it by sending targets to zero and then contexts to a constant (App. E). Detach ``out1``,
-    embeddings of a momentum encoder as in BYOL. It is computed in float32 under autocast, in
-    float64 for float64 embeddings.
+    The loss is asymmetric: it takes the targets ``out1`` as given, and with a gradient through
+    them encoders lower it by sending targets to zero and then contexts to a constant (App. E).
+    Detach them, embeddings of a momentum encoder as in BYOL. Where only ``out1`` has a gradient,
+    the two come in the order (target, prediction) that some of lightly's examples have, and are
+    taken so. The loss is computed in float32 under autocast, in float64 for float64 embeddings.
 
     ``fit`` and ``predict`` are Gaussian process regression (Eq. 5). What was fitted is in
     ``state_dict``; the random features are a function of ``seed`` and are not.
@@ -59,8 +61,8 @@ class GJEDualLoss(nn.Module):
         num_features: Number D of random Fourier features. Default: None, exact.
         gather_distributed: Whether the batch is that of all ranks.
         seed: Seed of the random features.
-        terms: After a forward pass, the detached parts ``data_fit`` and ``log_det``, both for one
-            sample; the loss is their sum and d/2 log 2 pi.
+        terms: After a forward pass, the detached parts ``data_fit`` and ``log_det``, in nats, both
+            for one sample and all of its features.
 
     Raises:
         ValueError: If an argument is out of its range, or the shapes, dtypes or devices of a batch
@@ -121,16 +123,17 @@ class GJEDualLoss(nn.Module):
         """Length-scale of the RBF kernel."""
         return self.log_length_scale.exp() if self.learn_length_scale else self._length_scale
 
+    @takes_lightly_names
     def forward(
         self,
-        out0: Tensor,  # shape: (B, d)
-        out1: Tensor,  # shape: (B, d)
+        out0: Tensor,  # shape: (B, d_c)
+        out1: Tensor,  # shape: (B, d_t)
     ) -> Tensor:  # shape: ()
         """The mean negative log-likelihood of a batch of B pairs.
 
         Args:
-            out0: Context embeddings, shape (B, d), as given.
-            out1: Target embeddings, shape (B, d), as given.
+            out0: Context embeddings, shape (B, d_c), as given.
+            out1: Target embeddings, shape (B, d_t), as given.
 
         Returns:
             The loss, 0-d.
@@ -138,7 +141,9 @@ class GJEDualLoss(nn.Module):
         Raises:
             ValueError: If shapes, dtypes or devices do not fit.
         """
-        check_pair(out0, out1)
+        check_pair(out0, out1, same_dim=False)
+        if out1.requires_grad and not out0.requires_grad:
+            out0, out1 = out1, out0
         if self.learn_length_scale:
             check_device("out0", self.log_length_scale, out0)
         dtype = wide_dtype(out0, out1)
@@ -148,7 +153,7 @@ class GJEDualLoss(nn.Module):
                 z_c, z_t = gather_rows(z_c), gather_rows(z_t)
             parts = self._exact(z_c, z_t) if self.num_features is None else self._rff(z_c, z_t)
             data_fit, half_log_det = (part / len(z_c) for part in parts)
-            loss = data_fit + half_log_det + 0.5 * z_t.shape[1] * LOG_2PI
+            loss = (data_fit + half_log_det) / z_t.shape[1] + 0.5 * LOG_2PI
         self.terms = {"data_fit": data_fit.detach(), "log_det": half_log_det.detach()}
         return loss
 

@@ -8,16 +8,22 @@ from torch.nn.functional import normalize
 
 from gmje_plugin.distributed import gather_rows, require_distributed
 from gmje_plugin.linalg import entropy_log_det, second_moment
-from gmje_plugin.validation import check_choice, check_number, check_pair, wide_dtype
+from gmje_plugin.validation import (
+    check_choice,
+    check_number,
+    check_pair,
+    takes_lightly_names,
+    wide_dtype,
+)
 
 
 class GJEEntropyLoss(nn.Module):
     """Pulls the views of an image together and spreads the batch (Huang 2026, App. G and O.3).
 
     With z0, z1 the L2-normalised embeddings of size d and S the zero-mean second moment Z^T Z / B
-    (Eq. 7-8), the loss is
+    (Eq. 7-8), the loss is, in nats per dimension,
 
-        alignment - weight * entropy,   alignment = d * mean_i ||z0_i - z1_i||^2,
+        (alignment - weight * entropy) / d,   alignment = d * mean_i ||z0_i - z1_i||^2,
         entropy   = 1/2 log|S + eps * mean(diag S) * I|, summed over the two views.
 
     A unit-norm embedding has a variance of about 1/d in each dimension; the alignment is the
@@ -36,7 +42,7 @@ class GJEEntropyLoss(nn.Module):
         eps: Share of the mean diagonal of S that is added to it, at least 0. It bounds the entropy
             where the batch spans fewer than d dimensions. Default: 1e-4.
         gather_distributed: Whether S is taken over the batches of all ranks.
-        terms: After a forward pass, the detached parts ``alignment`` and ``entropy``.
+        terms: After a forward pass, the detached parts ``alignment`` and ``entropy``, in nats.
 
     Raises:
         ValueError: If an argument is out of its range, or the shapes, dtypes or devices of a batch
@@ -65,6 +71,7 @@ class GJEEntropyLoss(nn.Module):
         self.gather_distributed = gather_distributed
         self.terms: dict[str, Tensor] = {}
 
+    @takes_lightly_names
     def forward(
         self,
         out0: Tensor,  # shape: (B, d)
@@ -90,7 +97,7 @@ class GJEEntropyLoss(nn.Module):
             if self.gather_distributed:
                 z0, z1 = gather_rows(z0), gather_rows(z1)
             entropy = self._entropy(z0, z1)
-            loss = alignment - self.weight * entropy
+            loss = (alignment - self.weight * entropy) / out0.shape[1]
         self.terms = {"alignment": alignment.detach(), "entropy": entropy.detach()}
         return loss
 

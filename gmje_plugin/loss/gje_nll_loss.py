@@ -21,16 +21,17 @@ from gmje_plugin.validation import (
     check_device,
     check_number,
     check_pair,
+    takes_lightly_names,
     wide_dtype,
 )
 
 
 class GJENLLLoss(nn.Module):
-    """Negative log-likelihood of z = [out0 | out1] under N(0, S), in nats (Huang 2026, Eq. 9).
+    """Negative log-likelihood of z = [out0 | out1] under N(0, S) (Huang 2026, Eq. 9).
 
         mean_i 1/2 z_i^T S^-1 z_i  +  1/2 log|S|  +  D/2 log 2 pi,   D = 2 * input_dim,
 
-    on the embeddings as given. It models embeddings that hold still. As a loss for *encoders* it
+    over ``input_dim`` (nats per dimension of a view), on the embeddings as given. It models embeddings that hold still. As a loss for *encoders* it
     fails in two ways, which it is here to show (``GJEEntropyLoss`` is the one to train with):
 
     - *Trace trap* (Eq. 122-127): with S the second moment of the same batch the first part is the
@@ -51,7 +52,7 @@ class GJENLLLoss(nn.Module):
         momentum: Share of the history in each update of "ema", in [0, 1). Default: 0.99.
         gather_distributed: Whether "ema" and "batch" take the batches of all ranks.
         terms: After a forward pass, the detached parts ``data_fit`` (1/2 z^T S^-1 z) and
-            ``log_det`` (1/2 log|S|); the loss is their sum and D/2 log 2 pi.
+            ``log_det`` (1/2 log|S|), in nats.
 
     Raises:
         ValueError: If an argument is out of its range, or the shapes, dtypes or devices of a batch
@@ -85,6 +86,7 @@ class GJENLLLoss(nn.Module):
             self.moment = EMASecondMoment(2 * input_dim, momentum)
         self.terms: dict[str, Tensor] = {}
 
+    @takes_lightly_names
     def forward(
         self,
         out0: Tensor,  # shape: (B, input_dim)
@@ -110,7 +112,7 @@ class GJENLLLoss(nn.Module):
             factor = self._factor(z)
             data_fit = 0.5 * mahalanobis(factor, z).mean()
             half_log_det = 0.5 * log_det(factor)
-            loss = data_fit + half_log_det + self.input_dim * LOG_2PI
+            loss = (data_fit + half_log_det) / self.input_dim + LOG_2PI
         self.terms = {"data_fit": data_fit.detach(), "log_det": half_log_det.detach()}
         return loss
 

@@ -22,6 +22,7 @@ from gmje_plugin.validation import (
     check_count,
     check_embeddings,
     check_number,
+    takes_lightly_names,
     wide_dtype,
 )
 
@@ -29,11 +30,13 @@ from gmje_plugin.validation import (
 class GMJEMDNLoss(nn.Module):
     """Conditional likelihood of the target plus a guard on the context (Huang 2026, Eq. 22-23).
 
-        nll + guard_weight * guard,   nll = -mean_i log p(z_t,i | z_c,i), in nats,
+        (nll + guard_weight * guard) / d,   nll = -mean_i log p(z_t,i | z_c,i),
 
-    where ``GMJEMDNHead`` gives p. It fits BYOL's ``criterion(p0, z1)``: two lines change, the head
-    and the criterion. The guard acts on the context embeddings that the distribution carries, so
-    with a head that passes gradients on, it acts on the encoder.
+    in nats per dimension, where ``GMJEMDNHead`` gives p and d is the target's number of features.
+    In the place of ``NegativeCosineSimilarity`` in BYOL: two lines change, the head and the
+    criterion. The two arguments may come in either order, as lightly's examples have both. The
+    guard acts on the context embeddings that the distribution carries, so with a head that passes
+    gradients on, it acts on the encoder.
 
     - "entropy": minus the entropy 1/2 log|S + eps * mean(diag S) * I| of the L2-normalised context,
       whose second moment S is averaged over the batches (App. G); the gradient to the current
@@ -43,9 +46,7 @@ class GMJEMDNLoss(nn.Module):
       to show that.
     - None: no guard.
 
-    The likelihood is exact, so it grows with the target's dimension: learning rates that suit a
-    cosine loss under SGD are too large for it: start at a tenth. The loss is computed in float32
-    under autocast, in float64 for float64 embeddings.
+    The loss is computed in float32 under autocast, in float64 for float64 embeddings.
 
     Attributes:
         input_dim: Features of the context; needed for a guard.
@@ -55,7 +56,8 @@ class GMJEMDNLoss(nn.Module):
             answers a change of the encoder 100 steps late, and the embeddings swing. Default: 0.5.
         eps: Share of the mean diagonal of S that the entropy guard adds to it, at least 0.
         gather_distributed: Whether S is taken over the batches of all ranks.
-        terms: After a forward pass, the detached parts ``nll`` and, if there is one, ``guard``.
+        terms: After a forward pass, the detached parts ``nll`` and, if there is one, ``guard``, in
+            nats.
 
     Raises:
         ValueError: If an argument is out of its range, ``input_dim`` is missing for a guard, or a
@@ -63,7 +65,7 @@ class GMJEMDNLoss(nn.Module):
 
     Examples:
         >>> from gmje_plugin import GMJEMDNHead, GMJEMDNLoss
-        >>> prediction_head = GMJEMDNHead(256, 512, 256)  # was: BYOLPredictionHead(256, 512, 256)
+        >>> prediction_head = GMJEMDNHead(256, 1024, 256)  # was: BYOLPredictionHead(256, 1024, 256)
         >>> criterion = GMJEMDNLoss(256)  # was: NegativeCosineSimilarity()
         >>> loss = criterion(prediction_head(torch.randn(64, 256)), torch.randn(64, 256))
     """
@@ -95,12 +97,13 @@ class GMJEMDNLoss(nn.Module):
             self.context_moment = EMASecondMoment(check_count("input_dim", input_dim), momentum)
         self.terms: dict[str, Tensor] = {}
 
+    @takes_lightly_names
     def forward(
         self,
         distribution: Distribution,
         z_t: Tensor,  # shape: (B, output_dim)
     ) -> Tensor:  # shape: ()
-        """The loss of a batch of B targets, B >= 2 under a guard.
+        """The loss of a batch of B targets, B >= 2 under a guard; the order is free.
 
         Args:
             distribution: Predicted density of the targets, of batch shape (B,) and event shape
@@ -114,6 +117,14 @@ class GMJEMDNLoss(nn.Module):
         Raises:
             ValueError: If shapes or dtypes do not fit, or the context is missing for the guard.
         """
+        if isinstance(z_t, Distribution):
+            distribution, z_t = z_t, distribution
+        if not isinstance(distribution, Distribution):
+            raise ValueError(
+                "distribution must be a torch distribution, as GMJEMDNHead predicts one, got "
+                f"{type(distribution).__name__}: put GMJEMDNHead in the place of the prediction "
+                "head, too."
+            )
         check_embeddings("z_t", z_t)
         expected = (*distribution.batch_shape, *distribution.event_shape)
         if z_t.shape != expected:
@@ -122,12 +133,13 @@ class GMJEMDNLoss(nn.Module):
             )
         with torch.autocast(device_type=z_t.device.type, enabled=False):
             nll = -distribution.log_prob(z_t.to(wide_dtype(z_t))).mean()
-            self.terms = {"nll": nll.detach()}
-            if self.guard is None:
-                return nll
-            guard = self._guard(self._context(distribution))
-            self.terms["guard"] = guard.detach()
-            return nll + self.guard_weight * guard
+            terms, loss = {"nll": nll.detach()}, nll
+            if self.guard is not None:
+                guard = self._guard(self._context(distribution))
+                terms["guard"] = guard.detach()
+                loss = nll + self.guard_weight * guard
+        self.terms = terms
+        return loss / z_t.shape[1]
 
     def _context(self, distribution: Distribution) -> Tensor:
         context = getattr(distribution, "context", None)

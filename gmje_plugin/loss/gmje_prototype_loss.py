@@ -28,6 +28,7 @@ from gmje_plugin.validation import (
     check_number,
     check_pair,
     check_positive,
+    takes_lightly_names,
     wide_dtype,
 )
 
@@ -35,8 +36,10 @@ from gmje_plugin.validation import (
 class GMJEPrototypeLoss(nn.Module):
     """Mixture of K learned prototypes for z = [out0 | out1] (Huang 2026, Sec. 4.3, Eq. 14-16).
 
-        nll - entropy_weight * entropy,
-        nll = -mean_i log sum_k weight_k N(z_i; prototype_k, covariance_k), in nats.
+        (nll - entropy_weight * entropy) / input_dim,
+        nll = -mean_i log sum_k weight_k N(z_i; prototype_k, covariance_k),
+
+    in nats per dimension of a view.
 
     The likelihood pulls each pair of views to its prototypes, by responsibility. The entropy keeps
     all from meeting in one point: 1/2 log|S + eps * mean(diag S) * I| of the L2-normalised
@@ -44,15 +47,16 @@ class GMJEPrototypeLoss(nn.Module):
     gradient to the current batch has full strength.
 
     Prototypes, and learned covariances and weights, are parameters: move the loss with ``.to`` and
-    give ``criterion.parameters()`` to the optimizer. Two things to know when choosing options:
+    give ``criterion.parameters()`` to the optimizer; in plain PyTorch DDP wrap the loss, too, or
+    every rank learns prototypes of its own. Three things to know when choosing options:
 
     - Where the temperature exceeds the largest variance of the embeddings in any direction (about
-      2/d for unit-norm views that agree), the likelihood draws all prototypes to one place. Choose
-      entropy_weight with it: entropy_weight * temperature * d between 1 and 2 is a good start.
-    - With uncorrelated views (the paper's isotropic covariance) only a shared prototype holds the
-      two views of an image together. A ``correlation`` c makes the likelihood also weigh their
-      squared distance by 1 / (4 temperature (1 - c)); to train encoders from scratch, choose it so
-      that this is about d * entropy_weight, the balance of ``GJEEntropyLoss``.
+      2/d for unit-norm views that agree), the likelihood draws all prototypes to one place.
+    - With uncorrelated views (``correlation=0``, the paper's isotropic covariance) only a shared
+      prototype holds the two views of an image together, which is too little to train encoders
+      from scratch. A correlation c makes the likelihood also weigh their squared distance by
+      1 / (4 temperature (1 - c)); the default makes this d * entropy_weight, as in
+      ``GJEEntropyLoss``.
     - A *learned* covariance lets encoders lower the likelihood without bound by shrinking clusters
       (the log-det cheat, App. O.4); learn it for embeddings that hold still.
 
@@ -66,8 +70,9 @@ class GMJEPrototypeLoss(nn.Module):
         shared: Whether all prototypes have one covariance (Eq. 14-15) or each its own (Eq. 16).
         temperature: Variance of an isotropic covariance, start of the others. Default: 0.1.
         correlation: Correlation c, in [0, 1), of the same feature of the two views given the
-            prototype, under an isotropic covariance: temperature * [[I, c I], [c I, I]].
-            Default: 0.
+            prototype, under an isotropic covariance: temperature * [[I, c I], [c I, I]]. Default:
+            None, 1 - 1 / (4 temperature d entropy_weight), or 0 where that is negative; 0 for
+            learned covariances and without entropy.
         learn_temperature: Whether an isotropic covariance is learned too.
         learn_weights: Whether the prototypes' weights are learned instead of uniform.
         normalize: Whether each view, and each view's half of a prototype, has unit norm.
@@ -78,7 +83,8 @@ class GMJEPrototypeLoss(nn.Module):
         gather_distributed: Whether S is taken over the batches of all ranks.
         seed: Seed of the initial prototypes, whose two halves are equal, as the views of an image
             lie close together.
-        terms: After a forward pass, the detached parts ``nll`` and, unless skipped, ``entropy``.
+        terms: After a forward pass, the detached parts ``nll`` and, unless skipped, ``entropy``, in
+            nats.
 
     Raises:
         ValueError: If an argument is out of its range, or the shapes, dtypes or devices of a batch
@@ -86,7 +92,7 @@ class GMJEPrototypeLoss(nn.Module):
 
     Examples:
         >>> from gmje_plugin import GMJEPrototypeLoss
-        >>> criterion = GMJEPrototypeLoss(128, 64, temperature=0.02)  # was: NTXentLoss()
+        >>> criterion = GMJEPrototypeLoss(128, 64)  # was: NTXentLoss()
         >>> optimizer = torch.optim.Adam(criterion.parameters())  # and the model's
         >>> loss = criterion(torch.randn(256, 128), torch.randn(256, 128))
         >>> density = criterion.mixture()
@@ -100,7 +106,7 @@ class GMJEPrototypeLoss(nn.Module):
         covariance: str = "isotropic",
         shared: bool = True,
         temperature: float = 0.1,
-        correlation: float = 0.0,
+        correlation: float | None = None,
         learn_temperature: bool = False,
         learn_weights: bool = False,
         normalize: bool = True,
@@ -123,6 +129,14 @@ class GMJEPrototypeLoss(nn.Module):
         self.covariance = covariance
         self.shared = shared
         self.temperature = check_positive("temperature", temperature)
+        self.learn_temperature = learn_temperature
+        self.learn_weights = learn_weights
+        self.normalize = normalize
+        self.entropy_weight = check_number("entropy_weight", entropy_weight, low=0.0)
+        if correlation is None:
+            balance = 4.0 * self.temperature * self.input_dim * self.entropy_weight
+            isotropic = covariance == "isotropic" and balance > 1.0
+            correlation = 1.0 - 1.0 / balance if isotropic else 0.0
         self.correlation = check_number(
             "correlation", correlation, low=0.0, high=1.0, high_open=True
         )
@@ -131,10 +145,6 @@ class GMJEPrototypeLoss(nn.Module):
                 f"correlation must be 0 unless covariance is 'isotropic', got {correlation} "
                 f"with {covariance!r}."
             )
-        self.learn_temperature = learn_temperature
-        self.learn_weights = learn_weights
-        self.normalize = normalize
-        self.entropy_weight = check_number("entropy_weight", entropy_weight, low=0.0)
         self.momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
         self.eps = check_number("eps", eps, low=0.0)
         self.gather_distributed = gather_distributed
@@ -163,6 +173,7 @@ class GMJEPrototypeLoss(nn.Module):
                 requires_grad=self.learn_temperature or not isotropic,
             )
 
+    @takes_lightly_names
     def forward(
         self,
         out0: Tensor,  # shape: (B, input_dim)
@@ -180,6 +191,11 @@ class GMJEPrototypeLoss(nn.Module):
         Raises:
             ValueError: If shapes, dtypes or devices do not fit.
         """
+        if isinstance(out0, (list, tuple)):
+            raise ValueError(
+                "out0 must be a tensor, got a list: SwaVLoss takes prototype scores of all crops, "
+                "GMJEPrototypeLoss the embeddings of two views, before any prototypes."
+            )
         min_rows = 2 if self.entropy_weight > 0.0 else 1
         check_pair(out0, out1, dim=self.input_dim, min_rows=min_rows)
         check_device("out0", self.prototypes, out0)
@@ -194,7 +210,7 @@ class GMJEPrototypeLoss(nn.Module):
                 entropy = self._entropy(z)
                 self.terms["entropy"] = entropy.detach()
                 loss = nll - self.entropy_weight * entropy
-        return loss
+        return loss / self.input_dim
 
     def mixture(self) -> JointGaussianMixture:
         """The density learned so far, over 2 * input_dim dimensions, differentiable."""

@@ -17,6 +17,7 @@ from gmje_plugin.validation import (
     check_device,
     check_pair,
     check_positive,
+    takes_lightly_names,
     wide_dtype,
 )
 
@@ -27,7 +28,9 @@ class JointSMCLoss(nn.Module):
     The M particles are joint embeddings z = [out0 | out1] of earlier batches. They are the means
     of a mixture, their weights w its weights, and all have one learned covariance S of full rank:
 
-        -mean_i log sum_j w_j N(z_i; particle_j, S), in nats   (Eq. 14).
+        -mean_i log sum_j w_j N(z_i; particle_j, S) / input_dim   (Eq. 14),
+
+    in nats per dimension of a view.
 
     After the loss, in training mode, the batch enters as in ``SMCMemoryBankModule``, whose rules
     of filling, adapting, resampling, saving and moving are this loss's too, with the weight of a
@@ -53,8 +56,8 @@ class JointSMCLoss(nn.Module):
         gather_distributed: Whether the pairs of all ranks enter, so that every rank holds the same
             particles.
         seed: As in ``SMCMemoryBankModule``.
-        terms: After a forward pass, the detached part ``log_det`` (1/2 log|S|) and ``nll``, the
-            loss.
+        terms: After a forward pass, the detached likelihood ``nll`` and its part ``log_det``
+            (1/2 log|S|), in nats.
 
     Raises:
         ValueError: If an argument is out of its range, or the shapes, dtypes or devices of a batch
@@ -111,6 +114,7 @@ class JointSMCLoss(nn.Module):
         """As in ``SMCMemoryBankModule``."""
         return self.memory_bank.diagnostics()
 
+    @takes_lightly_names
     def forward(
         self,
         out0: Tensor,  # shape: (B, input_dim)
@@ -139,11 +143,11 @@ class JointSMCLoss(nn.Module):
             distances = squared_distances(whiten(factor, z), whiten(factor, means.to(dtype)))
             half_log_det = 0.5 * log_det(factor)
             log_sums = torch.logsumexp(log_weights - 0.5 * distances, dim=1)
-            loss = half_log_det + self.input_dim * LOG_2PI - log_sums.mean()
+            nll = half_log_det + self.input_dim * LOG_2PI - log_sums.mean()
             if self.training:
                 self._update(z, factor, distances)
-        self.terms = {"nll": loss.detach(), "log_det": half_log_det.detach()}
-        return loss
+        self.terms = {"nll": nll.detach(), "log_det": half_log_det.detach()}
+        return nll / self.input_dim
 
     def mixture(self) -> JointGaussianMixture:
         """The density of the filled particles, differentiable in S."""

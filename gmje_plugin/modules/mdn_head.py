@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Size, Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.nn.functional import softplus
+from torch.utils._pytree import register_pytree_node
 
+from gmje_plugin.linalg import LOG_2PI
 from gmje_plugin.validation import (
     check_choice,
     check_count,
     check_embeddings,
+    check_number,
     check_positive,
     wide_dtype,
 )
@@ -18,24 +25,93 @@ from gmje_plugin.validation import (
 _RESIDUAL_SCALE = 0.1
 
 
+@dataclass(eq=False, repr=False)
+class PredictedMixture(MixtureSameFamily):
+    """Mixtures of K isotropic Gaussians, one for each context (Huang 2026, Eq. 18).
+
+    Its density is computed from the logarithms of the deviations, so none underflows. It checks no
+    values: a NaN comes out as a NaN, and no GPU has to wait. Being a dataclass and a registered
+    pytree, it lets DDP see the tensors in it.
+
+    Attributes:
+        logits: Log-weights up to a constant, shape (B, K).
+        means: Shape (B, K, output_dim).
+        log_scales: Logarithms of the standard deviations, shape (B, K).
+        context: The embeddings that it was predicted from, shape (B, input_dim).
+    """
+
+    logits: Tensor
+    means: Tensor
+    log_scales: Tensor
+    context: Tensor
+
+    def __post_init__(self) -> None:
+        """Makes the distribution of torch that it is."""
+        components = Normal(self.means, self.log_scales.exp()[..., None], validate_args=False)
+        super().__init__(
+            Categorical(logits=self.logits, validate_args=False),
+            Independent(components, 1, validate_args=False),
+            validate_args=False,
+        )
+
+    def log_prob(
+        self,
+        value: Tensor,  # shape: (..., B, output_dim)
+    ) -> Tensor:  # shape: (..., B)
+        """Log-density of targets, in nats."""
+        scaled = (value[..., None, :] - self.means) * (-self.log_scales).exp()[..., None]
+        constant = self.means.shape[-1] * (self.log_scales + 0.5 * LOG_2PI)
+        log_probs = -0.5 * scaled.square().sum(dim=-1) - constant
+        return torch.logsumexp(self.logits.log_softmax(dim=-1) + log_probs, dim=-1)
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> PredictedMixture:  # noqa: ARG002
+        """The same mixtures for a larger batch shape, as of any distribution of torch."""
+        batch = Size(batch_shape)
+        event_dims = (1, 2, 1, 1)
+        return PredictedMixture(
+            *(
+                tensor.expand(*batch, *tensor.shape[-events:])
+                for tensor, events in zip(_tensors(self), event_dims, strict=True)
+            )
+        )
+
+
+def _tensors(mixture: PredictedMixture) -> tuple[Tensor, ...]:
+    return tuple(getattr(mixture, field.name) for field in fields(mixture))
+
+
+register_pytree_node(
+    PredictedMixture,
+    lambda mixture: (list(_tensors(mixture)), None),
+    lambda tensors, _: PredictedMixture(*tensors),
+)
+
+
 class GMJEMDNHead(nn.Module):
     """Mixture density network: p(z_t | z_c) from the context alone (Huang 2026, Sec. 4.4).
 
-    In the place of lightly's ``BYOLPredictionHead``. A two-layer trunk (each Linear, BatchNorm1d,
-    ReLU) and three linear heads give a mixture of K isotropic Gaussians (Eq. 18): weights by a
-    softmax, unconstrained means (Eq. 19) and one standard deviation a component (Eq. 21). It has to
-    see the context only: a head that sees the target too copies it (identity collapse).
+    In the place of lightly's ``BYOLPredictionHead``, with its arguments and defaults. A two-layer
+    trunk (each Linear, BatchNorm1d, ReLU) and three linear heads give a mixture of K isotropic
+    Gaussians (Eq. 18): weights by a softmax, unconstrained means (Eq. 19) and one standard
+    deviation a component (Eq. 21). It has to see the context only: a head that sees the target too
+    copies it (identity collapse).
 
     Attributes:
-        input_dim: Number of context features.
-        hidden_dim: Width of the trunk.
-        output_dim: Number of target features d.
+        input_dim: Number of context features. Default: 256.
+        hidden_dim: Width of the trunk. Default: 4096.
+        output_dim: Number of target features d. Default: 256.
         num_components: K. Default: 5.
-        scale: How a standard deviation comes from the head's output s: "exp", exp(s) (Eq. 21), or
-            "softplus", softplus(s) + ``min_scale``, which bounds the likelihood. Default: "exp".
-        min_scale: Smallest standard deviation under "softplus", above 0. Where encoders learn with
-            the head, one near that of unit-norm targets, 1 / sqrt(output_dim), keeps easy images
-            from outweighing all others. Default: 0.001.
+        scale: How a standard deviation comes from the head's output s. Default: "bounded", its
+            logarithm stays between those of ``min_scale`` and ``max_scale`` by a hyperbolic
+            tangent, so that no density and no gradient can run away. "softplus", softplus(s) +
+            ``min_scale``, as in the paper's experiments; "exp", exp(s), as in Eq. 21: both can run
+            away under SGD.
+        min_scale: Smallest standard deviation under "bounded" and "softplus", above 0. Where
+            encoders learn with the head, one near that of unit-norm targets, 1 / sqrt(output_dim),
+            keeps easy images from outweighing all others. Default: None, 0.1 under "bounded", which
+            suits the features of lightly's projections (deviations of about 0.4), and 0.001 under
+            "softplus".
+        max_scale: Largest standard deviation under "bounded", above ``min_scale``. Default: 10.
         residual: Whether the means are the context plus 0.1 times the head's output, so that a
             prediction starts near the context; needs ``input_dim == output_dim``. It lets encoders
             that are trained from scratch, on views of one image, agree from the start.
@@ -47,31 +123,35 @@ class GMJEMDNHead(nn.Module):
     Examples:
         >>> import torch
         >>> from gmje_plugin import GMJEMDNHead
-        >>> prediction_head = GMJEMDNHead(256, 512, 128, num_components=3)
+        >>> prediction_head = GMJEMDNHead(256, 1024, 256)  # was: BYOLPredictionHead(256, 1024, 256)
         >>> density = prediction_head(torch.randn(64, 256))
-        >>> density.log_prob(torch.randn(64, 128)).shape
+        >>> density.log_prob(torch.randn(64, 256)).shape
         torch.Size([64])
     """
 
     def __init__(
         self,
-        input_dim: int,
-        hidden_dim: int,
-        output_dim: int,
+        input_dim: int = 256,
+        hidden_dim: int = 4096,
+        output_dim: int = 256,
         *,
         num_components: int = 5,
-        scale: str = "exp",
-        min_scale: float = 1e-3,
+        scale: str = "bounded",
+        min_scale: float | None = None,
+        max_scale: float = 10.0,
         residual: bool = False,
     ) -> None:
         super().__init__()
-        check_choice("scale", scale, ("exp", "softplus"))
+        check_choice("scale", scale, ("bounded", "softplus", "exp"))
         self.input_dim = check_count("input_dim", input_dim)
         self.hidden_dim = check_count("hidden_dim", hidden_dim)
         self.output_dim = check_count("output_dim", output_dim)
         self.num_components = check_count("num_components", num_components)
         self.scale = scale
+        if min_scale is None:
+            min_scale = 0.1 if scale == "bounded" else 1e-3
         self.min_scale = check_positive("min_scale", min_scale)
+        self.max_scale = check_number("max_scale", max_scale, low=self.min_scale, low_open=True)
         self.residual = residual
         if residual and input_dim != output_dim:
             raise ValueError(
@@ -94,16 +174,15 @@ class GMJEMDNHead(nn.Module):
     def forward(
         self,
         z_c: Tensor,  # shape: (B, input_dim)
-    ) -> MixtureSameFamily:
+    ) -> PredictedMixture:
         """The conditional density of the target embeddings.
 
         Args:
             z_c: Context embeddings, shape (B, input_dim); B >= 2 in training, for the batch norm.
 
         Returns:
-            A mixture of batch shape (B,) and event shape (output_dim,), in float32 or wider, that
-            carries ``z_c`` as its attribute ``context``. It checks no values, so that a NaN comes
-            out as a NaN and no GPU has to wait.
+            A ``torch.distributions.MixtureSameFamily`` of batch shape (B,) and event shape
+            (output_dim,), in float32 or wider, that carries ``z_c`` as its attribute ``context``.
 
         Raises:
             ValueError: If the shape or dtype of ``z_c`` does not fit.
@@ -111,16 +190,22 @@ class GMJEMDNHead(nn.Module):
         check_embeddings("z_c", z_c, dim=self.input_dim)
         hidden = self.trunk(z_c)
         dtype = wide_dtype(hidden)
-        logits, log_scales = self.logits(hidden).to(dtype), self.log_scales(hidden).to(dtype)
         means = self.means(hidden).to(dtype).unflatten(1, (self.num_components, self.output_dim))
         if self.residual:
             means = z_c.to(dtype)[:, None] + _RESIDUAL_SCALE * means
-        scales = log_scales.exp() if self.scale == "exp" else softplus(log_scales) + self.min_scale
-        components = Normal(means, scales[..., None], validate_args=False)
-        mixture = MixtureSameFamily(
-            Categorical(logits=logits, validate_args=False),
-            Independent(components, 1, validate_args=False),
-            validate_args=False,
+        return PredictedMixture(
+            logits=self.logits(hidden).to(dtype),
+            means=means,
+            log_scales=self._bound(self.log_scales(hidden).to(dtype)),
+            context=z_c,
         )
-        mixture.context = z_c  # type: ignore[attr-defined]
-        return mixture
+
+    def _bound(self, outputs: Tensor) -> Tensor:  # shape: (B, K)
+        """Logarithms of the standard deviations."""
+        if self.scale == "exp":
+            return outputs
+        if self.scale == "softplus":
+            return (softplus(outputs) + self.min_scale).log()
+        low, high = math.log(self.min_scale), math.log(self.max_scale)
+        centre, reach = 0.5 * (low + high), 0.5 * (high - low)
+        return centre + reach * torch.tanh((outputs - centre) / reach)

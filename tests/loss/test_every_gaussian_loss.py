@@ -244,7 +244,9 @@ def test_one_row_is_enough_without_a_covariance(name: str) -> None:
 
 def test_shapes_and_dtypes_that_do_not_fit(criterion: nn.Module) -> None:
     first, second = views()
-    bad_targets: list[Tensor] = [second[:-1], second[:, :-1], second[0], second.long()]
+    bad_targets: list[Tensor] = [second[:-1], second[0], second.long()]
+    if not isinstance(criterion, (GJEDualLoss, HSICLoss)):  # whose views may differ in size
+        bad_targets.append(second[:, :-1])
     for target in bad_targets:
         with pytest.raises(ValueError, match=r"must (have|be)"):
             criterion(first, target)

@@ -18,7 +18,9 @@ def batch(seed: int = 0, rows: int = 30, *, dim: int = DIM) -> Tensor:
 
 
 def evaluate(criterion: GJENLLLoss, z: Tensor) -> Tensor:
-    loss: Tensor = criterion(z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :])
+    """The loss in whole nats."""
+    dim = z.shape[1] // 2
+    loss: Tensor = dim * criterion(z[:, :dim], z[:, dim:])
     return loss
 
 

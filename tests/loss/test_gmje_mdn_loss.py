@@ -41,7 +41,7 @@ def test_the_likelihood_is_exact() -> None:
     mixture = head()(rows(DIM))
     criterion = GMJEMDNLoss(guard=None)
     expected = -mixture.log_prob(z_t).mean()
-    assert criterion(mixture, z_t).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert OUTPUT * criterion(mixture, z_t).item() == pytest.approx(expected.item(), rel=1e-12)
     assert criterion.terms.keys() == {"nll"}
 
 
@@ -51,7 +51,7 @@ def test_one_component_of_known_scale_is_the_squared_error() -> None:
     nn.init.zeros_(predictor.log_scales.weight)
     nn.init.zeros_(predictor.log_scales.bias)
     mixture, z_t = predictor(rows(DIM)), rows(OUTPUT, seed=1)
-    expected = 0.5 * OUTPUT * (mse_loss(mixture.mean, z_t) + math.log(2 * math.pi))
+    expected = 0.5 * (mse_loss(mixture.mean, z_t) + math.log(2 * math.pi))
     loss = GMJEMDNLoss(guard=None)(mixture, z_t)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
 
@@ -73,7 +73,7 @@ def test_guards(guard: str) -> None:
         expected = -gaussian.log_prob(z_c).mean()
     assert criterion.terms["guard"].item() == pytest.approx(expected.item(), rel=1e-10)
     total = criterion.terms["nll"] + 0.3 * criterion.terms["guard"]
-    assert loss.item() == pytest.approx(total.item(), rel=1e-12)
+    assert OUTPUT * loss.item() == pytest.approx(total.item(), rel=1e-12)
 
 
 def train_free_vectors(guard: str) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ def test_identity_collapse_of_a_head_that_sees_the_target() -> None:
         for _ in range(400):
             z = torch.randn(256, DIM + OUTPUT, generator=generator)
             optimizer.zero_grad()
-            loss = criterion(predictor(z if sees_target else z[:, :DIM]), z[:, DIM:])
+            loss = OUTPUT * criterion(predictor(z if sees_target else z[:, :DIM]), z[:, DIM:])
             loss.backward()
             optimizer.step()
             late.append(loss.item())

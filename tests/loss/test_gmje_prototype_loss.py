@@ -42,6 +42,12 @@ def make(kind: str = "isotropic", **options: object) -> GMJEPrototypeLoss:
     return criterion
 
 
+def nats(criterion: GMJEPrototypeLoss, out0: Tensor, out1: Tensor) -> Tensor:
+    """The loss in whole nats."""
+    loss: Tensor = DIM * criterion(out0, out1)
+    return loss
+
+
 def oracle(criterion: GMJEPrototypeLoss, out0: Tensor, out1: Tensor) -> Tensor:
     """Huang 2026, Eq. 14-16, as a mixture of full matrices made from the same parameters."""
     halves = [out0, out1, criterion.prototypes[:, :DIM], criterion.prototypes[:, DIM:]]
@@ -73,7 +79,7 @@ def oracle(criterion: GMJEPrototypeLoss, out0: Tensor, out1: Tensor) -> Tensor:
 def test_likelihood_and_gradients_against_torch(kind: str, shared: bool, unit: bool) -> None:
     criterion = make(kind, shared=shared, normalize=unit)
     pair = [view.requires_grad_() for view in views()]
-    loss, expected = criterion(*pair), oracle(criterion, *pair)
+    loss, expected = nats(criterion, *pair), oracle(criterion, *pair)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     assert criterion.terms.keys() == {"nll"}
     inputs = [*pair, *criterion.parameters()]
@@ -88,7 +94,7 @@ def test_likelihood_and_gradients_against_torch(kind: str, shared: bool, unit: b
 def test_mixture_is_the_density_of_the_loss(kind: str, shared: bool) -> None:
     criterion = make(kind, shared=shared)
     pair = views()
-    loss = criterion(*pair)
+    loss = nats(criterion, *pair)
     mixture = criterion.mixture()
     assert isinstance(mixture, JointGaussianMixture)
     z = torch.cat([normalize(view, dim=1) for view in pair], dim=1)
@@ -106,7 +112,7 @@ def test_gradient_is_routed_by_responsibilities() -> None:
     criterion = make(normalize=False)
     pair = views()
     z = torch.cat(pair, dim=1).requires_grad_()
-    (gradient,) = torch.autograd.grad(criterion(z[:, :DIM], z[:, DIM:]), z)
+    (gradient,) = torch.autograd.grad(nats(criterion, z[:, :DIM], z[:, DIM:]), z)
     means, variance = criterion.prototypes, 0.4 * criterion.log_scale.exp()
     offsets = z[:, None] - means
     scores = criterion.logits.log_softmax(dim=0) - 0.5 * offsets.square().sum(dim=2) / variance
@@ -123,21 +129,22 @@ def test_equal_prototypes_are_one_gaussian(seed: int, num: int, temperature: flo
     ).double()
     criterion.prototypes.data.zero_()
     scale = math.sqrt(temperature)
-    single = GJENLLLoss(DIM, covariance="learned").double()(out0 / scale, out1 / scale)
+    single = DIM * GJENLLLoss(DIM, covariance="learned").double()(out0 / scale, out1 / scale)
     expected = single.item() + 2 * DIM * math.log(scale)
-    assert criterion(out0, out1).item() == pytest.approx(expected, rel=1e-9)
+    assert nats(criterion, out0, out1).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_entropy_is_that_of_the_entropy_loss() -> None:
     pair = [view.requires_grad_() for view in views()]
     reference = GJEEntropyLoss()
     reference(*pair)
-    criterion = make(entropy_weight=0.7, momentum=0.0)
+    criterion = make(entropy_weight=0.7, momentum=0.0, correlation=0.0)
     without = make()
-    loss = criterion(*pair)
+    loss = nats(criterion, *pair)
     entropy = reference.terms["entropy"]
     torch.testing.assert_close(criterion.terms["entropy"], entropy, rtol=1e-12, atol=0.0)
-    torch.testing.assert_close(loss, without(*pair) - 0.7 * entropy, rtol=1e-12, atol=0.0)
+    expected = nats(without, *pair) - 0.7 * entropy
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0.0)
 
 
 def test_the_push_has_full_strength_whatever_the_momentum() -> None:
@@ -146,7 +153,7 @@ def test_the_push_has_full_strength_whatever_the_momentum() -> None:
     without = copy.deepcopy(criterion)
     without.entropy_weight = 0.0
     pair = [view.requires_grad_() for view in views(1)]
-    gradients = torch.autograd.grad(criterion(*pair) - without(*pair), pair)
+    gradients = torch.autograd.grad(nats(criterion, *pair) - nats(without, *pair), pair)
     for view, first, gradient in zip(pair, views(), gradients, strict=True):
         history = second_moment(normalize(first, dim=1))
         moment = second_moment(normalize(view, dim=1))
@@ -204,7 +211,7 @@ def test_it_fits_embeddings_that_hold_still_as_well_as_em(shared: bool) -> None:
     optimizer = torch.optim.Adam(criterion.parameters(), lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        loss = criterion(z[:, :2], z[:, 2:])
+        loss = 2 * criterion(z[:, :2], z[:, 2:])
         loss.backward()
         optimizer.step()
     fit = JointGaussianMixture.fit(z[:, :2], z[:, 2:], 2, generator=generator)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,8 @@ def views(rows: int = 15, *, seed: int = 0, dependence: float = 0.5) -> tuple[Te
 def test_against_the_trace_with_h(kernel: str, length_scale: float | None) -> None:
     pair = views()
     criterion = HSICLoss(kernel, length_scale=length_scale)
-    loss = criterion(*pair)
+    aligned = criterion(*pair)
+    loss = HSICLoss(kernel, length_scale=length_scale, normalized=False)(*pair)
     arrays = [view.numpy() for view in pair]
     # 105 pairs of rows, an odd number: one median.
     widths = [length_scale or np.median(pdist(array)) for array in arrays]
@@ -32,6 +35,8 @@ def test_against_the_trace_with_h(kernel: str, length_scale: float | None) -> No
     ]
     assert float(loss) == pytest.approx(-hsic(*matrices), rel=1e-12)
     assert criterion.terms["hsic"] == -loss
+    largest = math.sqrt(hsic(matrices[0], matrices[0]) * hsic(matrices[1], matrices[1]))
+    assert float(aligned) == pytest.approx(float(loss) / largest, rel=1e-12)
 
 
 def test_linear_kernel_is_the_norm_of_the_cross_covariance() -> None:
@@ -39,7 +44,23 @@ def test_linear_kernel_is_the_norm_of_the_cross_covariance() -> None:
     first, second = views()
     centred = first - first.mean(dim=0), second - second.mean(dim=0)
     covariance = centred[0].mT @ centred[1] / (len(first) - 1)
-    torch.testing.assert_close(HSICLoss("linear")(first, second), -covariance.square().sum())
+    loss = HSICLoss("linear", normalized=False)(first, second)
+    torch.testing.assert_close(loss, -covariance.square().sum())
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_equal_views_have_the_largest_dependence(kernel: str) -> None:
+    first, second = views()
+    assert float(HSICLoss(kernel)(first, first)) == pytest.approx(-1.0, rel=1e-12)
+    assert -1.0 < HSICLoss(kernel)(first, second) < 0.0
+
+
+def test_views_of_different_sizes() -> None:
+    first, second = views()
+    padded = torch.cat([second, torch.zeros(len(second), 2)], dim=1)
+    torch.testing.assert_close(HSICLoss()(first, padded), HSICLoss()(first, second))
+    with pytest.raises(ValueError, match="out0 and out1 must have the same rows"):
+        HSICLoss()(first, padded[1:])
 
 
 def test_gathering_in_one_process_changes_nothing() -> None:

@@ -31,7 +31,7 @@ def test_shapes_and_context() -> None:
     assert mixture.log_prob(torch.zeros(8, OUTPUT)).shape == (8,)
 
 
-@pytest.mark.parametrize("scale", ["exp", "softplus"])
+@pytest.mark.parametrize("scale", ["bounded", "exp", "softplus"])
 def test_density_by_its_formula(scale: str) -> None:
     # Huang 2026, Eq. 18-22, component by component.
     head = make(scale).double().eval()
@@ -40,7 +40,11 @@ def test_density_by_its_formula(scale: str) -> None:
     weights = torch.softmax(head.logits(hidden), dim=1)
     means = head.means(hidden).reshape(8, NUM, OUTPUT)
     raw = head.log_scales(hidden)
-    sigma = raw.exp() if scale == "exp" else softplus(raw) + 1e-3
+    sigma = {
+        "exp": raw.exp(),
+        "softplus": softplus(raw) + 1e-3,
+        "bounded": 10.0 ** torch.tanh(raw / math.log(10.0)),  # between 0.1 and 10
+    }[scale]
     density = torch.zeros(8).double()
     for k in range(NUM):
         distance = (z_t - means[:, k]).square().sum(dim=1)
@@ -79,7 +83,7 @@ def test_it_finds_both_branches_of_an_ambiguous_target() -> None:
     generator = Generator().manual_seed(0)
     entropies = {}
     for num in (1, 3):
-        head = GMJEMDNHead(1, 16, 1, num_components=num)
+        head = GMJEMDNHead(1, 16, 1, num_components=num, min_scale=0.01)
         optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
         for _ in range(200):
             z_c = torch.rand(256, 1, generator=generator)
@@ -118,7 +122,7 @@ def test_state_dict_round_trip() -> None:
     trained = make()
     trained(context())
     torch.manual_seed(1)
-    resumed = GMJEMDNHead(INPUT, HIDDEN, OUTPUT)
+    resumed = GMJEMDNHead(INPUT, HIDDEN, OUTPUT, scale="exp")
     resumed.load_state_dict(trained.state_dict())
     target = torch.zeros(8, OUTPUT)
     expected = trained.eval()(context(seed=1)).log_prob(target)
@@ -147,5 +151,5 @@ def test_sizes_out_of_range(name: str) -> None:
 
 
 def test_unknown_scale() -> None:
-    with pytest.raises(ValueError, match="scale must be one of exp, softplus, got 'relu'"):
+    with pytest.raises(ValueError, match="scale must be one of bounded, exp, softplus, got 'relu'"):
         GMJEMDNHead(2, 2, 2, scale="relu")
