@@ -12,7 +12,7 @@ from gmje_plugin.loss import (
     JointSMCLoss,
     SMCNTXentLoss,
 )
-from gmje_plugin.modules import GMJEMDNHead, SMCMemoryBankModule
+from gmje_plugin.modules import GMJEMDNHead, SMCMemoryBankModule, SMCNNMemoryBankModule
 from gmje_plugin.registry import register, swap_memory_bank, unregister
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "JointGaussianMixture",
     "JointSMCLoss",
     "SMCMemoryBankModule",
+    "SMCNNMemoryBankModule",
     "SMCNTXentLoss",
     "register",
     "resampling",

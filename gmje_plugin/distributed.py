@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from lightly.utils.dist import gather, rank, world_size
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["gather_rows", "rank", "require_distributed"]
+__all__ = ["ParameterCheck", "gather_rows", "rank", "require_distributed"]
 
 
 def require_distributed(gather_distributed: bool) -> None:
@@ -34,3 +34,32 @@ def gather_rows(
     if world_size() == 1:
         return rows
     return torch.cat(gather(rows.contiguous()), dim=0)
+
+
+class ParameterCheck:
+    """Sees that the ranks hold the same parameters of a loss that gathers their batches.
+
+    In plain PyTorch a loss with parameters needs ``DistributedDataParallel`` as the model does;
+    without it every rank learns parameters of its own. The first, second, fourth, eighth ... call
+    compares, so that a GPU hardly ever waits.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.no_grad()
+    def __call__(self, module: nn.Module) -> None:
+        """Raises ``RuntimeError`` on all ranks if the parameters of any differ."""
+        if world_size() == 1:
+            return
+        self.calls += 1
+        if self.calls.bit_count() > 1:
+            return
+        sums = torch.stack([p.double().abs().sum() for p in module.parameters()])
+        of_all = torch.stack(gather(sums))
+        if not bool((of_all == of_all[0]).all()):
+            raise RuntimeError(
+                f"the parameters of {type(module).__name__} differ between ranks: wrap the loss, "
+                "too: criterion = DistributedDataParallel(criterion)."
+            )

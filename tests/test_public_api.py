@@ -9,6 +9,7 @@ import gmje_plugin
 
 CONTRACT = {
     "SMCMemoryBankModule",
+    "SMCNNMemoryBankModule",
     "SMCNTXentLoss",
     "GMJEPrototypeLoss",
     "GMJEMDNHead",

@@ -1,14 +1,18 @@
 import math
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 import lightly.loss
 import lightly.models.modules
+import numpy as np
 import pytest
 import torch
 from lightly.loss import NTXentLoss
 from lightly.loss.regularizer import CO2Regularizer
 from lightly.models.modules import NNMemoryBankModule
+from lightly.models.modules.memory_bank import MemoryBankModule
 from packaging.version import Version
 from torch import nn
 
@@ -88,6 +92,65 @@ def test_bank_without_a_tempered_owner_and_bad_options() -> None:
     assert model["bank"].temperature is None
     with pytest.raises(ValueError, match="Linear holds none"):
         swap_memory_bank(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float64(0.25),
+        np.float32(0.25),
+        torch.tensor(0.25),
+        torch.tensor([0.25]),
+        nn.Parameter(torch.tensor(0.25)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_temperature_of_any_kind_of_number(value: object) -> None:
+    criterion = NTXentLoss(0.1, (16, 8))
+    criterion.temperature = value
+    swap_memory_bank(criterion)
+    assert criterion.memory_bank.temperature == 0.25
+
+
+@pytest.mark.parametrize("value", ["a tenth", [0.1, 0.2], torch.tensor([0.1, 0.2])])
+def test_temperature_that_is_no_number(value: object) -> None:
+    criterion = NTXentLoss(0.1, (16, 8))
+    criterion.temperature = value
+    with pytest.raises(ValueError, match="temperature must be given"):
+        swap_memory_bank(criterion)
+
+
+def test_the_list_of_queues_of_swav() -> None:
+    """lightly's examples/pytorch/swav_queue.py holds them in an nn.ModuleList."""
+    model = nn.Module()
+    model.queues = nn.ModuleList([MemoryBankModule(size=(16, 8)) for _ in range(2)])
+    assert swap_memory_bank(model) == 2
+    assert all(type(queue) is SMCMemoryBankModule for queue in model.queues)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        # lightly's examples/pytorch/smog.py: a variable
+        (lambda: MemoryBankModule((16, 8)), "got the MemoryBankModule itself"),
+        (lambda: [MemoryBankModule((16, 8))], "got list: put several banks in an nn.ModuleList"),
+        (lambda: NNMemoryBankModule((16, 8)), "make an SMCNNMemoryBankModule"),
+        (lambda: SMCMemoryBankModule((16, 8)), "holds SMC banks already"),
+        (lambda: NTXentLoss(0.1), "holds one of size 0"),
+        (lambda: holding([MemoryBankModule((16, 8))]), "has them in a list or dict"),
+        (lambda: holding({"queue": MemoryBankModule((16, 8))}), "has them in a list or dict"),
+        (lambda: holding(nn.Linear(2, 2)), "Module holds none"),
+    ],
+)
+def test_a_refusal_says_why(make: Callable[[], Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        swap_memory_bank(make())
+
+
+def holding(value: Any) -> nn.Module:
+    module = nn.Module()
+    module.queues = value
+    return module
 
 
 @pytest.mark.skipif(

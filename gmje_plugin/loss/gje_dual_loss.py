@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmje_plugin.density.fitting import join_views
-from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.distributed import ParameterCheck, gather_rows, require_distributed
 from gmje_plugin.kernels import (
     check_kernel,
     gram,
@@ -18,6 +18,7 @@ from gmje_plugin.kernels import (
     random_fourier_frequencies,
 )
 from gmje_plugin.linalg import LOG_2PI, cholesky, log_det, mahalanobis
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_count,
     check_device,
@@ -31,7 +32,7 @@ from gmje_plugin.validation import (
 _FIT = ("fit_inputs", "fit_factor", "fit_weights", "fit_length_scale")
 
 
-class GJEDualLoss(nn.Module):
+class GJEDualLoss(ShowsOptions):
     """Negative log-likelihood of the targets under a Gaussian process of the contexts.
 
     Each of the d target features is a draw of one process with kernel matrix K = k(Z_c, Z_c) +
@@ -116,6 +117,7 @@ class GJEDualLoss(nn.Module):
         self.seed = check_count("seed", seed, low=0)
         for name in _FIT:
             self.register_buffer(name, None)
+        self._check_ranks = ParameterCheck()
         self.terms: dict[str, Tensor] = {}
 
     @property
@@ -147,6 +149,8 @@ class GJEDualLoss(nn.Module):
         if self.learn_length_scale:
             check_device("out0", self.log_length_scale, out0)
         dtype = wide_dtype(out0, out1)
+        if self.gather_distributed and self.learn_length_scale:
+            self._check_ranks(self)
         with torch.autocast(device_type=out0.device.type, enabled=False):
             z_c, z_t = out0.to(dtype), out1.to(dtype)
             if self.gather_distributed:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from gmje_plugin.distributed import gather_rows, require_distributed
 from gmje_plugin.linalg import entropy_log_det, second_moment
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_choice,
     check_number,
@@ -17,7 +18,7 @@ from gmje_plugin.validation import (
 )
 
 
-class GJEEntropyLoss(nn.Module):
+class GJEEntropyLoss(ShowsOptions):
     """Pulls the views of an image together and spreads the batch (Huang 2026, App. G and O.3).
 
     With z0, z1 the L2-normalised embeddings of size d and S the zero-mean second moment Z^T Z / B

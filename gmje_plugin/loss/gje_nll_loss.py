@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.distributed import ParameterCheck, gather_rows, require_distributed
 from gmje_plugin.linalg import (
     LOG_2PI,
     EMASecondMoment,
@@ -15,6 +15,7 @@ from gmje_plugin.linalg import (
     mahalanobis,
     second_moment,
 )
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_choice,
     check_count,
@@ -26,13 +27,14 @@ from gmje_plugin.validation import (
 )
 
 
-class GJENLLLoss(nn.Module):
+class GJENLLLoss(ShowsOptions):
     """Negative log-likelihood of z = [out0 | out1] under N(0, S) (Huang 2026, Eq. 9).
 
         mean_i 1/2 z_i^T S^-1 z_i  +  1/2 log|S|  +  D/2 log 2 pi,   D = 2 * input_dim,
 
-    over ``input_dim`` (nats per dimension of a view), on the embeddings as given. It models embeddings that hold still. As a loss for *encoders* it
-    fails in two ways, which it is here to show (``GJEEntropyLoss`` is the one to train with):
+    over ``input_dim`` (nats per dimension of a view), on the embeddings as given. It models
+    embeddings that hold still. As a loss for *encoders* it fails in two ways, which it is here to
+    show (``GJEEntropyLoss`` is the one to train with):
 
     - *Trace trap* (Eq. 122-127): with S the second moment of the same batch the first part is the
       constant D/2 and has no gradient.
@@ -84,6 +86,7 @@ class GJENLLLoss(nn.Module):
             self.raw_factor = nn.Parameter(torch.zeros(2 * input_dim, 2 * input_dim))
         elif covariance == "ema":
             self.moment = EMASecondMoment(2 * input_dim, momentum)
+        self._check_ranks = ParameterCheck()
         self.terms: dict[str, Tensor] = {}
 
     @takes_lightly_names
@@ -107,6 +110,8 @@ class GJENLLLoss(nn.Module):
         min_rows = 1 if self.covariance == "learned" else 2
         check_pair(out0, out1, dim=self.input_dim, min_rows=min_rows)
         dtype = wide_dtype(out0, out1)
+        if self.gather_distributed and self.covariance == "learned":
+            self._check_ranks(self)
         with torch.autocast(device_type=out0.device.type, enabled=False):
             z = torch.cat([out0.to(dtype), out1.to(dtype)], dim=1)
             factor = self._factor(z)

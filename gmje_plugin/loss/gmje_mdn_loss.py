@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import normalize
 
@@ -17,6 +17,7 @@ from gmje_plugin.linalg import (
     mahalanobis,
     second_moment,
 )
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_choice,
     check_count,
@@ -27,7 +28,7 @@ from gmje_plugin.validation import (
 )
 
 
-class GMJEMDNLoss(nn.Module):
+class GMJEMDNLoss(ShowsOptions):
     """Conditional likelihood of the target plus a guard on the context (Huang 2026, Eq. 22-23).
 
         (nll + guard_weight * guard) / d,   nll = -mean_i log p(z_t,i | z_c,i),

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from gmje_plugin.density.mixture import JointGaussianMixture
-from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.distributed import ParameterCheck, gather_rows, require_distributed
 from gmje_plugin.kernels import squared_distances
 from gmje_plugin.linalg import (
     LOG_2PI,
@@ -21,6 +21,7 @@ from gmje_plugin.linalg import (
     second_moment,
     whiten,
 )
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_choice,
     check_count,
@@ -33,7 +34,7 @@ from gmje_plugin.validation import (
 )
 
 
-class GMJEPrototypeLoss(nn.Module):
+class GMJEPrototypeLoss(ShowsOptions):
     """Mixture of K learned prototypes for z = [out0 | out1] (Huang 2026, Sec. 4.3, Eq. 14-16).
 
         (nll - entropy_weight * entropy) / input_dim,
@@ -152,6 +153,7 @@ class GMJEPrototypeLoss(nn.Module):
         self._make_parameters()
         self.context_moment = EMASecondMoment(input_dim, momentum)
         self.target_moment = EMASecondMoment(input_dim, momentum)
+        self._check_ranks = ParameterCheck()
         self.terms: dict[str, Tensor] = {}
 
     def _make_parameters(self) -> None:
@@ -200,6 +202,8 @@ class GMJEPrototypeLoss(nn.Module):
         check_pair(out0, out1, dim=self.input_dim, min_rows=min_rows)
         check_device("out0", self.prototypes, out0)
         dtype = wide_dtype(out0, out1, self.prototypes)
+        if self.gather_distributed:
+            self._check_ranks(self)
         with torch.autocast(device_type=out0.device.type, enabled=False):
             z = self._views(torch.cat([out0.to(dtype), out1.to(dtype)], dim=1))
             log_probs = self._component_log_probs(z, self._views(self.prototypes.to(dtype)))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gmje_plugin.distributed import gather_rows, require_distributed
 from gmje_plugin.kernels import check_kernel, gram, median_distance
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import check_pair, check_positive, takes_lightly_names, wide_dtype
 
 
-class HSICLoss(nn.Module):
+class HSICLoss(ShowsOptions):
     """Minus the dependence of two views by the Hilbert-Schmidt independence criterion.
 
         HSIC(0, 1) = tr(K_0 H K_1 H) / (B - 1)^2,   H = I - 1 1^T / B   (Huang 2026, Eq. 83),

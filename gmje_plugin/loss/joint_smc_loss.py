@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gmje_plugin.density.mixture import JointGaussianMixture
+from gmje_plugin.distributed import ParameterCheck
 from gmje_plugin.kernels import squared_distances
 from gmje_plugin.linalg import LOG_2PI, learned_factor, log_det, whiten
 from gmje_plugin.log_sum_exp import column_log_sum_exp, finite_rows
 from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_count,
     check_device,
@@ -22,7 +24,7 @@ from gmje_plugin.validation import (
 )
 
 
-class JointSMCLoss(nn.Module):
+class JointSMCLoss(ShowsOptions):
     """Joint embeddings under a mixture of particles (Huang 2026, App. N, Algorithm 6).
 
     The M particles are joint embeddings z = [out0 | out1] of earlier batches. They are the means
@@ -98,6 +100,7 @@ class JointSMCLoss(nn.Module):
             count_own_query=count_own_query,
             seed=seed,
         )
+        self._check_ranks = ParameterCheck()
         self.terms: dict[str, Tensor] = {}
 
     @property
@@ -135,6 +138,8 @@ class JointSMCLoss(nn.Module):
         check_pair(out0, out1, dim=self.input_dim)
         check_device("out0", self.raw_factor, out0)
         dtype = wide_dtype(out0, out1, self.raw_factor)
+        if self.memory_bank.gather_distributed:
+            self._check_ranks(self)
         with torch.autocast(device_type=out0.device.type, enabled=False):
             z = torch.cat([out0.to(dtype), out1.to(dtype)], dim=1)
             self.memory_bank.follow(z)

@@ -13,10 +13,11 @@ from torch.nn.functional import normalize, softplus
 from gmje_plugin.distributed import gather_rows, rank, require_distributed
 from gmje_plugin.log_sum_exp import BankLogSumExp
 from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import check_number, check_pair, check_positive, wide_dtype
 
 
-class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
+class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
     """NT-Xent with negatives from an SMC memory bank and from the batch (Huang 2026, Eq. 33).
 
     In the place of lightly's ``NTXentLoss`` in MoCo; its arguments come first and mean the same.
@@ -57,6 +58,7 @@ class SMCNTXentLoss(NTXentLoss):  # type: ignore[misc]
         >>> loss = criterion(query, key)  # was: NTXentLoss(0.1, memory_bank_size=(4096, 128))
     """
 
+    temperature: float
     memory_bank: SMCMemoryBankModule
 
     def __init__(

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from torch.utils._pytree import register_pytree_node
 
 from gmje_plugin.linalg import LOG_2PI
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_choice,
     check_count,
@@ -64,7 +65,11 @@ class PredictedMixture(MixtureSameFamily):
         log_probs = -0.5 * scaled.square().sum(dim=-1) - constant
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + log_probs, dim=-1)
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> PredictedMixture:  # noqa: ARG002
+    def expand(
+        self,
+        batch_shape: Size | list[int] | tuple[int, ...],
+        _instance: object = None,
+    ) -> PredictedMixture:
         """The same mixtures for a larger batch shape, as of any distribution of torch."""
         batch = Size(batch_shape)
         event_dims = (1, 2, 1, 1)
@@ -87,7 +92,7 @@ register_pytree_node(
 )
 
 
-class GMJEMDNHead(nn.Module):
+class GMJEMDNHead(ShowsOptions):
     """Mixture density network: p(z_t | z_c) from the context alone (Huang 2026, Sec. 4.4).
 
     In the place of lightly's ``BYOLPredictionHead``, with its arguments and defaults. A two-layer

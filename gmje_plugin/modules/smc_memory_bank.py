@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from gmje_plugin.distributed import gather_rows, require_distributed
 from gmje_plugin.log_sum_exp import column_log_sum_exp, finite_rows
 from gmje_plugin.modules.local_state import LocalState
+from gmje_plugin.options import ShowsOptions
 from gmje_plugin.resampling import (
     SCHEMES,
     count_distinct,
@@ -32,7 +33,7 @@ from gmje_plugin.validation import (
 DEFAULT_TEMPERATURE = 0.1
 
 
-class SMCMemoryBankModule(LocalState, MemoryBankModule):  # type: ignore[misc]
+class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: ignore[misc]
     """Sequential Monte Carlo memory bank, in the place of lightly's ``MemoryBankModule``.
 
     Each update forms a pool of the M particles and the B new keys. A pool member's weight is its

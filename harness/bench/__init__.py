@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-_COMMANDS = ("bank", "step", "losses")
+_COMMANDS = ("bank", "step", "losses", "drop_in")
 _Name = TypeVar("_Name")
 
 

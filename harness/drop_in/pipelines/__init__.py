@@ -1,0 +1,4 @@
+"""lightly's pytorch examples, a file each: README's diffs are applied to their text.
+
+Their lines are lightly's where a diff can touch them; the backbone and the views come from outside.
+"""
