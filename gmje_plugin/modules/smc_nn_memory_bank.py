@@ -11,9 +11,10 @@ from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
 class SMCNNMemoryBankModule(SMCMemoryBankModule):
     """Nearest neighbours from an SMC memory bank, in the place of ``NNMemoryBankModule`` in NNCLR.
 
-    State and update are those of ``SMCMemoryBankModule``; the embeddings stand in for the queries. Entries have the norm they came with, but are weighted and compared by
-    their directions. Until the bank is full, neighbours come from the entries that are filled;
-    lightly's bank answers with random vectors then.
+    State and update are those of ``SMCMemoryBankModule`` (Huang 2026, Eq. 34); the embeddings stand
+    in for the queries. Entries have the norm they came with, but are weighted and compared by their
+    directions. Until the bank is full, neighbours come from the entries that are filled; lightly's
+    bank answers with random vectors then.
 
     Attributes:
         size: Size of the bank as (num_features, dim).
