@@ -1,7 +1,9 @@
 """The options of each method and each memory bank.
 
 Defaults marked [D] are for the quickstart's digits; ``configs/recipe/`` has those of the paper and
-those of the reduced protocol.
+those of the reduced protocol. Learning rates of Parametric GMJE, GJE entropy and GMJE-MDN were
+found when their losses were whole nats: they are those times the dimension of the embeddings, and
+the weight decay is divided by it, which under SGD is the same training.
 """
 
 from __future__ import annotations
@@ -67,11 +69,12 @@ class ParametricGMJESettings(MethodSettings):
     """SimCLR's pipeline with ``GMJEPrototypeLoss``."""
 
     name: str = choice("parametric_gmje")
-    learning_rate: float = ranged(0.01, above=0.0)  # [D]
+    learning_rate: float = ranged(0.32, above=0.0)  # [D]
+    weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
     num_prototypes: int = ranged(64, low=1)  # [R]
     covariance: str = choice("isotropic", "diagonal", "full")  # shared; the last two are learned
     temperature: float = ranged(0.05, above=0.0)  # [D]
-    correlation: float = ranged(0.0, low=0.0, below=1.0)  # the loss's default, and the paper's
+    correlation: float = ranged(0.0, low=0.0, below=1.0)  # the paper's
     entropy_weight: float = ranged(1.0, low=0.0)  # the loss's default
     ema: float = ranged(0.5, low=0.0, below=1.0)  # of the second moment; the loss's default
 
@@ -81,7 +84,8 @@ class GJEEntropySettings(MethodSettings):
     """SimCLR's pipeline with ``GJEEntropyLoss``."""
 
     name: str = choice("gje_entropy")
-    learning_rate: float = ranged(0.05, above=0.0)  # [D]
+    learning_rate: float = ranged(1.6, above=0.0)  # [D]
+    weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
     weight: float = ranged(1.0, low=0.0)  # the loss's default; 0.3 and less were worse [D]
 
 
@@ -134,10 +138,11 @@ class GMJEMDNSettings(BYOLSettings):
     """``GMJEMDNHead`` and ``GMJEMDNLoss`` in BYOL's pipeline, or without a momentum encoder."""
 
     name: str = choice("gmje_mdn")
-    learning_rate: float = ranged(0.008, above=0.0)  # an exact likelihood needs a small one [D]
+    learning_rate: float = ranged(0.256, above=0.0)  # [D]
+    weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
     num_components: int = ranged(5, low=1)  # [R]
-    scale: str = choice("softplus", "exp")  # [P]
-    min_scale: float = ranged(1e-3, above=0.0)  # of softplus; the head's default
+    scale: str = choice("softplus", "exp", "bounded")  # [P]
+    min_scale: float = ranged(1e-3, above=0.0)  # of softplus and bounded
     residual: bool = False  # the head's default
     momentum_encoder: bool = True  # without one, targets are learned too and have unit norm
     guard_weight: float = ranged(1.0, low=0.0)  # the loss's default

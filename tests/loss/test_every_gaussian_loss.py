@@ -2,12 +2,14 @@
 
 import copy
 import doctest
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightly.loss import NTXentLoss
 from torch import Generator, Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
@@ -15,6 +17,7 @@ from gmje_plugin import (
     GJEDualLoss,
     GJEEntropyLoss,
     GJENLLLoss,
+    GMJEMDNHead,
     GMJEMDNLoss,
     GMJEPrototypeLoss,
     HSICLoss,
@@ -135,6 +138,76 @@ def test_gradcheck(criterion: nn.Module) -> None:
     criterion.double()
     inputs = [view.requires_grad_() for view in views()]
     assert torch.autograd.gradcheck(criterion, inputs)
+
+
+LOG_2PI = math.log(2.0 * math.pi)
+WHOLE_NATS: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {
+    "entropy": lambda terms: terms["alignment"] - terms["entropy"],
+    "nll": lambda terms: terms["data_fit"] + terms["log_det"] + DIM * LOG_2PI,
+    "prototype": lambda terms: terms["nll"] - terms.get("entropy", 0.0),
+    "mdn": lambda terms: terms["nll"] + terms.get("guard", 0.0),
+    "dual": lambda terms: terms["data_fit"] + terms["log_det"] + 0.5 * DIM * LOG_2PI,
+    "joint": lambda terms: terms["nll"],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if not name.startswith("hsic")])
+def test_a_loss_is_its_whole_nats_over_the_dimension(name: str) -> None:
+    criterion = LOSSES[name]()
+    loss = criterion(*views())
+    nats = WHOLE_NATS[name.split()[0]](criterion.terms)
+    torch.testing.assert_close(DIM * loss.detach(), nats, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("dim", [32, 128, 512])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda dim: GJEEntropyLoss(),
+        lambda dim: GMJEPrototypeLoss(dim, 64),
+        lambda dim: HSICLoss(),
+        lambda dim: predicted_by_a_head(dim),
+    ],
+    ids=["entropy", "prototype", "hsic", "mdn"],
+)
+def test_gradients_are_of_the_size_of_lightlys(
+    make: Callable[[int], Callable[..., Tensor]], dim: int
+) -> None:
+    """Of embeddings as a projection gives them: what lightly's learning rates are for.
+
+    As sums over dimensions they were 160 times NTXentLoss's at 128 dimensions.
+    """
+    generator = Generator().manual_seed(0)
+    first, noise = 0.4 * torch.randn(2, 64, dim, generator=generator)
+    sizes = []
+    for criterion in (NTXentLoss(), make(dim)):
+        pair = first.clone().requires_grad_(), (first + noise).requires_grad_()
+        criterion(*pair).backward()
+        sizes.append(pair[0].grad.norm().item())  # type: ignore[union-attr]
+    assert 0.1 < sizes[1] / sizes[0] < 10.0
+
+
+def predicted_by_a_head(dim: int) -> Callable[..., Tensor]:
+    torch.manual_seed(0)
+    head, criterion = GMJEMDNHead(dim, 64, dim), GMJEMDNLoss(dim)
+    return lambda out0, out1: criterion(head(out0), out1.detach())
+
+
+@pytest.mark.parametrize("names", [("out0", "out1"), ("z_a", "z_b"), ("x0", "x1")])
+def test_views_have_the_names_of_lightlys_losses(
+    criterion: nn.Module, names: tuple[str, str]
+) -> None:
+    if isinstance(criterion, PredictedLoss):
+        pytest.skip("its first argument is a distribution: tests/loss/test_gmje_mdn_loss.py")
+    pair = views()
+    expected = copy.deepcopy(criterion)(*pair)
+    assert torch.equal(criterion(**dict(zip(names, pair, strict=True))), expected)
+
+
+def test_a_view_of_two_names() -> None:
+    first, second = views()
+    with pytest.raises(TypeError, match="a view must have one name, got out0, z_a, out1"):
+        GJEEntropyLoss()(out0=first, z_a=first, out1=second)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -48,6 +48,22 @@ def test_exact_loss_against_the_formula_and_torch_distributions(kernel: str) -> 
     torch.testing.assert_close(loss, -process.log_prob(z_t.mT).sum() / len(z_c))
 
 
+def test_the_order_of_lightlys_benchmarks_is_taken_by_the_gradient() -> None:
+    """criterion(target, prediction): the target is the one without a gradient."""
+    z_c, z_t = views()
+    expected = GJEDualLoss()(z_c.requires_grad_(), z_t)
+    assert torch.equal(GJEDualLoss()(z_t, z_c), expected)
+
+
+def test_views_of_different_sizes() -> None:
+    z_c, z_t = views()
+    for num_features in (None, 16):
+        criterion = GJEDualLoss(num_features=num_features)
+        parts = [criterion(z_c, z_t[:, column : column + 1]) for column in range(z_t.shape[1])]
+        torch.testing.assert_close(criterion(z_c, z_t), torch.stack(parts).mean())
+        assert criterion(z_c, torch.cat([z_t, z_t], dim=1)).isfinite()
+
+
 @pytest.mark.parametrize("kernel", ["rbf", "linear"])
 def test_exact_against_scikit_learn(kernel: str) -> None:
     z_c, z_t = views()

@@ -45,6 +45,22 @@ def test_the_likelihood_is_exact() -> None:
     assert criterion.terms.keys() == {"nll"}
 
 
+def test_the_order_is_free_and_names_are_lightlys() -> None:
+    """lightly's ImageNet example of BYOL has criterion(target, prediction)."""
+    z_t = rows(OUTPUT, seed=1)
+    mixture = head()(rows(DIM))
+    criterion = GMJEMDNLoss(guard=None)
+    expected = criterion(mixture, z_t)
+    assert torch.equal(criterion(z_t, mixture), expected)
+    assert torch.equal(criterion(x0=mixture, x1=z_t), expected)
+    assert torch.equal(criterion(x0=z_t, x1=mixture), expected)
+
+
+def test_a_criterion_without_its_head_says_which() -> None:
+    with pytest.raises(ValueError, match="got Tensor: put GMJEMDNHead in the place"):
+        GMJEMDNLoss(OUTPUT)(rows(OUTPUT), rows(OUTPUT, seed=1))
+
+
 def test_one_component_of_known_scale_is_the_squared_error() -> None:
     # Huang 2026, Eq. 61 with the identity for covariance: JEPA's loss.
     predictor = head(num_components=1)

@@ -164,6 +164,22 @@ def test_the_push_has_full_strength_whatever_the_momentum() -> None:
         torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-10)
 
 
+def test_the_default_correlation_balances_as_the_entropy_loss_does() -> None:
+    criterion = GMJEPrototypeLoss(128, 8, temperature=0.05, entropy_weight=0.7)
+    weight = 1.0 / (4.0 * 0.05 * (1.0 - criterion.correlation))
+    assert weight == pytest.approx(128 * 0.7, rel=1e-12)
+    assert GMJEPrototypeLoss(2, 8, temperature=0.1).correlation == 0.0  # it would be negative
+    assert GMJEPrototypeLoss(128, 8, covariance="diagonal").correlation == 0.0
+    assert GMJEPrototypeLoss(128, 8, entropy_weight=0.0).correlation == 0.0
+
+
+def test_the_list_call_of_swav_says_what_it_lacks() -> None:
+    """lightly's SwaVLoss is called with lists of prototype scores."""
+    scores = [torch.randn(8, DIM) for _ in range(2)]
+    with pytest.raises(ValueError, match="got a list: SwaVLoss takes prototype scores"):
+        GMJEPrototypeLoss(DIM, NUM)(scores, [])
+
+
 def test_no_weight_no_entropy() -> None:
     criterion = make()
     criterion(*views(batch=1))

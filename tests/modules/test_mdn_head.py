@@ -1,7 +1,9 @@
+import inspect
 import math
 
 import pytest
 import torch
+from lightly.models.modules import BYOLPredictionHead
 from torch import Generator, Tensor
 from torch.distributions import MixtureSameFamily
 from torch.nn.functional import softplus
@@ -62,6 +64,55 @@ def test_softplus_has_a_floor_and_exp_has_not() -> None:
         head.log_scales.bias.data.fill_(-60.0)
         deviations = head(context()).component_distribution.base_dist.scale
         torch.testing.assert_close(deviations, torch.full_like(deviations, smallest))
+
+
+def test_it_has_lightlys_defaults() -> None:
+    stock = inspect.signature(BYOLPredictionHead).parameters
+    ours = inspect.signature(GMJEMDNHead).parameters
+    for name, parameter in stock.items():
+        assert ours[name].default == parameter.default, name
+
+
+@pytest.mark.parametrize("outputs", [-1e4, -60.0, 60.0, 1e4])
+def test_bounded_scales_cannot_run_away(outputs: float) -> None:
+    head = GMJEMDNHead(INPUT, HIDDEN, OUTPUT, min_scale=0.2, max_scale=5.0)
+    head.log_scales.weight.data.zero_()
+    head.log_scales.bias.data.fill_(outputs)
+    z_c, z_t = context().requires_grad_(), context(dim=OUTPUT, seed=1)
+    density = head(z_c)
+    deviations = density.component_distribution.base_dist.scale
+    torch.testing.assert_close(deviations, torch.full_like(deviations, 0.2 if outputs < 0 else 5.0))
+    density.log_prob(z_t).sum().backward()
+    assert z_c.grad is not None
+    assert z_c.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"max_scale must be a finite number in \(0.2"):
+        GMJEMDNHead(INPUT, HIDDEN, OUTPUT, min_scale=0.2, max_scale=0.2)
+
+
+def test_a_narrow_density_at_its_mean_does_not_underflow() -> None:
+    """exp(-60)^2 is 0 in float32: torch's own Normal has 0 / 0 there."""
+    head = make("exp")
+    head.log_scales.weight.data.zero_()
+    head.log_scales.bias.data.fill_(-60.0)
+    head.means.weight.data.zero_()
+    head.means.bias.data.zero_()
+    z_t = torch.zeros(8, OUTPUT)
+    expected = OUTPUT * (60.0 - 0.5 * math.log(2.0 * math.pi))
+    torch.testing.assert_close(head(context()).log_prob(z_t), torch.full((8,), expected))
+
+
+def test_it_is_a_distribution_of_torch() -> None:
+    head, z_c = make("bounded").eval(), context()
+    density = head(z_c)
+    plain = MixtureSameFamily(density.mixture_distribution, density.component_distribution)
+    wide = density.expand((3, 8))
+    values = torch.randn(3, 8, OUTPUT, generator=Generator().manual_seed(2))
+    torch.testing.assert_close(wide.log_prob(values), plain.log_prob(values))
+    torch.testing.assert_close(density.mean, plain.mean)
+    torch.testing.assert_close(density.variance, plain.variance)
+    assert density.sample((5,)).shape == (5, 8, OUTPUT)
+    assert wide.batch_shape == (3, 8)
+    assert hash(density) != hash(wide)
 
 
 def test_residual_means_are_relative_to_the_context_and_start_near_it() -> None:

@@ -1,7 +1,8 @@
 """What goes wrong with each objective, and what helps: small enough to watch, a function a case.
 
 Embeddings are free vectors, or those of a linear encoder or a small head, so that only the
-objective acts. Each demonstration is a function of a seed alone.
+objective acts; plain steps go down the paper's whole nats, DIM times the losses. Each demonstration
+is a function of a seed alone.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def log_det_cheat(seed: int) -> Demonstration:
         optimizer = SGD([z], lr=ROW_RATE)
         for parameter in criterion.parameters():
             optimizer.add_param_group({"params": [parameter], "lr": 0.005})
-        return _descend(optimizer, lambda: (criterion(*z), _mean_norm(z)), steps=300)
+        return _descend(optimizer, lambda: (DIM * criterion(*z), _mean_norm(z)), steps=300)
 
     return Demonstration(
         "Log-determinant cheat",
@@ -118,7 +119,7 @@ def identity_collapse(seed: int) -> Demonstration:
     def deviations(inputs: Tensor) -> list[float]:
         with torch.random.fork_rng(devices=[]):  # layers draw from the global generator
             torch.manual_seed(seed)
-            head = GMJEMDNHead(inputs.shape[1], 32, 1, num_components=5)
+            head = GMJEMDNHead(inputs.shape[1], 32, 1, scale="exp")  # as printed, unbounded
         criterion = GMJEMDNLoss(guard=None)
 
         def evaluate() -> tuple[Tensor, float]:
@@ -248,7 +249,7 @@ def _data_fit_gradients(covariance: str, seed: int) -> list[float]:
     for step in range(1, 51):
         z = _normal(ROWS, 2 * DIM, seed=seed, stream=step) @ mixing
         z = z.double().requires_grad_()
-        data_fit = criterion(z[:, :DIM], z[:, DIM:])
+        data_fit = DIM * criterion(z[:, :DIM], z[:, DIM:])
         if covariance != "learned":  # the log-determinant, of which the loss is the sum with it
             moment = z.mT @ z / ROWS
             if covariance == "ema":
@@ -292,7 +293,7 @@ def _dual(momentum: float | None, seed: int) -> Curves:
         with torch.no_grad():
             measured.append((torch.pdist(z_c).mean().item(), _mean_norm(z_t)))
         optimizer.zero_grad()
-        criterion(z_c, z_t).backward()
+        (DIM * criterion(z_c, z_t)).backward()
         optimizer.step()
         schedule.step()
         if momentum is not None:

@@ -94,7 +94,9 @@ class Completer(AdamModule):
             case "gje":
                 self.criterion = GJEEntropyLoss()
             case "gmje":
-                self.criterion = GMJEPrototypeLoss(dim, num_prototypes, temperature=_TEMPERATURE)
+                self.criterion = GMJEPrototypeLoss(
+                    dim, num_prototypes, temperature=_TEMPERATURE, correlation=0.0
+                )
             case _:
                 raise NotImplementedError(f"no completion by {kind}")
 

@@ -131,7 +131,11 @@ def _mdn(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fi
     context, target = z_c.float(), z_t.float()
     with seeded(seed):
         head = GMJEMDNHead(
-            z_c.shape[1], settings.width, z_t.shape[1], num_components=NUM_COMPONENTS
+            z_c.shape[1],
+            settings.width,
+            z_t.shape[1],
+            num_components=NUM_COMPONENTS,
+            scale="exp",  # [P]
         )
     criterion = GMJEMDNLoss(guard=None)  # there is no encoder to guard
     optimizer = torch.optim.Adam(head.parameters(), lr=settings.mdn_learning_rate)
