@@ -11,9 +11,9 @@ class ShowsOptions(nn.Module):
     """Mixin: ``repr`` names the constructor's arguments, which are attributes of the same name."""
 
     def extra_repr(self) -> str:
-        """The arguments that are no modules, as they are now."""
-        names = list(inspect.signature(type(self)).parameters)
-        values = {name: getattr(self, name) for name in names}
+        """The arguments as they are now, without those that a module below shows."""
+        names = inspect.signature(type(self)).parameters
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
         return ", ".join(
             f"{name}={value.item() if isinstance(value, Tensor) else value!r}"
             for name, value in values.items()

@@ -1,5 +1,6 @@
 """Two gloo processes against one process on the concatenated batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -117,7 +118,93 @@ def everything(rank: int) -> dict[str, Any]:
     results["own"] = run_own_part(rank, whose="ours", wrap=True)
     results["lightly"] = run_own_part(rank, whose="lightly", wrap=True)
     results["bits"] = gathered_bank(rank)
+    results["head"] = {
+        name: head_inside_ddp(rank, **options) for name, options in DDP_OPTIONS.items()
+    }
+    results["forgotten"] = {
+        name: [losses_without_ddp(rank, name, wrap=wrap) for wrap in (False, True)]
+        for name in WITH_PARAMETERS
+    }
     return results
+
+
+DDP_OPTIONS: dict[str, dict[str, bool]] = {
+    "plain": {},
+    "unused": {"find_unused_parameters": True},
+    "static": {"static_graph": True},
+}
+
+
+class Predictor(nn.Module):
+    """A model that gives DDP a distribution as its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(6, DIM)
+        self.prediction_head = GMJEMDNHead(DIM, 8, DIM, num_components=3)
+        self.prediction_head.eval()  # its batch norm stays per rank
+
+    def forward(self, x: Tensor) -> Any:
+        return self.prediction_head(self.backbone(x))
+
+
+def head_inside_ddp(rank: int, *, parts: int = 2, **options: bool) -> Tensor:
+    """Parameters after three steps of BYOL's form: the criterion outside, the head within."""
+    torch.manual_seed(0)
+    model = Predictor()
+    wrapped: nn.Module = DistributedDataParallel(model, **options) if parts > 1 else model
+    criterion = GMJEMDNLoss(DIM, gather_distributed=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        images = torch.randn(BATCH, 6, generator=generator)
+        targets = torch.randn(BATCH, DIM, generator=generator)
+        own, of_own = images.chunk(parts)[rank], targets.chunk(parts)[rank]
+        optimizer.zero_grad()
+        criterion(wrapped(own), of_own).backward()
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("name", DDP_OPTIONS)
+def test_a_head_inside_ddp_is_reduced(name: str, ranks: list[dict[str, Any]]) -> None:
+    """DDP sees the tensors in the distribution, whichever way it looks for them."""
+    one = head_inside_ddp(0, parts=1)
+    first, second = (results["head"][name] for results in ranks)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, one, rtol=1e-3, atol=1e-5)
+
+
+WITH_PARAMETERS: dict[str, Callable[[], nn.Module]] = {
+    "prototype": lambda: GMJEPrototypeLoss(DIM, 5, gather_distributed=True),
+    "nll": lambda: GJENLLLoss(DIM, covariance="learned", gather_distributed=True),
+    "joint_smc": lambda: JointSMCLoss(DIM, 20, gather_distributed=True),
+}  # GJEDualLoss gives every rank the gradient of the whole batch
+
+
+def losses_without_ddp(rank: int, name: str, *, wrap: bool) -> str | None:
+    """What a plain loop raises where the model is in DDP and its criterion, perhaps, is not."""
+    criterion = WITH_PARAMETERS[name]()
+    wrapped: nn.Module = DistributedDataParallel(criterion) if wrap else criterion
+    optimizer = torch.optim.SGD(criterion.parameters(), lr=0.05)
+    generator = torch.Generator().manual_seed(rank)
+    try:
+        for _ in range(4):
+            first, noise = torch.randn(2, BATCH, DIM, generator=generator)
+            optimizer.zero_grad()
+            wrapped(first.requires_grad_(), first + noise).backward()
+            optimizer.step()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_a_loss_with_parameters_outside_ddp_is_told(name: str, ranks: list[dict[str, Any]]) -> None:
+    for results in ranks:
+        forgotten, wrapped = results["forgotten"][name]
+        assert wrapped is None
+        assert "differ between ranks: wrap the loss, too" in forgotten
 
 
 @pytest.fixture(scope="module")

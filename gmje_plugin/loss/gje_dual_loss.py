@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmje_plugin.density.fitting import join_views
-from gmje_plugin.distributed import ParameterCheck, gather_rows, require_distributed
+from gmje_plugin.distributed import gather_rows, require_distributed
 from gmje_plugin.kernels import (
     check_kernel,
     gram,
@@ -117,7 +117,6 @@ class GJEDualLoss(ShowsOptions):
         self.seed = check_count("seed", seed, low=0)
         for name in _FIT:
             self.register_buffer(name, None)
-        self._check_ranks = ParameterCheck()
         self.terms: dict[str, Tensor] = {}
 
     @property
@@ -149,8 +148,6 @@ class GJEDualLoss(ShowsOptions):
         if self.learn_length_scale:
             check_device("out0", self.log_length_scale, out0)
         dtype = wide_dtype(out0, out1)
-        if self.gather_distributed and self.learn_length_scale:
-            self._check_ranks(self)
         with torch.autocast(device_type=out0.device.type, enabled=False):
             z_c, z_t = out0.to(dtype), out1.to(dtype)
             if self.gather_distributed:

@@ -42,7 +42,7 @@ class JointSMCLoss(ShowsOptions):
     Gradients go to S and to the embeddings, not to the particles. It is a density of embeddings
     that hold still: nothing in it keeps encoders from shrinking them (the log-det cheat,
     App. O.4). S is a parameter: move the loss with ``.to`` and give ``criterion.parameters()`` to
-    the optimizer. The loss is computed in float32 under autocast, in float64 for float64
+    the optimizer; in plain PyTorch DDP wrap the loss, too. The loss is computed in float32 under autocast, in float64 for float64
     embeddings.
 
     Attributes:
