@@ -223,15 +223,28 @@ def temper(
 def count_distinct(
     rows: Tensor,  # shape: (N, D)
 ) -> Tensor:  # shape: ()
-    """Number of distinct rows, a 0-d tensor, by a 64-bit hash of their bits; no host sync."""
+    """Number of distinct rows, a 0-d tensor, by :func:`hash_rows`; no host sync."""
     if rows.shape[0] == 0:
         return torch.zeros((), device=rows.device)
-    words = rows.contiguous().view(torch.int32).to(torch.int64)
-    # Knuth's 64-bit multiplier; its multiples, made odd, stand for random numbers.
-    places = torch.arange(1, words.shape[1] + 1, device=words.device)
-    odd = (places * 6364136223846793005) | 1
-    hashes = ((words ^ (words << 32)) * odd).sum(dim=1).sort().values
+    hashes = hash_rows(rows).sort().values
     return 1.0 + (hashes[1:] != hashes[:-1]).sum()
+
+
+def hash_rows(
+    rows: Tensor,  # shape: (N, D)
+) -> Tensor:  # shape: (N,)
+    """A 64-bit hash of each row's numbers, int64: equal for equal rows.
+
+    Each number is mixed with its place by the finaliser of SplitMix64 (Steele et al. 2014), so that
+    rows of a pattern (signs, one-hot codes) collide no more than random ones.
+    """
+    rows = rows.to(wide_dtype(rows)) + 0.0  # -0.0 is 0.0
+    words = rows.contiguous().view(torch.int32).to(torch.int64)
+    places = torch.arange(1, words.shape[1] + 1, device=words.device)
+    mixed = words + places * -0x61C8864680B583EB  # the golden ratio in 64 bits
+    mixed = (mixed ^ (mixed >> 30)) * -0x40A7B892E31B1A47
+    mixed = (mixed ^ (mixed >> 27)) * -0x6B2FB644ECCEEE15
+    return (mixed ^ (mixed >> 31)).sum(dim=1)
 
 
 def uniform(count: int, device: torch.device, generator: Generator | None) -> Tensor:

@@ -13,7 +13,7 @@ from functools import wraps
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # What NTXentLoss, VICRegLoss and BarlowTwinsLoss, and NegativeCosineSimilarity call two views.
 _LIGHTLY_NAMES = (("out0", "z_a", "x0"), ("out1", "z_b", "x1"))
@@ -129,6 +129,15 @@ def check_device(name: str, parameter: Tensor, value: Tensor) -> None:
             f"{name} is on {value.device} but the loss's parameters are on {parameter.device}: "
             f"move the loss with .to({str(value.device)!r}) before making the optimizer."
         )
+
+
+def moves_state(module: nn.Module) -> bool:
+    """Whether a forward pass changes what a loss remembers: the one rule for all of them.
+
+    Banks and averages move in training mode with gradients enabled. A validation pass, by
+    ``.eval()`` or under ``no_grad`` or ``inference_mode``, leaves them alone.
+    """
+    return module.training and torch.is_grad_enabled()
 
 
 def wide_dtype(*tensors: Tensor) -> torch.dtype:

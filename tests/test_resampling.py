@@ -204,6 +204,22 @@ def test_temper_limits() -> None:
             resampling.temper(log_weights, target)
 
 
+def test_distinct_rows_of_a_pattern() -> None:
+    pair = torch.zeros(2, 8)
+    pair[0, [0, 6]] = pair[1, [2, 4]] = 2**-0.5
+    assert resampling.count_distinct(pair) == 2
+    signs = 2.0 * (torch.arange(2**12)[:, None] >> torch.arange(16) & 1) - 1.0
+    assert resampling.count_distinct(signs / 4.0) == 2**12
+    assert resampling.count_distinct(torch.eye(256)) == 256
+
+
+def test_equal_rows_have_equal_hashes_whatever_their_zero() -> None:
+    rows = torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])
+    hashes = resampling.hash_rows(rows)
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert resampling.hash_rows(rows.bfloat16()).tolist() == hashes.tolist()
+
+
 def test_count_distinct() -> None:
     rows = torch.randn(40, 5, generator=torch.Generator().manual_seed(4))
     assert resampling.count_distinct(rows) == 40

@@ -29,7 +29,7 @@ from gmje_plugin.validation import (
     wide_dtype,
 )
 
-_FIT = ("fit_inputs", "fit_factor", "fit_weights", "fit_length_scale")
+_FIT = ("fit_inputs", "fit_factor", "fit_weights", "fit_length_scale", "fit_noise")
 
 
 class GJEDualLoss(ShowsOptions):
@@ -58,7 +58,9 @@ class GJEDualLoss(ShowsOptions):
         kernel: "rbf", exp(-||x - y||^2 / (2 length_scale^2)), or "linear", x . y.
         length_scale: Of the RBF kernel; a 0-d tensor if it is learned. Default: 1.
         learn_length_scale: Whether it is a parameter (its logarithm): give it to the optimizer.
-        noise: Variance of the targets around the process, sigma^2, above 0. Default: 0.1.
+        noise: Variance of the targets around the process, sigma^2, above 0; a 0-d tensor if it is
+            learned. Default: 0.1.
+        learn_noise: Whether it is a parameter (its logarithm), as in App. F.
         num_features: Number D of random Fourier features. Default: None, exact.
         gather_distributed: Whether the batch is that of all ranks.
         seed: Seed of the random features.
@@ -81,6 +83,7 @@ class GJEDualLoss(ShowsOptions):
     fit_factor: Tensor | None
     fit_weights: Tensor | None
     fit_length_scale: Tensor | None
+    fit_noise: Tensor | None
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class GJEDualLoss(ShowsOptions):
         length_scale: float = 1.0,
         learn_length_scale: bool = False,
         noise: float = 0.1,
+        learn_noise: bool = False,
         num_features: int | None = None,
         gather_distributed: bool = False,
         seed: int = 0,
@@ -111,7 +115,12 @@ class GJEDualLoss(ShowsOptions):
             self.log_length_scale = nn.Parameter(log_length_scale)
         else:
             self._length_scale = float(length_scale)
-        self.noise = check_positive("noise", noise)
+        self.learn_noise = learn_noise
+        check_positive("noise", noise)
+        if learn_noise:
+            self.log_noise = nn.Parameter(torch.tensor(math.log(noise)))
+        else:
+            self._noise = float(noise)
         self.num_features = num_features
         self.gather_distributed = gather_distributed
         self.seed = check_count("seed", seed, low=0)
@@ -123,6 +132,11 @@ class GJEDualLoss(ShowsOptions):
     def length_scale(self) -> float | Tensor:
         """Length-scale of the RBF kernel."""
         return self.log_length_scale.exp() if self.learn_length_scale else self._length_scale
+
+    @property
+    def noise(self) -> float | Tensor:
+        """Variance of the targets around the process."""
+        return self.log_noise.exp() if self.learn_noise else self._noise
 
     @takes_lightly_names
     def forward(
@@ -145,8 +159,8 @@ class GJEDualLoss(ShowsOptions):
         check_pair(out0, out1, same_dim=False)
         if out1.requires_grad and not out0.requires_grad:
             out0, out1 = out1, out0
-        if self.learn_length_scale:
-            check_device("out0", self.log_length_scale, out0)
+        for parameter in self.parameters():
+            check_device("out0", parameter, out0)
         dtype = wide_dtype(out0, out1)
         with torch.autocast(device_type=out0.device.type, enabled=False):
             z_c, z_t = out0.to(dtype), out1.to(dtype)
@@ -158,13 +172,14 @@ class GJEDualLoss(ShowsOptions):
         self.terms = {"data_fit": data_fit.detach(), "log_det": half_log_det.detach()}
         return loss
 
+    @torch.inference_mode(False)  # what is made under it can be neither loaded into nor trained by
     @torch.no_grad()
     def fit(
         self,
         z_c: Tensor,  # shape: (N, d_c)
         z_t: Tensor,  # shape: (N, d_t)
     ) -> GJEDualLoss:
-        """Takes the embeddings that ``predict`` goes by, with the length-scale as it is now.
+        """Takes the embeddings that ``predict`` goes by, with the length-scale and noise of now.
 
         Args:
             z_c: Context embeddings, shape (N, d_c), N >= 2.
@@ -177,16 +192,19 @@ class GJEDualLoss(ShowsOptions):
         Raises:
             ValueError: If a shape or dtype does not fit or a value is not finite.
         """
-        z = join_views(z_c, z_t)
+        z = join_views(z_c.clone(), z_t.clone())
         z_c, z_t = z[:, : z_c.shape[1]], z[:, z_c.shape[1] :]
         with torch.autocast(device_type=z_c.device.type, enabled=False):
-            length_scale = torch.as_tensor(self.length_scale, dtype=z_c.dtype, device=z_c.device)
+            length_scale, noise = (
+                torch.as_tensor(value, dtype=z_c.dtype, device=z_c.device)
+                for value in (self.length_scale, self.noise)
+            )
             features = self._features(z_c, z_c, length_scale)
             factor = cholesky(self._regular(features), name="the kernel matrix")
             right = z_t if self.num_features is None else features.mT @ z_t
             # Random features are not taken against the contexts: one row tells size and dtype.
             self.fit_inputs = z_c.clone() if self.num_features is None else z_c[:1].clone()
-            self.fit_factor, self.fit_length_scale = factor, length_scale
+            self.fit_factor, self.fit_length_scale, self.fit_noise = factor, length_scale, noise
             self.fit_weights = torch.cholesky_solve(right, factor)
         return self
 
@@ -208,7 +226,10 @@ class GJEDualLoss(ShowsOptions):
         """
         inputs, factor = self.fit_inputs, self.fit_factor
         weights, length_scale = self.fit_weights, self.fit_length_scale
-        if inputs is None or factor is None or weights is None or length_scale is None:
+        noise = self.fit_noise
+        if (inputs is None or factor is None or weights is None) or (
+            length_scale is None or noise is None
+        ):
             raise RuntimeError("GJEDualLoss has no fit to predict from: call fit(z_c, z_t) first.")
         check_embeddings("z_c", z_c, dim=inputs.shape[1])
         check_device("z_c", inputs, z_c)
@@ -219,7 +240,7 @@ class GJEDualLoss(ShowsOptions):
             if self.num_features is None:
                 variance = gram_diagonal(z_c, kernel=self.kernel) - explained
             else:
-                variance = self.noise * explained
+                variance = noise * explained
             # The difference can round to below 0 at a fitted point.
             return features @ weights, variance.clamp_min(0.0)
 
@@ -255,7 +276,8 @@ class GJEDualLoss(ShowsOptions):
         residual = (z_t - features @ weights).square().sum() / self.noise
         data_fit = 0.5 * (residual + weights.square().sum())
         # Eq. 69
-        log_determinant = log_det(factor) + (batch - size) * math.log(self.noise)
+        log_noise = self.log_noise if self.learn_noise else math.log(self._noise)
+        log_determinant = log_det(factor) + (batch - size) * log_noise
         return data_fit, 0.5 * z_t.shape[1] * log_determinant
 
     def _load_from_state_dict(

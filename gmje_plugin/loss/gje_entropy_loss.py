@@ -24,7 +24,8 @@ class GJEEntropyLoss(ShowsOptions):
     With z0, z1 the L2-normalised embeddings of size d and S the zero-mean second moment Z^T Z / B
     (Eq. 7-8), the loss is, in nats per dimension,
 
-        (alignment - weight * entropy) / d,   alignment = d * mean_i ||z0_i - z1_i||^2,
+        (alignment_weight * alignment - weight * entropy) / d,
+        alignment = d * mean_i ||z0_i - z1_i||^2,
         entropy   = 1/2 log|S + eps * mean(diag S) * I|, summed over the two views.
 
     A unit-norm embedding has a variance of about 1/d in each dimension; the alignment is the
@@ -40,6 +41,8 @@ class GJEEntropyLoss(ShowsOptions):
         weight: Weight of the entropy, at least 0. Default: 1.
         covariance: "marginal" for the entropies of both views, "joint" for that of [z0 | z1]
             (Algorithm 5), which also pushes the two views of an image apart.
+        alignment_weight: Weight of the alignment, at least 0. With 0 it is the entropy alone, as
+            Algorithm 5 has it and as a regulariser beside another loss (App. I.4). Default: 1.
         eps: Share of the mean diagonal of S that is added to it, at least 0. It bounds the entropy
             where the batch spans fewer than d dimensions. Default: 1e-4.
         gather_distributed: Whether S is taken over the batches of all ranks.
@@ -60,6 +63,7 @@ class GJEEntropyLoss(ShowsOptions):
         weight: float = 1.0,
         *,
         covariance: str = "marginal",
+        alignment_weight: float = 1.0,
         eps: float = 1e-4,
         gather_distributed: bool = False,
     ) -> None:
@@ -68,6 +72,7 @@ class GJEEntropyLoss(ShowsOptions):
         require_distributed(gather_distributed)
         self.weight = check_number("weight", weight, low=0.0)
         self.covariance = covariance
+        self.alignment_weight = check_number("alignment_weight", alignment_weight, low=0.0)
         self.eps = check_number("eps", eps, low=0.0)
         self.gather_distributed = gather_distributed
         self.terms: dict[str, Tensor] = {}
@@ -98,9 +103,9 @@ class GJEEntropyLoss(ShowsOptions):
             if self.gather_distributed:
                 z0, z1 = gather_rows(z0), gather_rows(z1)
             entropy = self._entropy(z0, z1)
-            loss = (alignment - self.weight * entropy) / out0.shape[1]
+            loss = self.alignment_weight * alignment - self.weight * entropy
         self.terms = {"alignment": alignment.detach(), "entropy": entropy.detach()}
-        return loss
+        return loss / out0.shape[1]
 
     def _entropy(self, z0: Tensor, z1: Tensor) -> Tensor:
         if self.covariance == "joint":

@@ -209,11 +209,12 @@ class GMJEPrototypeLoss(ShowsOptions):
             log_probs = self._component_log_probs(z, self._views(self.prototypes.to(dtype)))
             log_weights = self.logits.to(dtype).log_softmax(dim=0)
             loss = nll = -torch.logsumexp(log_probs + log_weights, dim=1).mean()
-            self.terms = {"nll": nll.detach()}
+            terms = {"nll": nll.detach()}
             if self.entropy_weight > 0.0:
                 entropy = self._entropy(z)
-                self.terms["entropy"] = entropy.detach()
+                terms["entropy"] = entropy.detach()
                 loss = nll - self.entropy_weight * entropy
+        self.terms = terms
         return loss / self.input_dim
 
     def mixture(self) -> JointGaussianMixture:

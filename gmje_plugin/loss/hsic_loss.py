@@ -27,6 +27,9 @@ class HSICLoss(ShowsOptions):
     kernels O(B^2 d). The loss is computed in float32 under autocast, in float64 for float64
     embeddings.
 
+    The optional log-determinant of the marginals (App. I.4) is
+    ``GJEEntropyLoss(alignment_weight=0.0)``, added to it.
+
     A fixed width and free encoders find a scale that raises HSIC; the median heuristic takes the
     scale out, as L2-normalised embeddings do.
 

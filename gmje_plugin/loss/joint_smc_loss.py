@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from gmje_plugin.validation import (
     check_device,
     check_pair,
     check_positive,
+    moves_state,
     takes_lightly_names,
     wide_dtype,
 )
@@ -34,16 +36,17 @@ class JointSMCLoss(ShowsOptions):
 
     in nats per dimension of a view.
 
-    After the loss, in training mode, the batch enters as in ``SMCMemoryBankModule``, whose rules
-    of filling, adapting, resampling, saving and moving are this loss's too, with the weight of a
-    pool member multiplied by mean_i exp(-1/2 (z_i - z_j)^T S^-1 (z_i - z_j)) (Eq. 118). Until the
-    first batch has entered, the mixture is one Gaussian at the origin.
+    After the loss, in training mode with gradients enabled, the batch enters as in
+    ``SMCMemoryBankModule``, whose rules of filling, adapting, resampling, saving and moving are
+    this loss's too, with the weight of a pool member multiplied by
+    mean_i exp(-1/2 (z_i - z_j)^T S^-1 (z_i - z_j)) (Eq. 118). Until the first batch has entered,
+    the mixture is one Gaussian at the origin.
 
     Gradients go to S and to the embeddings, not to the particles. It is a density of embeddings
     that hold still: nothing in it keeps encoders from shrinking them (the log-det cheat,
     App. O.4). S is a parameter: move the loss with ``.to`` and give ``criterion.parameters()`` to
-    the optimizer; in plain PyTorch DDP wrap the loss, too. The loss is computed in float32 under autocast, in float64 for float64
-    embeddings.
+    the optimizer; in plain PyTorch DDP wrap the loss, too. The loss is computed in float32 under
+    autocast, in float64 for float64 embeddings.
 
     Attributes:
         input_dim: Features of one view.
@@ -92,7 +95,7 @@ class JointSMCLoss(ShowsOptions):
         self.temperature = check_positive("temperature", temperature)
         # What is learned is the covariance over the temperature, so that zeros are the start.
         self.raw_factor = nn.Parameter(torch.zeros(2 * input_dim, 2 * input_dim))
-        self.memory_bank = _JointParticles(
+        self.memory_bank = SMCMemoryBankModule(
             (num_particles, 2 * input_dim),
             gather_distributed,
             resampling=resampling,
@@ -149,7 +152,7 @@ class JointSMCLoss(ShowsOptions):
             half_log_det = 0.5 * log_det(factor)
             log_sums = torch.logsumexp(log_weights - 0.5 * distances, dim=1)
             nll = half_log_det + self.input_dim * LOG_2PI - log_sums.mean()
-            if self.training:
+            if moves_state(self):  # last, so that an error leaves the particles as they were
                 self._update(z, factor, distances)
         self.terms = {"nll": nll.detach(), "log_det": half_log_det.detach()}
         return nll / self.input_dim
@@ -165,6 +168,7 @@ class JointSMCLoss(ShowsOptions):
     def _factor(self, dtype: torch.dtype) -> Tensor:  # shape: (D, D)
         return math.sqrt(self.temperature) * learned_factor(self.raw_factor.to(dtype))
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # it would copy in the backward pass
     def _components(self, z: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (N,), (N, D)
         """Log-weights and means of the filled particles; copies, as the update is in place."""
         bank = self.memory_bank
@@ -175,24 +179,29 @@ class JointSMCLoss(ShowsOptions):
     @torch.no_grad()
     def _update(self, z: Tensor, factor: Tensor, distances: Tensor) -> None:
         bank = self.memory_bank
-        bank.factor = factor.detach()
         counted = finite_rows(z)[:, None]
         scores = (-0.5 * distances).masked_fill(~counted, -math.inf).logsumexp(dim=0)
-        bank.update(z, particle_scores=scores if bank.count > 0 else None)
+        bank.update(
+            z,
+            particle_scores=scores if bank.count > 0 else None,
+            score=partial(_gaussian_score, factor=factor, origin=bank.bank.mean(dim=0)),
+        )
 
 
-class _JointParticles(SMCMemoryBankModule):
-    """Particles that are weighed by a Gaussian density instead of a dot product (Eq. 118)."""
-
-    factor: Tensor
-
-    def _scores(self, queries: Tensor, points: Tensor, *, skip_own: bool = False) -> Tensor:
-        # -1/2 ||q - p||^2 = [q, -1/2 ||q||^2] . [p, 1] - 1/2 ||p||^2, so a column's sum is one of
-        # dot products.
-        # Their squares cancel badly far from the origin, so bring the origin to the particles.
-        factor, origin = self.factor.to(queries), self.bank.mean(dim=0)
-        queries, points = whiten(factor, queries - origin), whiten(factor, points - origin)
-        queries = torch.cat([queries, -0.5 * queries.square().sum(dim=1, keepdim=True)], dim=1)
-        points = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
-        columns = column_log_sum_exp(queries, points, temperature=1.0, skip_diagonal=skip_own)
-        return columns - 0.5 * points[:, :-1].square().sum(dim=1)
+def _gaussian_score(
+    queries: Tensor,  # shape: (B, D)
+    points: Tensor,  # shape: (N, D)
+    *,
+    factor: Tensor,  # shape: (D, D)
+    origin: Tensor,  # shape: (D,)
+    skip_diagonal: bool = False,
+) -> Tensor:  # shape: (N,)
+    """Log sum_i exp(-1/2 ||S^-1/2 (q_i - p)||^2) of each point p (Eq. 118), near the origin."""
+    # -1/2 ||q - p||^2 = [q, -1/2 ||q||^2] . [p, 1] - 1/2 ||p||^2, so a column's sum is one of dot
+    # products. Squares cancel badly far from the origin, so bring the origin to the particles.
+    factor = factor.to(queries)
+    queries, points = whiten(factor, queries - origin), whiten(factor, points - origin)
+    queries = torch.cat([queries, -0.5 * queries.square().sum(dim=1, keepdim=True)], dim=1)
+    points = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    columns = column_log_sum_exp(queries, points, temperature=1.0, skip_diagonal=skip_diagonal)
+    return columns - 0.5 * points[:, :-1].square().sum(dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from lightly.loss.ntx_ent_loss import NTXentLoss
@@ -11,10 +12,16 @@ from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
 from gmje_plugin.distributed import gather_rows, rank, require_distributed
-from gmje_plugin.log_sum_exp import BankLogSumExp
+from gmje_plugin.log_sum_exp import BankLogSumExp, column_log_sum_exp
 from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
 from gmje_plugin.options import ShowsOptions
-from gmje_plugin.validation import check_number, check_pair, check_positive, wide_dtype
+from gmje_plugin.validation import (
+    check_number,
+    check_pair,
+    check_positive,
+    moves_state,
+    wide_dtype,
+)
 
 
 class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
@@ -24,8 +31,11 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
     One pass over the bank, with one exponential for each pair of a query and a particle, gives
     the loss, its gradient and the weights by which the bank is updated; the (B, M) matrix of
     products is never held. With ``in_batch_negatives=False`` the loss equals ``NTXentLoss`` over
-    the same bank. Places of the bank not yet filled are left out. As in lightly, the bank is
-    updated when ``out0`` requires a gradient, and ``memory_bank_size=0`` is SimCLR's loss.
+    the same bank. Places of the bank not yet filled are left out. The bank is updated in training
+    mode when, as in lightly, ``out0`` requires a gradient. ``memory_bank_size=0`` is SimCLR's loss.
+
+    In DenseCL's local loss give ``in_batch_negatives=False``: a batch of dense features holds other
+    positions of the same image.
 
     A row with a NaN or infinite entry makes the loss NaN and does not enter the bank. The loss is
     computed in float32 under autocast, in float64 for float64 embeddings. It can be differentiated
@@ -80,7 +90,6 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
         else:
             _check_bank(memory_bank, memory_bank_size, gather_distributed, temperature)
             self.memory_bank_size = memory_bank.size
-        memory_bank.temperature = self.temperature
         self.memory_bank = memory_bank
         self.in_batch_negatives = in_batch_negatives
         self.weighted = weighted
@@ -115,7 +124,8 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
             if self.memory_bank.size[0] == 0:
                 loss: Tensor = super().forward(queries, keys)
             else:
-                negatives = self._negatives(queries, keys, update=out0.requires_grad)
+                update = out0.requires_grad and moves_state(self)
+                negatives = self._negatives(queries, keys, update=update)
                 # log(p + n) - log p without the cancellation of small losses.
                 loss = softplus(negatives - positives, threshold=50.0).mean()
         alignment = -positives.detach().mean()
@@ -136,19 +146,22 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
                 queries, bank.bank[:count], log_multiplicities, self.temperature, self.hardness
             )
             sums.append(row_sums)
-        if update:
-            bank.temperature = self.temperature
-            bank.update(keys, queries, particle_scores=scores)
         if self.in_batch_negatives:
             others = self._others(queries, keys)
             count += others.shape[1] - 2
             sums.append(self._harden(others))
         if count == 0:  # the first batch, without others
-            return torch.full_like(queries[:, 0], -math.inf)
-        negatives, importance = (
-            torch.stack(parts).logsumexp(dim=0) for parts in zip(*sums, strict=True)
-        )
-        return negatives if self.hardness == 0.0 else negatives - importance + math.log(count)
+            negatives = torch.full_like(queries[:, 0], -math.inf)
+        else:
+            negatives, importance = (
+                torch.stack(parts).logsumexp(dim=0) for parts in zip(*sums, strict=True)
+            )
+            if self.hardness > 0.0:
+                negatives = negatives - importance + math.log(count)
+        if update:  # last, so that an error leaves the bank as it was
+            score = partial(column_log_sum_exp, temperature=self.temperature)
+            bank.update(keys, queries, particle_scores=scores, score=score)
+        return negatives
 
     def _harden(self, logits: Tensor) -> list[Tensor]:
         """What :class:`BankLogSumExp` calls ``rows`` and ``importance``, of a dense matrix."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from lightly.models.modules.memory_bank import MemoryBankModule
@@ -31,6 +31,7 @@ from gmje_plugin.validation import (
 )
 
 DEFAULT_TEMPERATURE = 0.1
+Score = Callable[..., Tensor]  # (queries, points, *, skip_diagonal=False) -> (N,)
 
 
 class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: ignore[misc]
@@ -66,8 +67,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         gather_distributed: Whether keys and queries of all ranks are used, so that every rank
             holds the same bank. Default: False, each rank keeps its own.
         feature_dim_first: Whether the bank is returned as (dim, M) instead of (M, dim).
-        temperature: Temperature of the weights. Default: None, taken from the owning loss
-            (``SMCNTXentLoss``, ``swap_memory_bank``), else 0.1.
+        temperature: Temperature of the weights. Default: None, that of the loss that updates the
+            bank (``SMCNTXentLoss``) or owned it (``swap_memory_bank``), else 0.1.
         resampling: Name of a scheme of :mod:`gmje_plugin.resampling`.
         ess_threshold: Share of the pool in [0, 1] below which ESS triggers resampling; None
             resamples at every step, 0 never does (a FIFO queue). Default: 0.5.
@@ -217,15 +218,18 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         queries: Tensor | None = None,  # shape: (B, dim)
         *,
         particle_scores: Tensor | None = None,  # shape: (count,)
+        score: Score | None = None,
     ) -> None:
         """Weighs the pool of particles and keys and keeps M of it (Eq. 34, Alg. 2).
 
         Args:
             keys: Keys of the batch, shape (B, dim).
             queries: Queries of the batch, shape (B, dim). Default: the keys.
-            particle_scores: log sum_i exp(q_i . z_j / temperature) over this rank's finite queries
-                for each filled entry, shape (count,), where a loss has it already. Default:
-                computed here.
+            particle_scores: The score of each filled entry for this rank's queries, shape
+                (count,), where a loss has it already. Default: computed here.
+            score: Maps queries (B, dim) and points (N, dim) to the logarithm of each point's
+                likelihood summed over the finite queries, shape (N,); with ``skip_diagonal=True``
+                query i is left out at point i. Default: log sum_i exp(q_i . z_j / temperature).
 
         Raises:
             ValueError: If a shape, dtype or feature size does not fit.
@@ -236,20 +240,20 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         with torch.autocast(device_type=self.bank.device.type, enabled=False):
             keys = keys.detach().to(self.bank)
             queries = keys if queries is None else queries.detach().to(self.bank)
-            full = self.count == self.size[0]
+            full, score = self.count == self.size[0], score or self._score
             if full and particle_scores is None:
-                particle_scores = self._scores(queries, self.bank)
+                particle_scores = score(queries, self.bank)
             if self.gather_distributed:
                 queries = gather_rows(queries)
                 keys = gather_rows(keys)
                 if full and particle_scores is not None:
                     particle_scores = gather_rows(particle_scores[None]).logsumexp(dim=0)
             accepted = finite_rows(keys)
-            self._rejected = self._rejected + (~accepted).sum()
             if full and particle_scores is not None:
-                self._reweigh(keys, accepted, queries, particle_scores)
+                self._reweigh(keys, accepted, queries, particle_scores, score)
             else:
                 self._fill(keys[accepted])  # the only place that makes a GPU wait
+            self._rejected = self._rejected + (~accepted).sum()
         self.step += 1
 
     @torch.inference_mode(False)
@@ -280,7 +284,9 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         size = self.size[0]
         self.step, self.count = -1, 0
         # On the CPU whatever the default device is, as the generator is there.
-        initial = torch.randn(size, dim, generator=self._generator(), device="cpu")
+        initial = torch.randn(
+            size, dim, generator=self._generator(), device="cpu", dtype=torch.float32
+        )
         self.step = 0
         self.bank = normalize(initial, dim=-1)
         self.log_weights = self.bank.new_full((size,), -math.inf)
@@ -296,9 +302,11 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         # The multiplier keeps the streams of neighbouring seeds apart.
         return Generator("cpu").manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
 
-    def _scores(self, queries: Tensor, points: Tensor, *, skip_own: bool = False) -> Tensor:
+    def _score(self, queries: Tensor, points: Tensor, *, skip_diagonal: bool = False) -> Tensor:
         temperature = self.temperature or DEFAULT_TEMPERATURE
-        return column_log_sum_exp(queries, points, temperature=temperature, skip_diagonal=skip_own)
+        return column_log_sum_exp(
+            queries, points, temperature=temperature, skip_diagonal=skip_diagonal
+        )
 
     def _fill(self, keys: Tensor) -> None:
         """Appends keys; when they overflow, the oldest leave at random among equals."""
@@ -319,10 +327,15 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         self._pool_size = torch.full_like(self._pool_size, self.count)
 
     def _reweigh(
-        self, keys: Tensor, accepted: Tensor, queries: Tensor, particle_scores: Tensor
+        self,
+        keys: Tensor,
+        accepted: Tensor,
+        queries: Tensor,
+        particle_scores: Tensor,
+        score: Score,
     ) -> None:
         size = self.size[0]
-        log_weights = self._pool_log_weights(keys, accepted, queries, particle_scores)
+        log_weights = self._pool_log_weights(keys, accepted, queries, particle_scores, score)
         ages = torch.cat([self.ages + 1, self.ages.new_zeros(keys.shape[0])])
         self._ess = effective_sample_size(log_weights).to(keys.dtype)
         self._pool_size = (size + accepted.sum()).to(keys.dtype)
@@ -347,13 +360,18 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         self.log_weights = torch.where(resample, torch.full_like(kept, -math.log(size)), kept)
 
     def _pool_log_weights(
-        self, keys: Tensor, accepted: Tensor, queries: Tensor, particle_scores: Tensor
+        self,
+        keys: Tensor,
+        accepted: Tensor,
+        queries: Tensor,
+        particle_scores: Tensor,
+        score: Score,
     ) -> Tensor:  # shape: (M + B,), float64
         size = self.size[0]
         counted = finite_rows(queries).to(keys.dtype)
         mean_over = counted.sum() - (0.0 if self.count_own_query else counted)
         particles = particle_scores - counted.sum().log()
-        scores = self._scores(queries, keys, skip_own=not self.count_own_query)
+        scores = score(queries, keys, skip_diagonal=not self.count_own_query)
         # A key whose own query is the only one takes the mean over the particles.
         alone = particles.logsumexp(dim=0) - math.log(size)
         newcomers = torch.where(mean_over > 0, scores - mean_over.log(), alone)

@@ -66,6 +66,6 @@ class SMCNNMemoryBankModule(SMCMemoryBankModule):
             self.update(output)
         return neighbours
 
-    def _scores(self, queries: Tensor, points: Tensor, *, skip_own: bool = False) -> Tensor:
+    def _score(self, queries: Tensor, points: Tensor, *, skip_diagonal: bool = False) -> Tensor:
         queries, points = normalize(queries, dim=1), normalize(points, dim=1)
-        return super()._scores(queries, points, skip_own=skip_own)
+        return super()._score(queries, points, skip_diagonal=skip_diagonal)

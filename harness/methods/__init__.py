@@ -169,5 +169,11 @@ def _byol_head_and_criterion(settings: BYOLSettings, gather: bool) -> tuple[nn.M
             min_scale=settings.min_scale,
             residual=settings.residual,
         )
-        return head, GMJEMDNLoss(dim, guard_weight=settings.guard_weight, gather_distributed=gather)
+        criterion = GMJEMDNLoss(
+            dim,
+            guard=None if settings.guard == "none" else settings.guard,
+            guard_weight=settings.guard_weight,
+            gather_distributed=gather,
+        )
+        return head, criterion
     return BYOLPredictionHead(dim, hidden, dim), NegativeCosineSimilarity()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from gmje_plugin.resampling import hash_rows
+
 _UNKNOWN = -1
 
 
@@ -50,7 +52,7 @@ class BankLabels(nn.Module):
         """
         same = labels[:, None] == self.labels
         self.false_negatives = same.sum() / same.numel()
-        codes = _codes(rows)
+        codes = hash_rows(rows)
         known, order = self.codes.sort()
         places = torch.searchsorted(known, codes).clamp_max(len(known) - 1)
         stayed = known[places] == codes
@@ -60,11 +62,3 @@ class BankLabels(nn.Module):
         found[~stayed] = torch.where(best > 0.99, labels[nearest], _UNKNOWN)
         self.labels = found
         self.codes = codes
-
-
-def _codes(
-    rows: Tensor,  # shape: (M, d)
-) -> Tensor:  # shape: (M,)
-    """The bits of a row's first two numbers: two rows that share them are one."""
-    bits = rows[:, :2].float().contiguous().view(torch.int32).long()
-    return (bits[:, 0] << 32) ^ bits[:, 1]

@@ -15,8 +15,9 @@ from harness.views import Views
 class GMJEMDN(Method):
     """One view's embedding predicts a density of the other's, and both learn from it.
 
-    With the entropy guard on both views the loss is minus a lower bound of their mutual
-    information (Barber and Agakov 2003): H(z_t) + E log p(z_t | z_c). As targets learn to be
+    With the entropy guard on both views the loss has the form of minus Barber and Agakov's (2003)
+    bound of their mutual information, H(z_t) + E log p(z_t | z_c). It is none: the guard is the
+    entropy of a Gaussian of the same second moment, which is at least H. As targets learn to be
     predictable, embeddings drop what differs between views, which targets of a momentum encoder
     never do under this loss. Embeddings have unit norm, or targets would shrink.
 

@@ -145,4 +145,5 @@ class GMJEMDNSettings(BYOLSettings):
     min_scale: float = ranged(1e-3, above=0.0)  # of softplus and bounded
     residual: bool = False  # the head's default
     momentum_encoder: bool = True  # without one, targets are learned too and have unit norm
+    guard: str = choice("entropy", "marginal", "none")  # of the context; marginal is Eq. 23's
     guard_weight: float = ranged(1.0, low=0.0)  # the loss's default

@@ -94,6 +94,47 @@ def test_gradient_of_the_length_scale_is_scikit_learns() -> None:
     )
 
 
+@pytest.mark.parametrize("num_features", [None, 12])
+def test_the_noise_can_be_learned(num_features: int | None) -> None:
+    """App. F; its gradient is scikit-learn's where the process is exact."""
+    z_c, z_t = views()
+    criterion = GJEDualLoss(
+        length_scale=WIDTH, noise=NOISE, learn_noise=True, num_features=num_features
+    ).double()
+    (z_t.shape[1] * criterion(z_c, z_t)).backward()
+    gradient = criterion.log_noise.grad.item()
+    if num_features is None:
+        kernel = RBF(WIDTH) + WhiteKernel(NOISE)
+        oracle = GaussianProcessRegressor(kernel, alpha=0.0, optimizer=None)
+        oracle.fit(z_c.numpy(), z_t.numpy())
+        _, expected = oracle.log_marginal_likelihood(np.log([WIDTH, NOISE]), eval_gradient=True)
+        assert gradient == pytest.approx(-expected[1] / len(z_c), rel=1e-5)
+    else:
+        step = 1e-5
+        values = []
+        for sign in (-1.0, 1.0):
+            noise = NOISE * math.exp(sign * step)
+            fixed = GJEDualLoss(length_scale=WIDTH, noise=noise, num_features=num_features)
+            values.append(float(z_t.shape[1] * fixed(z_c, z_t)))
+        assert gradient == pytest.approx((values[1] - values[0]) / (2.0 * step), rel=1e-4)
+    fitted = copy.deepcopy(criterion).fit(z_c, z_t)
+    expected_fit = GJEDualLoss(length_scale=WIDTH, noise=NOISE, num_features=num_features)
+    for ours, theirs in zip(
+        fitted.predict(z_c), expected_fit.fit(z_c, z_t).predict(z_c), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_fit_under_inference_mode_can_be_loaded_and_trained_through() -> None:
+    z_c, z_t = views()
+    with torch.inference_mode():
+        criterion = GJEDualLoss().fit(z_c.clone(), z_t.clone())
+    criterion.load_state_dict(criterion.state_dict())
+    points = z_c.clone().requires_grad_()
+    criterion.predict(points)[0].sum().backward()
+    assert points.grad is not None
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     rows=st.integers(2, 30),

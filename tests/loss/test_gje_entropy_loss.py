@@ -41,6 +41,13 @@ def test_against_numpy(covariance: str, batch: int) -> None:
     assert 5 * loss.item() == pytest.approx(alignment - 0.3 * expected, rel=1e-12)
 
 
+def test_the_entropy_alone() -> None:
+    """Algorithm 5, and the regulariser of App. I.4."""
+    criterion = GJEEntropyLoss(0.3, covariance="joint", alignment_weight=0.0)
+    loss = criterion(*views())
+    assert 5 * loss.item() == pytest.approx(-0.3 * criterion.terms["entropy"].item(), rel=1e-12)
+
+
 def test_entropy_is_a_gaussians_up_to_a_constant() -> None:
     # Huang 2026, Eq. 38.
     pair = views()

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 from typing import Any
@@ -296,16 +297,35 @@ def test_edges() -> None:
     assert first_row(*batch_of(1)) == 0  # no negatives at all
 
 
-def test_takes_a_bank_and_gives_it_the_temperature() -> None:
+def test_takes_a_bank_and_leaves_its_options_alone() -> None:
     bank = SMCMemoryBankModule((16, 8))
     criterion = SMCNTXentLoss(0.07, memory_bank=bank)
     assert criterion.memory_bank is bank
-    assert bank.temperature == 0.07
     assert criterion.memory_bank_size == (16, 8)
     assert SMCNTXentLoss(memory_bank_size=0).memory_bank_size == 0
-    criterion.temperature = 0.2  # a schedule
-    criterion(batch_of(4)[0].requires_grad_(), batch_of(4)[1])
-    assert bank.temperature == 0.2
+    SMCNTXentLoss(0.2, memory_bank=bank)  # nobody gave the bank a temperature
+    assert bank.temperature is None
+
+
+def test_the_bank_is_weighted_by_the_temperature_of_the_loss_at_the_time() -> None:
+    ours = full(SMCNTXentLoss(0.07, (32, 8)))
+    reference = copy.deepcopy(ours.memory_bank)
+    for seed, temperature in enumerate((0.07, 0.2, 0.5)):  # a schedule
+        ours.temperature = temperature
+        out0, out1 = batch_of(8, seed=seed)
+        ours(out0.requires_grad_(), out1)
+        reference.temperature = temperature
+        reference.update(normalize(out1, dim=1), normalize(out0.detach(), dim=1))
+        torch.testing.assert_close(ours.memory_bank.log_weights, reference.log_weights)
+
+
+def test_evaluation_mode_leaves_the_bank_alone() -> None:
+    criterion = full(SMCNTXentLoss(0.1, (32, 8))).eval()
+    before = copy.deepcopy(criterion.state_dict())
+    out0, out1 = batch_of(8)
+    criterion(out0.requires_grad_(), out1).backward()
+    for name, value in criterion.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize(
