@@ -75,6 +75,18 @@ def _cholesky_with_jitter(matrix: Tensor, info: Tensor, eye: Tensor, name: str) 
     return factor
 
 
+def triangular(
+    root: Tensor,  # shape: (..., D, M), M >= D
+) -> Tensor:  # shape: (..., D, D)
+    """Lower Cholesky factor of A A^T from the root A, by a QR decomposition.
+
+    The product, whose condition number is that of A squared, is never formed.
+    """
+    upper: Tensor = torch.linalg.qr(root.mT).R
+    signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper.dtype)
+    return (signs[..., None] * upper).mT
+
+
 def log_det(
     factor: Tensor,  # shape: (..., D, D)
 ) -> Tensor:  # shape: (...)

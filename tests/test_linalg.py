@@ -16,6 +16,7 @@ from gmje_plugin.linalg import (
     log_det,
     mahalanobis,
     second_moment,
+    triangular,
 )
 
 
@@ -111,6 +112,26 @@ def test_log_det_and_mahalanobis(dim: int, seed: int) -> None:
     inverse = np.linalg.inv(matrix.numpy())
     expected = np.einsum("kni,kij,knj->kn", rows.numpy(), inverse, rows.numpy())
     torch.testing.assert_close(mahalanobis(factor, rows), torch.from_numpy(expected))
+
+
+@settings(max_examples=30, deadline=None)
+@given(dim=st.integers(1, 5), more=st.integers(0, 3), seed=st.integers(0, 1000))
+def test_triangular_is_the_factor_of_the_product(dim: int, more: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(2, dim, dim + more, generator=generator, dtype=torch.float64) - 0.5
+    root = noise - 4 * torch.eye(dim, dim + more, dtype=torch.float64)  # far from singular
+    factor = triangular(root)
+    assert (factor.triu(1) == 0).all()
+    assert (factor.diagonal(dim1=-2, dim2=-1) > 0).all()
+    torch.testing.assert_close(factor @ factor.mT, root @ root.mT)
+    assert torch.autograd.gradcheck(triangular, (root.requires_grad_(),))
+
+
+def test_triangular_does_not_square() -> None:
+    # In float32 the square of 1e-5 is lost beside 1.
+    root = torch.tensor([[1.0, 0.0], [1.0, 1e-5]])
+    torch.testing.assert_close(triangular(root), root)
+    assert triangular(torch.full((2, 2), math.nan)).isnan().any()
 
 
 def test_learned_factor() -> None:

@@ -16,6 +16,7 @@ from gmje_plugin.density.gaussian import (
     check_other,
     check_parameters,
     check_points,
+    log_density,
     matvec,
     standard_normal,
 )
@@ -54,8 +55,11 @@ class JointGaussianMixture(nn.Module):
             normalised). A weight of exactly 0 gets no gradient.
         means: Component means, shape (K, D).
         covariances: Shape (K, D, D) for full covariances, (K, D) for the variances of diagonal
-            ones, (K,) for the variances of isotropic ones.
+            ones, (K,) for the variances of isotropic ones; with 1 in the place of K for a
+            covariance that all components share, which is never expanded.
         split: Number of context dimensions, from 1 to D - 1.
+        scale_tril: In the place of full covariances, their lower Cholesky factors, shape (K, D, D),
+            or (1, D, D) for a shared one. They are kept as they are.
         validate_args: Whether to check the values, which makes a GPU wait.
 
     Raises:
@@ -75,23 +79,26 @@ class JointGaussianMixture(nn.Module):
         self,
         weights: Tensor,  # shape: (K,)
         means: Tensor,  # shape: (K, D)
-        covariances: Tensor,  # shape: (K, D, D) | (K, D) | (K,)
-        split: int,
+        covariances: Tensor | None = None,  # shape: (K, D, D) | (K, D) | (K,)
+        split: int | None = None,
         *,
+        scale_tril: Tensor | None = None,  # shape: (K, D, D)
         validate_args: bool = True,
     ) -> None:
         super().__init__()
         names = ("means", "covariances")
         _check_weights(weights, means, validate_values=validate_args)
-        check_parameters(means, covariances, split, names=names, validate_values=validate_args)
-        dtype = wide_dtype(weights, means, covariances)
+        spread = check_parameters(
+            means, covariances, scale_tril, names=names, validate_values=validate_args
+        )
+        dtype = wide_dtype(weights, means, spread)
         zero = weights == 0
         # Not log(0), whose gradient would be NaN.
         log_weights = torch.where(zero, 1.0, weights.to(dtype)).log()
         log_weights = log_weights.masked_fill(zero, -torch.inf).log_softmax(dim=0)
         self.register_buffer("log_weights", log_weights)
         self.components = JointGaussian(
-            means.to(dtype), covariances.to(dtype), split, validate_args=False
+            means.to(dtype), covariances, split, scale_tril=scale_tril, validate_args=False
         )
 
     @classmethod
@@ -227,8 +234,11 @@ class JointGaussianMixture(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         points = check_points("z_c", z_c, self.split).to(self.means.dtype).unsqueeze(-2)
-        log_joint = self.log_weights + self.components.marginal("context").log_prob(points)
-        return _mixture(log_joint, self.components.condition(points))
+        components = self.components
+        log_joint = self.log_weights + log_density(
+            self.means[:, : self.split], components.block("context"), points
+        )
+        return _mixture(log_joint, components.condition(points))
 
     def moments(
         self,
@@ -254,7 +264,10 @@ class JointGaussianMixture(nn.Module):
         with torch.autocast(device_type=shares.device.type, enabled=False):
             spread = means - mean[..., None, :]
             ambiguity = (shares[..., None] * spread).mT @ spread
-            within = torch.tensordot(shares, self.components.conditional_covariance, dims=1)
+            own = self.components.conditional_covariance
+            if len(own) == 1:  # shared
+                shares = shares.sum(dim=-1, keepdim=True)
+            within = torch.tensordot(shares, own, dims=1)
         return mean, as_matrix(within, mean), ambiguity
 
     @torch.no_grad()
@@ -280,10 +293,13 @@ class JointGaussianMixture(nn.Module):
         component, order = drawn.sort()
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
         # One product with each component's factor, instead of a factor for each draw.
+        factors = self.components.factor
         counts = torch.bincount(drawn, minlength=self.log_weights.shape[0]).tolist()
+        if len(factors) == 1:  # shared
+            counts = [len(noise)]
         scaled = [
             matvec(factor, rows) if factor.ndim == 2 else factor * rows
-            for factor, rows in zip(self.components.factor, torch.split(noise, counts), strict=True)
+            for factor, rows in zip(factors, torch.split(noise, counts), strict=True)
         ]
         samples = torch.empty_like(noise)
         samples[order] = self.means[component] + torch.cat(scaled)
