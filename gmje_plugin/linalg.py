@@ -25,12 +25,17 @@ def cholesky(
     matrix: Tensor,  # shape: (..., D, D)
     *,
     name: str = "matrix",
+    dtype: torch.dtype | None = None,
+    smallest: Tensor | None = None,  # shape: (D,)
 ) -> Tensor:  # shape: (..., D, D)
     """Lower Cholesky factor of symmetric matrices, with jitter on those that need it.
 
     Args:
         matrix: Symmetric positive semi-definite matrices of shape (..., D, D), float32 or float64.
         name: What the matrices are called in messages.
+        dtype: Dtype of the factor, and of the jitter. Default: that of the matrix.
+        smallest: Bound on the factor's diagonal, shape (D,), at or below which a matrix counts as
+            not positive definite: what ``dtype`` tells from 0, where that is the narrower.
 
     Returns:
         The factors, shape (..., D, D). A matrix with a non-finite entry gets a factor of NaN, so
@@ -46,17 +51,22 @@ def cholesky(
     safe = torch.where(finite, matrix, eye)
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(safe)
+    if smallest is not None:
+        lost = (factor.diagonal(dim1=-2, dim2=-1) <= smallest).any(dim=-1)
+        info = torch.where(lost & finite[..., 0, 0], 1, info)
     if bool(info.any()):
-        factor = _cholesky_with_jitter(safe, info, eye, name)
-    return torch.where(finite, factor, math.nan)
+        factor = _cholesky_with_jitter(safe, info, eye, name, dtype or matrix.dtype)
+    return torch.where(finite, factor, math.nan).to(dtype or matrix.dtype)
 
 
-def _cholesky_with_jitter(matrix: Tensor, info: Tensor, eye: Tensor, name: str) -> Tensor:
+def _cholesky_with_jitter(
+    matrix: Tensor, info: Tensor, eye: Tensor, name: str, dtype: torch.dtype
+) -> Tensor:
     scale = matrix.diagonal(dim1=-2, dim2=-1).detach().mean(dim=-1)
     scale = scale.clamp_min(torch.finfo(matrix.dtype).tiny ** 0.5)
     jitter = torch.zeros_like(scale)
     factor: Tensor
-    for step in _JITTER[matrix.dtype]:
+    for step in _JITTER[dtype]:
         jitter = torch.where(info > 0, step * scale, jitter)
         factor, info = torch.linalg.cholesky_ex(matrix + jitter[..., None, None] * eye)
         if not bool(info.any()):
@@ -64,7 +74,7 @@ def _cholesky_with_jitter(matrix: Tensor, info: Tensor, eye: Tensor, name: str) 
     else:
         raise ValueError(
             f"{name} must be positive semi-definite: {int((info > 0).sum())} of {info.numel()} "
-            f"stay indefinite with {_JITTER[matrix.dtype][-1]:g} of the mean diagonal added."
+            f"stay indefinite with {_JITTER[dtype][-1]:g} of the mean diagonal added."
         )
     warnings.warn(
         f"{int((jitter > 0).sum())} of {jitter.numel()} matrices were not positive definite; "

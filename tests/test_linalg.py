@@ -62,6 +62,24 @@ def test_cholesky_jitters_only_what_fails(dtype: torch.dtype) -> None:
     )
 
 
+def test_cholesky_for_a_narrower_dtype() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 1e-12], dtype=torch.float64))
+    kept = cholesky(matrix, dtype=torch.float32, smallest=torch.tensor([1e-7, 1e-7]))
+    assert kept.dtype == torch.float32
+    torch.testing.assert_close(kept.diagonal(), torch.tensor([1.0, 1e-6]))
+    bad = torch.full_like(matrix, math.nan)
+    with pytest.warns(RuntimeWarning, match="1 of 3 matrices were not positive definite"):
+        factor = cholesky(
+            torch.stack([matrix, torch.eye(2).double(), bad]),
+            dtype=torch.float32,
+            smallest=torch.tensor([1e-7, 1e-5]),
+        )
+    # float32's first rung: 1e-6 of the mean diagonal, 0.5.
+    torch.testing.assert_close(factor[0].diagonal(), torch.tensor([1.0, 5e-7**0.5]))
+    torch.testing.assert_close(factor[1], torch.eye(2), rtol=0, atol=0)
+    assert factor[2].isnan().all()
+
+
 def test_cholesky_climbs_the_ladder() -> None:
     matrix = torch.diag(torch.tensor([1.0, 1.0, 1.0, -5e-7], dtype=torch.float64))
     with pytest.warns(RuntimeWarning, match=r"up to 7\.5e-07"):

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from gmje_plugin.density.fitting import COVARIANCES, join_views, weighted_covariance
+from gmje_plugin.density.fitting import COVARIANCES, join_views, rounding, weighted_covariance
 from gmje_plugin.linalg import cholesky, log_det, triangular, whiten
 from gmje_plugin.validation import check_choice, check_count, wide_dtype
 
@@ -96,7 +96,9 @@ class JointGaussian(nn.Module):
                 (Huang 2026, Eq. 7-8), instead of estimated.
 
         Returns:
-            The fit. A singular full covariance (N <= D, say) gets the jitter of
+            The fit, made in float64 whatever it comes out in: the square of a difference between
+            the views that float32 holds well is lost in float32. A full covariance that is
+            singular (N <= D, say) to the dtype of the embeddings gets the jitter of
             ``linalg.cholesky``, with its warning.
 
         Raises:
@@ -104,10 +106,15 @@ class JointGaussian(nn.Module):
                 diagonal or isotropic variance is 0.
         """
         check_choice("covariance", covariance, COVARIANCES)
-        z = join_views(z_c, z_t)
+        narrow = join_views(z_c, z_t)
+        dtype, z, split = narrow.dtype, narrow.double(), z_c.shape[1]
         mean = torch.zeros_like(z[0]) if zero_mean else z.mean(dim=0)
         shares = z.new_full((z.shape[0],), 1.0 / z.shape[0])
-        return cls(mean, weighted_covariance(z - mean, shares, covariance), z_c.shape[1])
+        spread = weighted_covariance(z - mean, shares, covariance)
+        if covariance != "full":
+            return cls(mean.to(dtype), spread.to(dtype), split)
+        factor = cholesky(spread, name="covariance", dtype=dtype, smallest=rounding(z, dtype))
+        return cls(mean.to(dtype), split=split, scale_tril=factor, validate_args=False)
 
     @property
     def covariance(self) -> Tensor:  # shape: (..., D, D) | (..., D) | (...)

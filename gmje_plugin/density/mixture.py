@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
 from gmje_plugin.density.fitting import COVARIANCES, join_views, maximise, nearest_seed
+from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import (
     JointGaussian,
     as_matrix,
@@ -126,12 +127,15 @@ class JointGaussianMixture(nn.Module):
             covariance: "full", "diagonal" or "isotropic".
             max_steps: Largest number of EM steps.
             tolerance: EM stops when a step gains less than this in mean log-likelihood, in nats.
-            covariance_floor: Share of the embeddings' mean variance that every step adds to the
-                variances, without which a component could shrink onto one point.
+            covariance_floor: Share of the embeddings' own covariance (its diagonal, or mean
+                variance) that every step adds to the components' covariances, without which one
+                could shrink onto a point. Where the embeddings do not vary, the share is taken of
+                their mean variance.
             generator: Source of the start's randomness. Default: torch's CPU generator.
 
         Returns:
-            The mixture after the last step, without a gradient.
+            The mixture after the last step, without a gradient. The steps are taken in float64,
+            whatever the mixture comes out in.
 
         Raises:
             ValueError: If a shape, dtype or option does not fit, a value is not finite, there are
@@ -141,19 +145,21 @@ class JointGaussianMixture(nn.Module):
         check_count("max_steps", max_steps)
         check_number("tolerance", tolerance, low=0.0)
         check_positive("covariance_floor", covariance_floor)
-        z = join_views(z_c, z_t)
+        joint = join_views(z_c, z_t)
+        dtype, z = joint.dtype, joint.double()
         if check_count("num_components", num_components) > z.shape[0]:
             raise ValueError(
                 f"num_components must be at most the number of rows, "
                 f"got {num_components} for {z.shape[0]} rows."
             )
-        floor = covariance_floor * z.var(dim=0, correction=0).mean()
-        if not bool((floor > 0) & floor.isfinite()):
+        variance = z.var(dim=0, correction=0).mean()
+        if not bool((variance > 0) & variance.isfinite()):
             raise ValueError(
-                "z_c and z_t must have a positive variance that does not overflow their dtype, "
-                f"got {float(floor) / covariance_floor:g}."
+                "z_c and z_t must have a positive variance that does not overflow float64, "
+                f"got {float(variance):g}."
             )
         with torch.autocast(device_type=z.device.type, enabled=False):
+            floor = floor_of(z, covariance_floor, covariance, dtype)
             shares = nearest_seed(z, num_components, generator)
             previous = -torch.inf
             for _ in range(max_steps):
@@ -163,7 +169,7 @@ class JointGaussianMixture(nn.Module):
                 if likelihood - previous < tolerance:
                     break
                 previous = likelihood
-        return mixture
+        return mixture.to(dtype)
 
     @property
     def weights(self) -> Tensor:  # shape: (K,)
