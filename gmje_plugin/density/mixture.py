@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.utils.checkpoint import checkpoint
 
 from gmje_plugin.density.fitting import COVARIANCES, join_views, maximise, nearest_seed
 from gmje_plugin.density.fitting import covariance_floor as floor_of
@@ -30,7 +31,7 @@ from gmje_plugin.validation import (
     wide_dtype,
 )
 
-# Largest product of rows, components and dimensions that an E-step expands at a time.
+# Largest product of points, components and dimensions that is expanded at a time.
 _CHUNK_ELEMENTS = 2**22
 
 
@@ -197,6 +198,9 @@ class JointGaussianMixture(nn.Module):
     ) -> Tensor:  # shape: (...)
         """Log-density at joint embeddings (Huang 2026, Eq. 12).
 
+        The points are taken in chunks of bounded memory. With more than one chunk, what a gradient
+        needs is computed again in the backward pass instead of kept.
+
         Args:
             z: Joint embeddings, shape (..., D).
 
@@ -206,7 +210,21 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If the last dimension is not D.
         """
-        return self._joint_log_prob(z).logsumexp(dim=-1)
+
+        def of_chunk(chunk: Tensor) -> Tensor:
+            return self._joint_log_prob(chunk).logsumexp(dim=-1)
+
+        chunks = self._chunks(check_points("z", z, self.means.shape[1]))
+        # torch.func has no hooks on saved tensors, by which a checkpoint works.
+        transformed = torch._C._are_functorch_transforms_active()
+        if len(chunks) > 1 and torch.is_grad_enabled() and not transformed:
+            parts = [
+                checkpoint(of_chunk, chunk, use_reentrant=False, preserve_rng_state=False)
+                for chunk in chunks
+            ]
+        else:
+            parts = [of_chunk(chunk) for chunk in chunks]
+        return torch.cat(parts).reshape(z.shape[:-1])
 
     def marginal(self, view: str) -> MixtureSameFamily:
         """The density of one view (Huang 2026, Eq. 97-98).
@@ -374,13 +392,16 @@ class JointGaussianMixture(nn.Module):
 
     def _joint_log_prob(self, z: Tensor) -> Tensor:  # shape: (..., K)
         """Log-densities of points and components together, log(pi_k N(z; mu_k, Sigma_k))."""
-        points = check_points("z", z, self.means.shape[1]).unsqueeze(-2)
-        return self.log_weights + self.components.log_prob(points)
+        return self.log_weights + self.components.log_prob(z.unsqueeze(-2))
+
+    def _chunks(self, z: Tensor) -> tuple[Tensor, ...]:
+        """The points as rows, as many at a time as are expanded to the components."""
+        rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
+        return torch.split(z.reshape(-1, self.means.shape[1]), rows)
 
     def _responsibilities(self, z: Tensor) -> tuple[Tensor, float]:
         """E-step: responsibilities, shape (N, K), and the mean log-likelihood."""
-        rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
-        joint = torch.cat([self._joint_log_prob(chunk) for chunk in torch.split(z, rows)])
+        joint = torch.cat([self._joint_log_prob(chunk) for chunk in self._chunks(z)])
         return joint.softmax(dim=1), float(joint.logsumexp(dim=1).mean())
 
     def _monte_carlo(

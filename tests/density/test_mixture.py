@@ -1,5 +1,9 @@
 import doctest
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -516,6 +520,74 @@ def test_factors_of_nearly_agreeing_views(shared: bool) -> None:
     )
     oracle = MixtureSameFamily(Categorical(weights), MultivariateNormal(means, scale_tril=factor))
     close(exact.log_prob(z), oracle.log_prob(z))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    shape=st.lists(st.integers(1, 4), max_size=3),
+    rows=st.integers(1, 5),
+    shared=st.booleans(),
+)
+def test_chunks_of_points_are_all_at_once(
+    kind: str, shape: list[int], rows: int, shared: bool
+) -> None:
+    weights, means, covariances = parameters(kind)
+    z = points(*shape, DIM)
+    results = []
+    for elements in (2**22, rows * COMPONENTS * DIM):
+        leaves = [leaf.clone().requires_grad_() for leaf in (weights, means, covariances, z)]
+        w, m, c, x = leaves
+        density = JointGaussianMixture(w, m, c[:1] if shared else c, SPLIT)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mixture, "_CHUNK_ELEMENTS", elements)
+            with torch.no_grad():
+                plain = density.log_prob(x)
+            log_prob = density.log_prob(x)
+            results.append([plain, log_prob, *torch.autograd.grad(log_prob.sum(), leaves)])
+    assert results[1][0].shape == tuple(shape)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_chunks_have_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "_CHUNK_ELEMENTS", 2 * COMPONENTS * DIM)
+    density = JointGaussianMixture(*parameters("full"), SPLIT)
+    z = points(5, DIM).requires_grad_()
+    assert torch.autograd.gradgradcheck(density.log_prob, z)
+    gradient = torch.autograd.grad(density.log_prob(z).sum(), z)[0]
+    close(torch.func.grad(lambda z: density.log_prob(z).sum())(z), gradient)
+
+
+MEMORY = """
+import torch
+from gmje_plugin import JointGaussianMixture
+from harness.bench.bank import peak_extra_memory
+
+torch.set_num_threads(1)
+rows, count, dim = 8_000, 128, 64
+weights, means = torch.full((count,), 1 / count), torch.zeros(count, dim)
+density = JointGaussianMixture(weights, means, torch.ones(count, dim), split=1)
+z = torch.zeros(rows, dim)
+print(peak_extra_memory(lambda: density.log_prob(z)))
+z.requires_grad_()
+print(peak_extra_memory(lambda: density.log_prob(z).sum().backward()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are Linux's to tell")
+def test_memory_does_not_grow_with_points_times_components_times_dimensions() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", MEMORY],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)},
+    )
+    without, with_gradient = (int(line) for line in told.stdout.split())
+    # One difference of every point and mean is 262 MB; a chunk of them is 17 MB.
+    assert without < 131e6
+    assert with_gradient < 131e6
 
 
 def test_dtype_is_the_widest_given() -> None:
