@@ -227,6 +227,21 @@ class JointGaussian(nn.Module):
         aleatoric = covariance.expand(*mean.shape, -1)
         return mean, aleatoric, torch.zeros_like(aleatoric)
 
+    def swapped(self) -> JointGaussian:
+        """The same density of [z_t | z_c], whose ``condition`` predicts contexts from targets.
+
+        Its D - ``split`` first dimensions are the target's. The factor of a full covariance is made
+        anew from this one's, by QR (Huang 2026, Sec. 4.2, App. B).
+        """
+        rest = self.mean.shape[-1] - self.split
+        mean = self.mean.roll(rest, dims=-1)
+        if self._is_full:
+            factor = triangular(self.factor.roll(rest, dims=-2))
+            return JointGaussian(mean, split=rest, scale_tril=factor, validate_args=False)
+        isotropic = self.factor.shape[-1] == 1
+        deviations = self.factor.squeeze(-1) if isotropic else self.factor.roll(rest, dims=-1)
+        return JointGaussian(mean, deviations.square(), rest, validate_args=False)
+
     def rsample(
         self,
         shape: Sequence[int] = (),

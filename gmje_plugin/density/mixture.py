@@ -294,6 +294,17 @@ class JointGaussianMixture(nn.Module):
             within = torch.tensordot(shares, own, dims=1)
         return mean, as_matrix(within, mean), ambiguity
 
+    def swapped(self) -> JointGaussianMixture:
+        """The same density of [z_t | z_c], whose ``condition`` predicts contexts from targets.
+
+        Its D - ``split`` first dimensions are the target's (Huang 2026, Sec. 4.2, App. B).
+        """
+        mixture = JointGaussianMixture.__new__(JointGaussianMixture)
+        nn.Module.__init__(mixture)
+        mixture.register_buffer("log_weights", self.log_weights.clone())
+        mixture.components = self.components.swapped()
+        return mixture
+
     @torch.no_grad()
     def sample(
         self,

@@ -81,6 +81,41 @@ class TestAgainstReferences:
             close(aleatoric[row], s)
             close(conditional.log_prob(z_t)[row], multivariate_normal(m, s).logpdf(z_t[row]))
 
+    def test_swapped(self, kind: str) -> None:
+        mean, covariance = parameters(kind)
+        density = JointGaussian(mean, covariance, SPLIT)
+        swapped = density.swapped()
+        assert swapped.split == DIM - SPLIT
+        order = [*range(SPLIT, DIM), *range(SPLIT)]
+        z_c, z_t = points(6, SPLIT), points(6, DIM - SPLIT, seed=2)
+        close(
+            swapped.log_prob(torch.cat([z_t, z_c], dim=1)),
+            density.log_prob(torch.cat([z_c, z_t], dim=1)),
+        )
+        conditional = swapped.condition(z_t)
+        for row in range(6):
+            m, s = reference.conditional(
+                mean[order].numpy(),
+                dense(covariance)[np.ix_(order, order)],
+                DIM - SPLIT,
+                z_t[row].numpy(),
+            )
+            close(conditional.mean[row], m)
+            close(conditional.log_prob(z_c)[row], multivariate_normal(m, s).logpdf(z_c[row]))
+        close(swapped.mutual_information(), density.mutual_information())
+        close(swapped.swapped().covariance, density.covariance)
+        assert swapped.factor.shape == density.factor.shape
+        leaves = [leaf.clone().requires_grad_() for leaf in (mean, covariance)]
+        z = torch.cat([z_t, z_c], dim=1)
+        ours = JointGaussian(*leaves, SPLIT).swapped().log_prob(z).sum()
+        theirs = JointGaussian(*leaves, SPLIT).log_prob(torch.cat([z_c, z_t], dim=1)).sum()
+        for one, other in zip(
+            *(torch.autograd.grad(x, leaves) for x in (ours, theirs)), strict=True
+        ):
+            if kind == "full":  # the gradient to either half of a symmetric matrix is half of it
+                one, other = (g + g.mT if g.ndim == 2 else g for g in (one, other))
+            close(one, other)
+
     def test_entropy_and_mutual_information(self, kind: str) -> None:
         mean, covariance = parameters(kind)
         density = JointGaussian(mean, covariance, SPLIT)
@@ -389,6 +424,17 @@ def test_a_factor_against_torch() -> None:
     # What is loaded later does not reach the caller's tensor.
     density.load_state_dict(JointGaussian(mean, 2 * covariance, SPLIT).state_dict())
     torch.testing.assert_close(factor.detach(), kept, rtol=0, atol=0)
+
+
+def test_swapped_where_the_views_nearly_agree() -> None:
+    noise = 3e-4
+    density = JointGaussian(torch.zeros(8), split=4, scale_tril=agreeing_factor(4, noise).float())
+    z_t = points(6, 4).float()
+    conditional = density.swapped().condition(z_t)
+    exact = 1 + noise**2  # z_c = z_t / exact + deviation noise / sqrt(exact)
+    torch.testing.assert_close(conditional.mean, z_t / exact)
+    expected = torch.full_like(z_t, noise / exact**0.5)
+    torch.testing.assert_close(conditional.stddev, expected, rtol=1e-2, atol=0)
 
 
 def test_marginal_of_a_target_whose_features_nearly_agree() -> None:

@@ -295,6 +295,38 @@ def test_joint_nll_is_marginal_plus_conditional_nll(
 
 
 @settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    count=st.integers(1, 4),
+    split=st.integers(1, 4),
+    rest=st.integers(1, 4),
+    shared=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_swapped_is_the_conditional_the_other_way(
+    kind: str, count: int, split: int, rest: int, shared: bool, seed: int
+) -> None:
+    """p(z_c | z_t) = p(z_c, z_t) / p(z_t) for views of any two sizes."""
+    weights, means, covariances = parameters(kind, count=count, dim=split + rest, seed=seed)
+    density = JointGaussianMixture(
+        weights, means, covariances[:1] if shared else covariances, split
+    )
+    swapped = density.swapped()
+    assert swapped.split == rest
+    assert swapped.components.factor.shape == density.components.factor.shape
+    z = points(3, split + rest, seed=seed)
+    z_c, z_t = z[:, :split], z[:, split:]
+    close(swapped.log_prob(torch.cat([z_t, z_c], dim=1)), density.log_prob(z))
+    expected = density.log_prob(z) - density.marginal("target").log_prob(z_t)
+    close(swapped.condition(z_t).log_prob(z_c), expected)
+    mean, aleatoric, ambiguity = swapped.moments(z_t)
+    assert mean.shape == (3, split)
+    assert aleatoric.shape == ambiguity.shape == (3, split, split)
+    close(swapped.swapped().covariances, density.covariances)
+    close(swapped.swapped().weights, density.weights)
+
+
+@settings(max_examples=40, deadline=None)
 @given(kind=st.sampled_from(KINDS), count=st.integers(2, 4), seed=st.integers(0, 10_000))
 def test_order_and_splitting_of_components_do_not_matter(kind: str, count: int, seed: int) -> None:
     weights, means, covariances = parameters(kind, count=count, seed=seed)
