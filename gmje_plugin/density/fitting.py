@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor
@@ -12,6 +14,19 @@ from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_embeddings, wide_dtype
 
 COVARIANCES = ("full", "diagonal", "isotropic")
+
+
+@contextmanager
+def ordinary_tensors() -> Iterator[None]:
+    """Leaves inference mode, under which state is made that can be neither loaded nor trained.
+
+    No gradient is recorded there, as in inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    else:
+        yield
 
 
 def join_views(

@@ -8,7 +8,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from gmje_plugin.density.fitting import COVARIANCES, join_views, rounding, weighted_covariance
+from gmje_plugin.density.fitting import (
+    COVARIANCES,
+    join_views,
+    ordinary_tensors,
+    rounding,
+    weighted_covariance,
+)
 from gmje_plugin.linalg import cholesky, log_det, triangular, whiten
 from gmje_plugin.validation import check_choice, check_count, wide_dtype
 
@@ -52,6 +58,7 @@ class JointGaussian(nn.Module):
     mean: Tensor
     factor: Tensor
 
+    @ordinary_tensors()
     def __init__(
         self,
         mean: Tensor,  # shape: (..., D)
@@ -78,6 +85,7 @@ class JointGaussian(nn.Module):
         self.register_buffer("factor", factor)
 
     @classmethod
+    @ordinary_tensors()
     def fit(
         cls,
         z_c: Tensor,  # shape: (N, split)
@@ -227,6 +235,7 @@ class JointGaussian(nn.Module):
         aleatoric = covariance.expand(*mean.shape, -1)
         return mean, aleatoric, torch.zeros_like(aleatoric)
 
+    @ordinary_tensors()
     def swapped(self) -> JointGaussian:
         """The same density of [z_t | z_c], whose ``condition`` predicts contexts from targets.
 

@@ -10,7 +10,13 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.utils.checkpoint import checkpoint
 
-from gmje_plugin.density.fitting import COVARIANCES, join_views, maximise, nearest_seed
+from gmje_plugin.density.fitting import (
+    COVARIANCES,
+    join_views,
+    maximise,
+    nearest_seed,
+    ordinary_tensors,
+)
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import (
     JointGaussian,
@@ -77,6 +83,7 @@ class JointGaussianMixture(nn.Module):
 
     log_weights: Tensor
 
+    @ordinary_tensors()
     def __init__(
         self,
         weights: Tensor,  # shape: (K,)
@@ -104,6 +111,7 @@ class JointGaussianMixture(nn.Module):
         )
 
     @classmethod
+    @ordinary_tensors()
     @torch.no_grad()
     def fit(
         cls,
@@ -294,6 +302,7 @@ class JointGaussianMixture(nn.Module):
             within = torch.tensordot(shares, own, dims=1)
         return mean, as_matrix(within, mean), ambiguity
 
+    @ordinary_tensors()
     def swapped(self) -> JointGaussianMixture:
         """The same density of [z_t | z_c], whose ``condition`` predicts contexts from targets.
 

@@ -6,7 +6,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
-from gmje_plugin.density.fitting import COVARIANCES, covariance_floor, covariances_around
+from gmje_plugin.density.fitting import (
+    COVARIANCES,
+    covariance_floor,
+    covariances_around,
+    ordinary_tensors,
+)
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_choice, check_count, check_embeddings, check_number
@@ -60,6 +65,7 @@ class GrowingNeuralGas(nn.Module):
     _edge_ages: Tensor
     _counters: Tensor
 
+    @ordinary_tensors()
     def __init__(
         self,
         dim: int,
@@ -127,6 +133,7 @@ class GrowingNeuralGas(nn.Module):
         graph.write()
         return self
 
+    @ordinary_tensors()
     @torch.no_grad()
     def to_mixture(
         self,
