@@ -156,7 +156,10 @@ class EMASecondMoment(nn.Module):
     """Exponential moving average of Z^T Z / N, through which the current batch has a gradient.
 
     It starts at the first batch's moment and is updated in training mode only, as the running
-    statistics of a batch norm are. State: ``moment`` (D, D) and ``initialized`` in ``state_dict``.
+    statistics of a batch norm are. State: ``moment`` (D, D) and ``initialized`` in ``state_dict``,
+    the latter 0 before the first batch and 1 after it, in floating point: what averages a model's
+    buffers (torch's ``AveragedModel``, Lightning's ``WeightAveraging``) cannot average others. An
+    average of both is right as well, as the moment is taken by its share of 1.
 
     Args:
         dim: D.
@@ -166,11 +169,12 @@ class EMASecondMoment(nn.Module):
     moment: Tensor
     initialized: Tensor
 
+    @torch.inference_mode(False)  # what is made under it cannot be loaded into later
     def __init__(self, dim: int, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("moment", torch.zeros(dim, dim))
-        self.register_buffer("initialized", torch.tensor(False))
+        self.register_buffer("initialized", torch.zeros(()))
 
     def forward(
         self,
@@ -190,13 +194,23 @@ class EMASecondMoment(nn.Module):
         """
         batch = batch_moment.detach()
         # Stock training code never calls .to on a criterion: the state follows the batch.
-        moment, initialized = self.moment.to(batch), self.initialized.to(batch.device)
-        history = torch.where(initialized, moment, batch)
+        moment, initialized = self.moment.to(batch), self.initialized.to(batch)
+        seen = initialized.clamp_min(torch.finfo(batch.dtype).tiny)
+        history = torch.where(initialized > 0, moment / seen, batch)
         average = self.momentum * history + (1.0 - self.momentum) * batch
         if self.training:
             # A batch with a non-finite entry makes the loss NaN; the average outlives it.
             keep = torch.isfinite(average).all()
-            self.moment = torch.where(keep, average, moment)
-            self.initialized = initialized | keep
+            self._store("moment", torch.where(keep, average, moment))
+            self._store("initialized", torch.where(keep, 1.0, initialized))
         share = 1.0 if full_gradient else 1.0 - self.momentum
         return average + share * (batch_moment - batch)
+
+    def _store(self, name: str, value: Tensor) -> None:
+        buffer: Tensor = getattr(self, name)
+        if (buffer.dtype, buffer.device) == (value.dtype, value.device):
+            # In place: under inference mode, too, the buffer stays one that can be loaded into.
+            buffer.copy_(value)
+        else:
+            with torch.inference_mode(False):
+                setattr(self, name, value.clone())

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gmje_plugin.linalg import (
     EMASecondMoment,
@@ -235,3 +236,73 @@ def test_ema_resumes_from_a_parents_state_dict() -> None:
         nn.ModuleDict({"ema": EMASecondMoment(4, momentum=0.9)}).load_state_dict(
             running.state_dict()
         )
+
+
+def test_ema_resumes_from_a_state_of_earlier_versions() -> None:
+    """``initialized`` was a bool."""
+    moment = random_covariance(3, dtype=torch.float32)
+    for initialized in (False, True):
+        ema = EMASecondMoment(3, momentum=0.9)
+        ema.load_state_dict({"moment": moment, "initialized": torch.tensor(initialized)})
+        batch = torch.eye(3)
+        torch.testing.assert_close(ema(batch), 0.9 * moment + 0.1 * batch if initialized else batch)
+
+
+@pytest.mark.parametrize("average", [None, get_ema_multi_avg_fn(0.5)])
+def test_ema_can_be_averaged_with_its_model(average: object) -> None:
+    """The averaged moment is that of the moments that were there to average."""
+    model = nn.Sequential(nn.Linear(3, 3), EMASecondMoment(3, momentum=0.0))
+    averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    averaged.update_parameters(model)  # before the first batch
+    first, second = (random_covariance(3, seed=seed, dtype=torch.float32) for seed in range(2))
+    for batch in (first, second):
+        model[1](batch)
+        averaged.update_parameters(model)
+    of_first = 0.5 if average is None else 1 / 3  # lerp weighs 1/4 and 1/2 of what was seen
+    expected = of_first * first + (1 - of_first) * second
+    ema = averaged.module[1].eval()
+    ema.momentum = 0.9
+    torch.testing.assert_close(ema(torch.eye(3)), 0.9 * expected + 0.1 * torch.eye(3))
+    ema.train()
+    ema(torch.eye(3))
+    torch.testing.assert_close(ema.moment, 0.9 * expected + 0.1 * torch.eye(3))
+    assert ema.initialized == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ema_outlives_inference_mode(dtype: torch.dtype) -> None:
+    batches = [random_covariance(3, seed=seed, dtype=dtype) for seed in range(3)]
+    expected = EMASecondMoment(3, momentum=0.9)
+    with torch.inference_mode():
+        ema = EMASecondMoment(3, momentum=0.9)
+        ema(batches[0].clone())
+    assert not ema.moment.is_inference()
+    ema.load_state_dict({name: value.clone() for name, value in ema.state_dict().items()})
+    with torch.inference_mode():
+        ema(batches[1].clone())
+    leaf = batches[2].clone().requires_grad_()
+    average = ema(leaf)
+    average.sum().backward()
+    for batch in batches:
+        last = expected(batch)
+    torch.testing.assert_close(average, last)
+    torch.testing.assert_close(ema.moment, expected.moment)
+
+
+def test_ema_is_as_it_was_after_a_failed_vmap() -> None:
+    ema = EMASecondMoment(3, momentum=0.9)
+    ema(torch.eye(3))
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.func.vmap(ema)(torch.stack([torch.eye(3)] * 2))
+    torch.testing.assert_close(ema.moment, torch.eye(3), rtol=0, atol=0)
+    torch.testing.assert_close(ema(2 * torch.eye(3)), 1.1 * torch.eye(3))
+
+
+def test_ema_compiles_in_one_graph() -> None:
+    torch._dynamo.reset()
+    eager, compiled = EMASecondMoment(3, momentum=0.9), EMASecondMoment(3, momentum=0.9)
+    forward = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    for seed in range(3):
+        batch = random_covariance(3, seed=seed, dtype=torch.float32).requires_grad_()
+        torch.testing.assert_close(forward(batch), eager(batch))
+    torch.testing.assert_close(compiled.moment, eager.moment)
