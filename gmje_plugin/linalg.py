@@ -25,12 +25,17 @@ def cholesky(
     matrix: Tensor,  # shape: (..., D, D)
     *,
     name: str = "matrix",
+    dtype: torch.dtype | None = None,
+    smallest: Tensor | None = None,  # shape: (D,)
 ) -> Tensor:  # shape: (..., D, D)
     """Lower Cholesky factor of symmetric matrices, with jitter on those that need it.
 
     Args:
         matrix: Symmetric positive semi-definite matrices of shape (..., D, D), float32 or float64.
         name: What the matrices are called in messages.
+        dtype: Dtype of the factor, and of the jitter. Default: that of the matrix.
+        smallest: Bound on the factor's diagonal, shape (D,), at or below which a matrix counts as
+            not positive definite: what ``dtype`` tells from 0, where that is the narrower.
 
     Returns:
         The factors, shape (..., D, D). A matrix with a non-finite entry gets a factor of NaN, so
@@ -46,17 +51,22 @@ def cholesky(
     safe = torch.where(finite, matrix, eye)
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(safe)
+    if smallest is not None:
+        lost = (factor.diagonal(dim1=-2, dim2=-1) <= smallest).any(dim=-1)
+        info = torch.where(lost & finite[..., 0, 0], 1, info)
     if bool(info.any()):
-        factor = _cholesky_with_jitter(safe, info, eye, name)
-    return torch.where(finite, factor, math.nan)
+        factor = _cholesky_with_jitter(safe, info, eye, name, dtype or matrix.dtype)
+    return torch.where(finite, factor, math.nan).to(dtype or matrix.dtype)
 
 
-def _cholesky_with_jitter(matrix: Tensor, info: Tensor, eye: Tensor, name: str) -> Tensor:
+def _cholesky_with_jitter(
+    matrix: Tensor, info: Tensor, eye: Tensor, name: str, dtype: torch.dtype
+) -> Tensor:
     scale = matrix.diagonal(dim1=-2, dim2=-1).detach().mean(dim=-1)
     scale = scale.clamp_min(torch.finfo(matrix.dtype).tiny ** 0.5)
     jitter = torch.zeros_like(scale)
     factor: Tensor
-    for step in _JITTER[matrix.dtype]:
+    for step in _JITTER[dtype]:
         jitter = torch.where(info > 0, step * scale, jitter)
         factor, info = torch.linalg.cholesky_ex(matrix + jitter[..., None, None] * eye)
         if not bool(info.any()):
@@ -64,7 +74,7 @@ def _cholesky_with_jitter(matrix: Tensor, info: Tensor, eye: Tensor, name: str) 
     else:
         raise ValueError(
             f"{name} must be positive semi-definite: {int((info > 0).sum())} of {info.numel()} "
-            f"stay indefinite with {_JITTER[matrix.dtype][-1]:g} of the mean diagonal added."
+            f"stay indefinite with {_JITTER[dtype][-1]:g} of the mean diagonal added."
         )
     warnings.warn(
         f"{int((jitter > 0).sum())} of {jitter.numel()} matrices were not positive definite; "
@@ -73,6 +83,18 @@ def _cholesky_with_jitter(matrix: Tensor, info: Tensor, eye: Tensor, name: str) 
         stacklevel=3,
     )
     return factor
+
+
+def triangular(
+    root: Tensor,  # shape: (..., D, M), M >= D
+) -> Tensor:  # shape: (..., D, D)
+    """Lower Cholesky factor of A A^T from the root A, by a QR decomposition.
+
+    The product, whose condition number is that of A squared, is never formed.
+    """
+    upper: Tensor = torch.linalg.qr(root.mT).R
+    signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper.dtype)
+    return (signs[..., None] * upper).mT
 
 
 def log_det(
@@ -134,7 +156,10 @@ class EMASecondMoment(nn.Module):
     """Exponential moving average of Z^T Z / N, through which the current batch has a gradient.
 
     It starts at the first batch's moment and is updated in training mode only, as the running
-    statistics of a batch norm are. State: ``moment`` (D, D) and ``initialized`` in ``state_dict``.
+    statistics of a batch norm are. State: ``moment`` (D, D) and ``initialized`` in ``state_dict``,
+    the latter 0 before the first batch and 1 after it, in floating point: what averages a model's
+    buffers (torch's ``AveragedModel``, Lightning's ``WeightAveraging``) cannot average others. An
+    average of both is right as well, as the moment is taken by its share of 1.
 
     Args:
         dim: D.
@@ -144,11 +169,12 @@ class EMASecondMoment(nn.Module):
     moment: Tensor
     initialized: Tensor
 
+    @torch.inference_mode(False)  # what is made under it cannot be loaded into later
     def __init__(self, dim: int, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("moment", torch.zeros(dim, dim))
-        self.register_buffer("initialized", torch.tensor(False))
+        self.register_buffer("initialized", torch.zeros(()))
 
     def forward(
         self,
@@ -168,13 +194,23 @@ class EMASecondMoment(nn.Module):
         """
         batch = batch_moment.detach()
         # Stock training code never calls .to on a criterion: the state follows the batch.
-        moment, initialized = self.moment.to(batch), self.initialized.to(batch.device)
-        history = torch.where(initialized, moment, batch)
+        moment, initialized = self.moment.to(batch), self.initialized.to(batch)
+        seen = initialized.clamp_min(torch.finfo(batch.dtype).tiny)
+        history = torch.where(initialized > 0, moment / seen, batch)
         average = self.momentum * history + (1.0 - self.momentum) * batch
         if self.training:
             # A batch with a non-finite entry makes the loss NaN; the average outlives it.
             keep = torch.isfinite(average).all()
-            self.moment = torch.where(keep, average, moment)
-            self.initialized = initialized | keep
+            self._store("moment", torch.where(keep, average, moment))
+            self._store("initialized", torch.where(keep, 1.0, initialized))
         share = 1.0 if full_gradient else 1.0 - self.momentum
         return average + share * (batch_moment - batch)
+
+    def _store(self, name: str, value: Tensor) -> None:
+        buffer: Tensor = getattr(self, name)
+        if (buffer.dtype, buffer.device) == (value.dtype, value.device):
+            # In place: under inference mode, too, the buffer stays one that can be loaded into.
+            buffer.copy_(value)
+        else:
+            with torch.inference_mode(False):
+                setattr(self, name, value.clone())

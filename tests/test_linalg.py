@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gmje_plugin.linalg import (
     EMASecondMoment,
@@ -16,6 +17,7 @@ from gmje_plugin.linalg import (
     log_det,
     mahalanobis,
     second_moment,
+    triangular,
 )
 
 
@@ -59,6 +61,24 @@ def test_cholesky_jitters_only_what_fails(dtype: torch.dtype) -> None:
     torch.testing.assert_close(
         (factor[1] @ factor[1].mT - singular)[1:, 1:], added * torch.eye(3, dtype=dtype)
     )
+
+
+def test_cholesky_for_a_narrower_dtype() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 1e-12], dtype=torch.float64))
+    kept = cholesky(matrix, dtype=torch.float32, smallest=torch.tensor([1e-7, 1e-7]))
+    assert kept.dtype == torch.float32
+    torch.testing.assert_close(kept.diagonal(), torch.tensor([1.0, 1e-6]))
+    bad = torch.full_like(matrix, math.nan)
+    with pytest.warns(RuntimeWarning, match="1 of 3 matrices were not positive definite"):
+        factor = cholesky(
+            torch.stack([matrix, torch.eye(2).double(), bad]),
+            dtype=torch.float32,
+            smallest=torch.tensor([1e-7, 1e-5]),
+        )
+    # float32's first rung: 1e-6 of the mean diagonal, 0.5.
+    torch.testing.assert_close(factor[0].diagonal(), torch.tensor([1.0, 5e-7**0.5]))
+    torch.testing.assert_close(factor[1], torch.eye(2), rtol=0, atol=0)
+    assert factor[2].isnan().all()
 
 
 def test_cholesky_climbs_the_ladder() -> None:
@@ -111,6 +131,26 @@ def test_log_det_and_mahalanobis(dim: int, seed: int) -> None:
     inverse = np.linalg.inv(matrix.numpy())
     expected = np.einsum("kni,kij,knj->kn", rows.numpy(), inverse, rows.numpy())
     torch.testing.assert_close(mahalanobis(factor, rows), torch.from_numpy(expected))
+
+
+@settings(max_examples=30, deadline=None)
+@given(dim=st.integers(1, 5), more=st.integers(0, 3), seed=st.integers(0, 1000))
+def test_triangular_is_the_factor_of_the_product(dim: int, more: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(2, dim, dim + more, generator=generator, dtype=torch.float64) - 0.5
+    root = noise - 4 * torch.eye(dim, dim + more, dtype=torch.float64)  # far from singular
+    factor = triangular(root)
+    assert (factor.triu(1) == 0).all()
+    assert (factor.diagonal(dim1=-2, dim2=-1) > 0).all()
+    torch.testing.assert_close(factor @ factor.mT, root @ root.mT)
+    assert torch.autograd.gradcheck(triangular, (root.requires_grad_(),))
+
+
+def test_triangular_does_not_square() -> None:
+    # In float32 the square of 1e-5 is lost beside 1.
+    root = torch.tensor([[1.0, 0.0], [1.0, 1e-5]])
+    torch.testing.assert_close(triangular(root), root)
+    assert triangular(torch.full((2, 2), math.nan)).isnan().any()
 
 
 def test_learned_factor() -> None:
@@ -196,3 +236,73 @@ def test_ema_resumes_from_a_parents_state_dict() -> None:
         nn.ModuleDict({"ema": EMASecondMoment(4, momentum=0.9)}).load_state_dict(
             running.state_dict()
         )
+
+
+def test_ema_resumes_from_a_state_of_earlier_versions() -> None:
+    """``initialized`` was a bool."""
+    moment = random_covariance(3, dtype=torch.float32)
+    for initialized in (False, True):
+        ema = EMASecondMoment(3, momentum=0.9)
+        ema.load_state_dict({"moment": moment, "initialized": torch.tensor(initialized)})
+        batch = torch.eye(3)
+        torch.testing.assert_close(ema(batch), 0.9 * moment + 0.1 * batch if initialized else batch)
+
+
+@pytest.mark.parametrize("average", [None, get_ema_multi_avg_fn(0.5)])
+def test_ema_can_be_averaged_with_its_model(average: object) -> None:
+    """The averaged moment is that of the moments that were there to average."""
+    model = nn.Sequential(nn.Linear(3, 3), EMASecondMoment(3, momentum=0.0))
+    averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    averaged.update_parameters(model)  # before the first batch
+    first, second = (random_covariance(3, seed=seed, dtype=torch.float32) for seed in range(2))
+    for batch in (first, second):
+        model[1](batch)
+        averaged.update_parameters(model)
+    of_first = 0.5 if average is None else 1 / 3  # lerp weighs 1/4 and 1/2 of what was seen
+    expected = of_first * first + (1 - of_first) * second
+    ema = averaged.module[1].eval()
+    ema.momentum = 0.9
+    torch.testing.assert_close(ema(torch.eye(3)), 0.9 * expected + 0.1 * torch.eye(3))
+    ema.train()
+    ema(torch.eye(3))
+    torch.testing.assert_close(ema.moment, 0.9 * expected + 0.1 * torch.eye(3))
+    assert ema.initialized == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ema_outlives_inference_mode(dtype: torch.dtype) -> None:
+    batches = [random_covariance(3, seed=seed, dtype=dtype) for seed in range(3)]
+    expected = EMASecondMoment(3, momentum=0.9)
+    with torch.inference_mode():
+        ema = EMASecondMoment(3, momentum=0.9)
+        ema(batches[0].clone())
+    assert not ema.moment.is_inference()
+    ema.load_state_dict({name: value.clone() for name, value in ema.state_dict().items()})
+    with torch.inference_mode():
+        ema(batches[1].clone())
+    leaf = batches[2].clone().requires_grad_()
+    average = ema(leaf)
+    average.sum().backward()
+    for batch in batches:
+        last = expected(batch)
+    torch.testing.assert_close(average, last)
+    torch.testing.assert_close(ema.moment, expected.moment)
+
+
+def test_ema_is_as_it_was_after_a_failed_vmap() -> None:
+    ema = EMASecondMoment(3, momentum=0.9)
+    ema(torch.eye(3))
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.func.vmap(ema)(torch.stack([torch.eye(3)] * 2))
+    torch.testing.assert_close(ema.moment, torch.eye(3), rtol=0, atol=0)
+    torch.testing.assert_close(ema(2 * torch.eye(3)), 1.1 * torch.eye(3))
+
+
+def test_ema_compiles_in_one_graph() -> None:
+    torch._dynamo.reset()
+    eager, compiled = EMASecondMoment(3, momentum=0.9), EMASecondMoment(3, momentum=0.9)
+    forward = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    for seed in range(3):
+        batch = random_covariance(3, seed=seed, dtype=torch.float32).requires_grad_()
+        torch.testing.assert_close(forward(batch), eager(batch))
+    torch.testing.assert_close(compiled.moment, eager.moment)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor
@@ -12,6 +14,19 @@ from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_embeddings, wide_dtype
 
 COVARIANCES = ("full", "diagonal", "isotropic")
+
+
+@contextmanager
+def ordinary_tensors() -> Iterator[None]:
+    """Leaves inference mode, under which state is made that can be neither loaded nor trained.
+
+    No gradient is recorded there, as in inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    else:
+        yield
 
 
 def join_views(
@@ -45,16 +60,55 @@ def weighted_covariance(
     return variances if kind == "diagonal" else variances.mean()
 
 
+def rounding(
+    z: Tensor,  # shape: (N, D)
+    dtype: torch.dtype,
+) -> Tensor:  # shape: (D,)
+    """What the columns cannot tell from 0 in ``dtype``: its epsilon times their largest entry."""
+    return torch.finfo(dtype).eps * z.detach().abs().amax(dim=0)
+
+
+def covariance_floor(
+    z: Tensor,  # shape: (N, D)
+    share: float,
+    kind: str,
+    dtype: torch.dtype,
+) -> Tensor:  # shape: (D, D) | (D,) | ()
+    """``share`` of the rows' own covariance, plus what they are rounded by in ``dtype``.
+
+    As a share of the covariance and not of the mean variance it leaves alone what is small for
+    all rows, the difference of two views that nearly agree, say. Where the rows do not vary at
+    all, beyond rounding, it is that share of the mean variance (of the columns scaled to
+    variance 1, if only a combination of them is constant).
+    """
+    variances = z.var(dim=0, correction=0)
+    typical, lost = variances.mean(), rounding(z, dtype).square()
+    if kind == "isotropic":
+        return share * typical + lost.mean()
+    variances = torch.where(variances > lost, variances, typical)
+    if kind == "diagonal":
+        return share * variances + lost
+    scale = variances.sqrt()
+    scaled = (z - z.mean(dim=0)) / scale
+    correlation = weighted_covariance(scaled, z.new_full(z.shape[:1], 1 / z.shape[0]), kind)
+    values, directions = torch.linalg.eigh(correlation)
+    unseen = directions.square().mT @ (lost / scale.square())
+    unseen = unseen.clamp_min(z.shape[1] * torch.finfo(z.dtype).eps * values[-1])
+    root = scale[:, None] * directions * torch.where(values > unseen, values, 1.0).sqrt()
+    floor: Tensor = share * root @ root.mT + torch.diag(lost)
+    return floor
+
+
 def maximise(
     z: Tensor,  # shape: (N, D)
     shares: Tensor,  # shape: (N, K)
     kind: str,
-    floor: Tensor,  # shape: ()
+    floor: Tensor,  # shape: (D, D) | (D,) | ()
 ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (K,), (K, D), (K, D, D) | (K, D) | (K,)
-    """M-step: the weights, means and covariances of highest likelihood, variances plus ``floor``.
+    """M-step: the weights, means and covariances of highest likelihood, the last plus ``floor``.
 
     ``shares`` are the components' responsibilities for the rows. A component without any gets
-    weight 0, mean 0 and the floor as its variance.
+    weight 0, mean 0 and the floor as its covariance.
     """
     counts = shares.sum(dim=0)
     columns = (shares / counts.clamp_min(torch.finfo(z.dtype).tiny)).mT
@@ -67,21 +121,18 @@ def covariances_around(
     z: Tensor,  # shape: (N, D)
     columns: Tensor,  # shape: (K, N)
     kind: str,
-    floor: Tensor,  # shape: ()
+    floor: Tensor,  # shape: (D, D) | (D,) | ()
 ) -> Tensor:  # shape: (K, D, D) | (K, D) | (K,)
-    """Covariances of the rows around each mean, variances plus ``floor``.
+    """Covariances of the rows around each mean, plus ``floor``.
 
     ``columns`` are each component's weights of the rows, which sum to 1.
     """
-    covariances = torch.stack(
+    return torch.stack(
         [
-            weighted_covariance(z - mean, column, kind)
+            weighted_covariance(z - mean, column, kind) + floor
             for mean, column in zip(means, columns, strict=True)
         ]
     )
-    if kind == "full":
-        floor = floor * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    return covariances + floor
 
 
 def nearest_seed(

@@ -8,8 +8,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from gmje_plugin.density.fitting import COVARIANCES, join_views, weighted_covariance
-from gmje_plugin.linalg import cholesky
+from gmje_plugin.density.fitting import (
+    COVARIANCES,
+    join_views,
+    ordinary_tensors,
+    rounding,
+    weighted_covariance,
+)
+from gmje_plugin.linalg import cholesky, log_det, triangular, whiten
 from gmje_plugin.validation import check_choice, check_count, wide_dtype
 
 
@@ -30,10 +36,14 @@ class JointGaussian(nn.Module):
         mean: Mean, shape (D,). A mean of shape (..., D) makes a batch of Gaussians, with a batch
             shape's meaning in ``torch.distributions``; a mixture holds its components so.
         covariance: Shape (D, D) for a full covariance, (D,) for the variances of a diagonal one, ()
-            for the variance of an isotropic one; after the batch shape, if there is one.
+            for the variance of an isotropic one; after the batch shape, if there is one. Ones in
+            the place of the batch shape, (1, D, D) for means (K, D), say, are a covariance that all
+            share, which is never expanded.
         split: Number of context dimensions, from 1 to D - 1.
+        scale_tril: In the place of a full covariance, its lower Cholesky factor, which is kept as
+            it is: squaring it would lose what is small in it.
         validate_args: Whether to check the values (finite, variances positive, full covariances
-            symmetric), which makes a GPU wait.
+            symmetric, factors lower triangular), which makes a GPU wait.
 
     Raises:
         ValueError: If a shape, dtype, value or ``split`` does not fit.
@@ -48,28 +58,34 @@ class JointGaussian(nn.Module):
     mean: Tensor
     factor: Tensor
 
+    @ordinary_tensors()
     def __init__(
         self,
         mean: Tensor,  # shape: (..., D)
-        covariance: Tensor,  # shape: (..., D, D) | (..., D) | (...)
-        split: int,
+        covariance: Tensor | None = None,  # shape: (..., D, D) | (..., D) | (...)
+        split: int | None = None,
         *,
+        scale_tril: Tensor | None = None,  # shape: (..., D, D)
         validate_args: bool = True,
     ) -> None:
         super().__init__()
-        check_parameters(mean, covariance, split, validate_values=validate_args)
-        dtype = wide_dtype(mean, covariance)
-        covariance = covariance.to(dtype)
-        if covariance.ndim > mean.ndim:
-            factor = cholesky(covariance, name="covariance")
-        else:
-            factor = covariance.sqrt().reshape(*mean.shape[:-1], -1)
-        self.split = split
-        # A copy: load_state_dict writes into it, and must not reach the caller's tensor.
+        spread = check_parameters(mean, covariance, scale_tril, validate_values=validate_args)
+        self.split = check_split(split, mean)
+        dtype = wide_dtype(mean, spread)
+        # Copies: load_state_dict writes into them, and must not reach the caller's tensors.
         self.register_buffer("mean", mean.to(dtype, copy=True))
-        self.register_buffer("factor", factor)  # isotropic: (..., 1)
+        if scale_tril is not None:
+            factor = scale_tril.to(dtype, copy=True)
+        elif spread.ndim > mean.ndim:
+            factor = cholesky(spread.to(dtype), name="covariance")
+        else:
+            factor = spread.to(dtype).sqrt()
+            if spread.ndim < mean.ndim:  # isotropic
+                factor = factor.unsqueeze(-1)
+        self.register_buffer("factor", factor)
 
     @classmethod
+    @ordinary_tensors()
     def fit(
         cls,
         z_c: Tensor,  # shape: (N, split)
@@ -88,7 +104,9 @@ class JointGaussian(nn.Module):
                 (Huang 2026, Eq. 7-8), instead of estimated.
 
         Returns:
-            The fit. A singular full covariance (N <= D, say) gets the jitter of
+            The fit, made in float64 whatever it comes out in: the square of a difference between
+            the views that float32 holds well is lost in float32. A full covariance that is
+            singular (N <= D, say) to the dtype of the embeddings gets the jitter of
             ``linalg.cholesky``, with its warning.
 
         Raises:
@@ -96,21 +114,31 @@ class JointGaussian(nn.Module):
                 diagonal or isotropic variance is 0.
         """
         check_choice("covariance", covariance, COVARIANCES)
-        z = join_views(z_c, z_t)
+        narrow = join_views(z_c, z_t)
+        dtype, z, split = narrow.dtype, narrow.double(), z_c.shape[1]
         mean = torch.zeros_like(z[0]) if zero_mean else z.mean(dim=0)
         shares = z.new_full((z.shape[0],), 1.0 / z.shape[0])
-        return cls(mean, weighted_covariance(z - mean, shares, covariance), z_c.shape[1])
+        spread = weighted_covariance(z - mean, shares, covariance)
+        if covariance != "full":
+            return cls(mean.to(dtype), spread.to(dtype), split)
+        factor = cholesky(spread, name="covariance", dtype=dtype, smallest=rounding(z, dtype))
+        return cls(mean.to(dtype), split=split, scale_tril=factor, validate_args=False)
 
     @property
     def covariance(self) -> Tensor:  # shape: (..., D, D) | (..., D) | (...)
-        """The covariance in the form it was given in."""
+        """The covariance in the form it was given in; a shared one as a view for each mean."""
         covariance = self._square(self.factor)
+        batch = self.mean.ndim - 1
+        covariance = covariance.expand(*self.mean.shape[:-1], *covariance.shape[batch:])
         return covariance.squeeze(-1) if covariance.shape[-1] == 1 else covariance
 
     @property
     def conditional_covariance(self) -> Tensor:  # shape: (..., d, d) | (..., d) | (..., 1)
-        """Covariance of the d target dimensions given the context (Huang 2026, Eq. 10)."""
-        return self._square(self._block("target"))
+        """Covariance of the d target dimensions given the context (Huang 2026, Eq. 10).
+
+        One for all means, with ones as its batch shape, if they share the covariance.
+        """
+        return self._square(self.block("target"))
 
     def log_prob(
         self,
@@ -128,7 +156,7 @@ class JointGaussian(nn.Module):
             ValueError: If the last dimension is not D.
         """
         z = check_points("z", z, self.mean.shape[-1]).to(self.mean.dtype)
-        return self._normal(self.mean, self.factor).log_prob(z)
+        return log_density(self.mean, self.factor, z)
 
     def marginal(self, view: str) -> Distribution:
         """The density of one view.
@@ -145,10 +173,10 @@ class JointGaussian(nn.Module):
         """
         check_choice("view", view, ("context", "target"))
         if view == "context":
-            return self._normal(self.mean[..., : self.split], self._block("context"))
-        factor = self._block("target")
+            return self._normal(self.mean[..., : self.split], self.block("context"))
+        factor = self.block("target")
         if self._is_full:
-            factor = cholesky(self._square(self.factor[..., self.split :, :]))
+            factor = triangular(self.factor[..., self.split :, :])
         return self._normal(self.mean[..., self.split :], factor)
 
     def condition(
@@ -173,13 +201,18 @@ class JointGaussian(nn.Module):
             cross = self.factor[..., self.split :, : self.split]
             # L_tc L_cc^-1 = S_tc S_cc^-1
             predictor = torch.linalg.solve_triangular(
-                self._block("context"), cross, upper=False, left=False
+                self.block("context"), cross, upper=False, left=False
             )
+            if self._is_shared:
+                # A product for each point and each mean, instead of one for each pair of them.
+                origin = _centre(mean_c)
+                mean_t = mean_t - matvec(predictor, mean_c - origin)
+                mean_c = origin
             mean = mean_t + matvec(predictor, z_c - mean_c)
         else:
             # Independent of the context, but of its batch shape, and NaN where it is.
             mean = mean_t + 0.0 * z_c.sum(dim=-1, keepdim=True)
-        return self._normal(mean, self._block("target"))
+        return self._normal(mean, self.block("target"))
 
     def moments(
         self,
@@ -201,6 +234,22 @@ class JointGaussian(nn.Module):
         covariance = as_matrix(self.conditional_covariance, self.mean[..., self.split :])
         aleatoric = covariance.expand(*mean.shape, -1)
         return mean, aleatoric, torch.zeros_like(aleatoric)
+
+    @ordinary_tensors()
+    def swapped(self) -> JointGaussian:
+        """The same density of [z_t | z_c], whose ``condition`` predicts contexts from targets.
+
+        Its D - ``split`` first dimensions are the target's. The factor of a full covariance is made
+        anew from this one's, by QR (Huang 2026, Sec. 4.2, App. B).
+        """
+        rest = self.mean.shape[-1] - self.split
+        mean = self.mean.roll(rest, dims=-1)
+        if self._is_full:
+            factor = triangular(self.factor.roll(rest, dims=-2))
+            return JointGaussian(mean, split=rest, scale_tril=factor, validate_args=False)
+        isotropic = self.factor.shape[-1] == 1
+        deviations = self.factor.squeeze(-1) if isotropic else self.factor.roll(rest, dims=-1)
+        return JointGaussian(mean, deviations.square(), rest, validate_args=False)
 
     def rsample(
         self,
@@ -237,7 +286,7 @@ class JointGaussian(nn.Module):
 
     def mutual_information(self) -> Tensor:  # shape: (...)
         """Mutual information of context and target, in nats (Huang 2026, Eq. 41)."""
-        given_context = self._normal(self.mean[..., self.split :], self._block("target"))
+        given_context = self._normal(self.mean[..., self.split :], self.block("target"))
         return self.marginal("target").entropy() - given_context.entropy()
 
     def kl(self, other: JointGaussian) -> Tensor:  # shape: (...)
@@ -269,7 +318,12 @@ class JointGaussian(nn.Module):
     def _is_full(self) -> bool:
         return self.factor.ndim > self.mean.ndim
 
-    def _block(self, view: str) -> Tensor:
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several means have one covariance."""
+        return self.factor.shape[: self.mean.ndim - 1] != self.mean.shape[:-1]
+
+    def block(self, view: str) -> Tensor:
         """The view's block on the diagonal of the factor."""
         rows = slice(None, self.split) if view == "context" else slice(self.split, None)
         if self._is_full:
@@ -296,6 +350,32 @@ def normal(
     if full:
         return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
     return Independent(Normal(mean, factor, validate_args=False), 1, validate_args=False)
+
+
+def log_density(
+    mean: Tensor,  # shape: (..., D)
+    factor: Tensor,  # shape: (..., D, D) | (..., D) | (..., 1)
+    z: Tensor,  # shape: (..., D)
+) -> Tensor:  # shape: (...)
+    """Log-densities; where means share a full covariance, by a solve a point instead of a pair."""
+    full = factor.ndim > mean.ndim
+    if not full or factor.shape[:-2] == mean.shape[:-1]:
+        return normal(mean, factor, full=full).log_prob(z)
+    # |L^-1 (z - m)| is the distance of L^-1 z and L^-1 m, around an origin close to both.
+    origin = _centre(mean)
+    factor = factor.reshape(factor.shape[-2:])
+    z, mean = (
+        whiten(factor, (points - origin).reshape(-1, len(origin))).reshape(points.shape)
+        for points in (z, mean)
+    )
+    log_prob: Tensor = normal(mean, torch.ones_like(origin), full=False).log_prob(z)
+    return log_prob - 0.5 * log_det(factor)
+
+
+def _centre(
+    means: Tensor,  # shape: (..., D)
+) -> Tensor:  # shape: (D,)
+    return means.detach().flatten(0, -2).mean(dim=0)
 
 
 def as_matrix(
@@ -341,16 +421,30 @@ def check_other(other: object, dim: int) -> None:
         raise ValueError(f"other must have {dim} dimensions, got {other.mean.shape[-1]}.")
 
 
+def check_split(split: int | None, mean: Tensor) -> int:
+    """Returns ``split`` if it leaves both views a dimension, else raises ``ValueError``."""
+    if split is None or check_count("split", split) >= mean.shape[-1]:
+        raise ValueError(f"split must be below the {mean.shape[-1]} dimensions, got {split}.")
+    return int(split)
+
+
 def check_parameters(
     mean: Tensor,
-    covariance: Tensor,
-    split: int,
+    covariance: Tensor | None,
+    scale_tril: Tensor | None,
     *,
     validate_values: bool,
     names: tuple[str, str] = ("mean", "covariance"),
-) -> None:
-    """Raises ``ValueError`` unless mean, covariance and split make a Gaussian."""
-    for name, value in zip(names, (mean, covariance), strict=True):
+) -> Tensor:
+    """Returns the covariance or factor given if it makes a Gaussian with the mean, else raises."""
+    if covariance is not None and scale_tril is None:
+        spread_name, spread = names[1], covariance
+    elif scale_tril is not None and covariance is None:
+        spread_name, spread = "scale_tril", scale_tril
+    else:
+        got = "neither" if covariance is None else "both"
+        raise ValueError(f"one of {names[1]} and scale_tril must be given, got {got}.")
+    for name, value in ((names[0], mean), (spread_name, spread)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise ValueError(f"{name} must be a floating tensor, got {value!r}.")
         if validate_values and not bool(torch.isfinite(value).all()):
@@ -359,16 +453,31 @@ def check_parameters(
         raise ValueError(
             f"{names[0]} must have a last dimension of at least 2, got shape {tuple(mean.shape)}."
         )
-    kinds = ((*mean.shape, mean.shape[-1]), tuple(mean.shape), tuple(mean.shape[:-1]))
-    if covariance.shape not in kinds:
-        raise ValueError(
-            f"{names[1]} must have shape {kinds[0]} (full), {kinds[1]} (diagonal) or {kinds[2]} "
-            f"(isotropic), got {tuple(covariance.shape)}."
-        )
-    if check_count("split", split) >= mean.shape[-1]:
-        raise ValueError(f"split must be below the {mean.shape[-1]} dimensions, got {split}.")
-    if validate_values:
-        _check_covariance(names[1], covariance, full=covariance.ndim > mean.ndim)
+    _check_shape(spread_name, spread, mean, matrix_only=scale_tril is not None)
+    if validate_values and scale_tril is not None:
+        _check_factor(scale_tril)
+    elif validate_values:
+        _check_covariance(spread_name, spread, full=spread.ndim > mean.ndim)
+    return spread
+
+
+def _check_shape(name: str, spread: Tensor, mean: Tensor, *, matrix_only: bool) -> None:
+    dim, batch = mean.shape[-1], tuple(mean.shape[:-1])
+    kinds = {"full": (dim, dim), "diagonal": (dim,), "isotropic": ()}
+    if matrix_only:
+        del kinds["diagonal"], kinds["isotropic"]
+    shared = (1,) * len(batch)
+    if any(spread.shape in ((*batch, *kind), (*shared, *kind)) for kind in kinds.values()):
+        return
+    *rest, last = (f"{(*batch, *kind)} ({label})" for label, kind in kinds.items())
+    allowed = f"{', '.join(rest)} or {last}" if rest else last
+    sharing = ", or with 1 for a batch dimension if all share it" if batch else ""
+    raise ValueError(f"{name} must have shape {allowed}{sharing}, got {tuple(spread.shape)}.")
+
+
+def _check_factor(factor: Tensor) -> None:
+    if bool(factor.triu(1).any()) or not bool((factor.diagonal(dim1=-2, dim2=-1) > 0).all()):
+        raise ValueError("scale_tril must be lower triangular with a positive diagonal.")
 
 
 def _check_covariance(name: str, covariance: Tensor, *, full: bool) -> None:

@@ -8,14 +8,23 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.utils.checkpoint import checkpoint
 
-from gmje_plugin.density.fitting import COVARIANCES, join_views, maximise, nearest_seed
+from gmje_plugin.density.fitting import (
+    COVARIANCES,
+    join_views,
+    maximise,
+    nearest_seed,
+    ordinary_tensors,
+)
+from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import (
     JointGaussian,
     as_matrix,
     check_other,
     check_parameters,
     check_points,
+    log_density,
     matvec,
     standard_normal,
 )
@@ -28,7 +37,7 @@ from gmje_plugin.validation import (
     wide_dtype,
 )
 
-# Largest product of rows, components and dimensions that an E-step expands at a time.
+# Largest product of points, components and dimensions that is expanded at a time.
 _CHUNK_ELEMENTS = 2**22
 
 
@@ -54,8 +63,11 @@ class JointGaussianMixture(nn.Module):
             normalised). A weight of exactly 0 gets no gradient.
         means: Component means, shape (K, D).
         covariances: Shape (K, D, D) for full covariances, (K, D) for the variances of diagonal
-            ones, (K,) for the variances of isotropic ones.
+            ones, (K,) for the variances of isotropic ones; with 1 in the place of K for a
+            covariance that all components share, which is never expanded.
         split: Number of context dimensions, from 1 to D - 1.
+        scale_tril: In the place of full covariances, their lower Cholesky factors, shape (K, D, D),
+            or (1, D, D) for a shared one. They are kept as they are.
         validate_args: Whether to check the values, which makes a GPU wait.
 
     Raises:
@@ -71,30 +83,35 @@ class JointGaussianMixture(nn.Module):
 
     log_weights: Tensor
 
+    @ordinary_tensors()
     def __init__(
         self,
         weights: Tensor,  # shape: (K,)
         means: Tensor,  # shape: (K, D)
-        covariances: Tensor,  # shape: (K, D, D) | (K, D) | (K,)
-        split: int,
+        covariances: Tensor | None = None,  # shape: (K, D, D) | (K, D) | (K,)
+        split: int | None = None,
         *,
+        scale_tril: Tensor | None = None,  # shape: (K, D, D)
         validate_args: bool = True,
     ) -> None:
         super().__init__()
         names = ("means", "covariances")
         _check_weights(weights, means, validate_values=validate_args)
-        check_parameters(means, covariances, split, names=names, validate_values=validate_args)
-        dtype = wide_dtype(weights, means, covariances)
+        spread = check_parameters(
+            means, covariances, scale_tril, names=names, validate_values=validate_args
+        )
+        dtype = wide_dtype(weights, means, spread)
         zero = weights == 0
         # Not log(0), whose gradient would be NaN.
         log_weights = torch.where(zero, 1.0, weights.to(dtype)).log()
         log_weights = log_weights.masked_fill(zero, -torch.inf).log_softmax(dim=0)
         self.register_buffer("log_weights", log_weights)
         self.components = JointGaussian(
-            means.to(dtype), covariances.to(dtype), split, validate_args=False
+            means.to(dtype), covariances, split, scale_tril=scale_tril, validate_args=False
         )
 
     @classmethod
+    @ordinary_tensors()
     @torch.no_grad()
     def fit(
         cls,
@@ -119,12 +136,15 @@ class JointGaussianMixture(nn.Module):
             covariance: "full", "diagonal" or "isotropic".
             max_steps: Largest number of EM steps.
             tolerance: EM stops when a step gains less than this in mean log-likelihood, in nats.
-            covariance_floor: Share of the embeddings' mean variance that every step adds to the
-                variances, without which a component could shrink onto one point.
+            covariance_floor: Share of the embeddings' own covariance (its diagonal, or mean
+                variance) that every step adds to the components' covariances, without which one
+                could shrink onto a point. Where the embeddings do not vary, the share is taken of
+                their mean variance.
             generator: Source of the start's randomness. Default: torch's CPU generator.
 
         Returns:
-            The mixture after the last step, without a gradient.
+            The mixture after the last step, without a gradient. The steps are taken in float64,
+            whatever the mixture comes out in.
 
         Raises:
             ValueError: If a shape, dtype or option does not fit, a value is not finite, there are
@@ -134,19 +154,21 @@ class JointGaussianMixture(nn.Module):
         check_count("max_steps", max_steps)
         check_number("tolerance", tolerance, low=0.0)
         check_positive("covariance_floor", covariance_floor)
-        z = join_views(z_c, z_t)
+        joint = join_views(z_c, z_t)
+        dtype, z = joint.dtype, joint.double()
         if check_count("num_components", num_components) > z.shape[0]:
             raise ValueError(
                 f"num_components must be at most the number of rows, "
                 f"got {num_components} for {z.shape[0]} rows."
             )
-        floor = covariance_floor * z.var(dim=0, correction=0).mean()
-        if not bool((floor > 0) & floor.isfinite()):
+        variance = z.var(dim=0, correction=0).mean()
+        if not bool((variance > 0) & variance.isfinite()):
             raise ValueError(
-                "z_c and z_t must have a positive variance that does not overflow their dtype, "
-                f"got {float(floor) / covariance_floor:g}."
+                "z_c and z_t must have a positive variance that does not overflow float64, "
+                f"got {float(variance):g}."
             )
         with torch.autocast(device_type=z.device.type, enabled=False):
+            floor = floor_of(z, covariance_floor, covariance, dtype)
             shares = nearest_seed(z, num_components, generator)
             previous = -torch.inf
             for _ in range(max_steps):
@@ -156,7 +178,7 @@ class JointGaussianMixture(nn.Module):
                 if likelihood - previous < tolerance:
                     break
                 previous = likelihood
-        return mixture
+        return mixture.to(dtype)
 
     @property
     def weights(self) -> Tensor:  # shape: (K,)
@@ -184,6 +206,9 @@ class JointGaussianMixture(nn.Module):
     ) -> Tensor:  # shape: (...)
         """Log-density at joint embeddings (Huang 2026, Eq. 12).
 
+        The points are taken in chunks of bounded memory. With more than one chunk, what a gradient
+        needs is computed again in the backward pass instead of kept.
+
         Args:
             z: Joint embeddings, shape (..., D).
 
@@ -193,7 +218,21 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If the last dimension is not D.
         """
-        return self._joint_log_prob(z).logsumexp(dim=-1)
+
+        def of_chunk(chunk: Tensor) -> Tensor:
+            return self._joint_log_prob(chunk).logsumexp(dim=-1)
+
+        chunks = self._chunks(check_points("z", z, self.means.shape[1]))
+        # torch.func has no hooks on saved tensors, by which a checkpoint works.
+        transformed = torch._C._are_functorch_transforms_active()
+        if len(chunks) > 1 and torch.is_grad_enabled() and not transformed:
+            parts = [
+                checkpoint(of_chunk, chunk, use_reentrant=False, preserve_rng_state=False)
+                for chunk in chunks
+            ]
+        else:
+            parts = [of_chunk(chunk) for chunk in chunks]
+        return torch.cat(parts).reshape(z.shape[:-1])
 
     def marginal(self, view: str) -> MixtureSameFamily:
         """The density of one view (Huang 2026, Eq. 97-98).
@@ -227,8 +266,11 @@ class JointGaussianMixture(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         points = check_points("z_c", z_c, self.split).to(self.means.dtype).unsqueeze(-2)
-        log_joint = self.log_weights + self.components.marginal("context").log_prob(points)
-        return _mixture(log_joint, self.components.condition(points))
+        components = self.components
+        log_joint = self.log_weights + log_density(
+            self.means[:, : self.split], components.block("context"), points
+        )
+        return _mixture(log_joint, components.condition(points))
 
     def moments(
         self,
@@ -254,8 +296,23 @@ class JointGaussianMixture(nn.Module):
         with torch.autocast(device_type=shares.device.type, enabled=False):
             spread = means - mean[..., None, :]
             ambiguity = (shares[..., None] * spread).mT @ spread
-            within = torch.tensordot(shares, self.components.conditional_covariance, dims=1)
+            own = self.components.conditional_covariance
+            if len(own) == 1:  # shared
+                shares = shares.sum(dim=-1, keepdim=True)
+            within = torch.tensordot(shares, own, dims=1)
         return mean, as_matrix(within, mean), ambiguity
+
+    @ordinary_tensors()
+    def swapped(self) -> JointGaussianMixture:
+        """The same density of [z_t | z_c], whose ``condition`` predicts contexts from targets.
+
+        Its D - ``split`` first dimensions are the target's (Huang 2026, Sec. 4.2, App. B).
+        """
+        mixture = JointGaussianMixture.__new__(JointGaussianMixture)
+        nn.Module.__init__(mixture)
+        mixture.register_buffer("log_weights", self.log_weights.clone())
+        mixture.components = self.components.swapped()
+        return mixture
 
     @torch.no_grad()
     def sample(
@@ -280,10 +337,13 @@ class JointGaussianMixture(nn.Module):
         component, order = drawn.sort()
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
         # One product with each component's factor, instead of a factor for each draw.
+        factors = self.components.factor
         counts = torch.bincount(drawn, minlength=self.log_weights.shape[0]).tolist()
+        if len(factors) == 1:  # shared
+            counts = [len(noise)]
         scaled = [
             matvec(factor, rows) if factor.ndim == 2 else factor * rows
-            for factor, rows in zip(self.components.factor, torch.split(noise, counts), strict=True)
+            for factor, rows in zip(factors, torch.split(noise, counts), strict=True)
         ]
         samples = torch.empty_like(noise)
         samples[order] = self.means[component] + torch.cat(scaled)
@@ -352,13 +412,16 @@ class JointGaussianMixture(nn.Module):
 
     def _joint_log_prob(self, z: Tensor) -> Tensor:  # shape: (..., K)
         """Log-densities of points and components together, log(pi_k N(z; mu_k, Sigma_k))."""
-        points = check_points("z", z, self.means.shape[1]).unsqueeze(-2)
-        return self.log_weights + self.components.log_prob(points)
+        return self.log_weights + self.components.log_prob(z.unsqueeze(-2))
+
+    def _chunks(self, z: Tensor) -> tuple[Tensor, ...]:
+        """The points as rows, as many at a time as are expanded to the components."""
+        rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
+        return torch.split(z.reshape(-1, self.means.shape[1]), rows)
 
     def _responsibilities(self, z: Tensor) -> tuple[Tensor, float]:
         """E-step: responsibilities, shape (N, K), and the mean log-likelihood."""
-        rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
-        joint = torch.cat([self._joint_log_prob(chunk) for chunk in torch.split(z, rows)])
+        joint = torch.cat([self._joint_log_prob(chunk) for chunk in self._chunks(z)])
         return joint.softmax(dim=1), float(joint.logsumexp(dim=1).mean())
 
     def _monte_carlo(

@@ -6,13 +6,18 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
-from gmje_plugin.density.fitting import COVARIANCES, covariances_around
+from gmje_plugin.density.fitting import (
+    COVARIANCES,
+    covariance_floor,
+    covariances_around,
+    ordinary_tensors,
+)
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_choice, check_count, check_embeddings, check_number
 
 _NO_EDGE = -1
-# Share of the samples' mean variance added to the components' variances, as in a mixture's fit.
+# Share of the samples' covariance added to the components', as in a mixture's fit.
 _COVARIANCE_FLOOR = 1e-6
 
 
@@ -60,6 +65,7 @@ class GrowingNeuralGas(nn.Module):
     _edge_ages: Tensor
     _counters: Tensor
 
+    @ordinary_tensors()
     def __init__(
         self,
         dim: int,
@@ -127,6 +133,7 @@ class GrowingNeuralGas(nn.Module):
         graph.write()
         return self
 
+    @ordinary_tensors()
     @torch.no_grad()
     def to_mixture(
         self,
@@ -144,7 +151,7 @@ class GrowingNeuralGas(nn.Module):
 
         Returns:
             The mixture: weights are the shares of samples won, covariances those of the samples won
-            around the node, with 1e-6 of the samples' mean variance added to the variances.
+            around the node, plus 1e-6 of that of all samples, as in the fit of a mixture.
 
         Raises:
             RuntimeError: If no samples have been followed.
@@ -160,12 +167,15 @@ class GrowingNeuralGas(nn.Module):
         winners = torch.cdist(samples, nodes, compute_mode=exact).argmin(dim=1)
         counts = torch.bincount(winners, minlength=len(nodes))
         won = counts > 0
-        shares = one_hot(winners, len(nodes)).to(samples.dtype) / counts.clamp_min(1)
-        floor = _COVARIANCE_FLOOR * samples.var(dim=0, correction=0).mean()
-        means, columns = nodes[won], shares.mT[won]
-        covariances = covariances_around(means, samples, columns, covariance, floor)
-        weights = counts[won].to(samples.dtype) / len(samples)
-        return JointGaussianMixture(weights, means, covariances, split)
+        # In float64, as the fit of a mixture is.
+        z, means = samples.double(), nodes[won].double()
+        shares = one_hot(winners, len(nodes))[:, won].to(z.dtype) / counts[won]
+        floor = covariance_floor(z, _COVARIANCE_FLOOR, covariance, samples.dtype)
+        covariances = covariances_around(means, z, shares.mT, covariance, floor)
+        mixture = JointGaussianMixture(
+            counts[won] / z.new_tensor(len(z)), means, covariances, split
+        )
+        return mixture.to(samples.dtype)
 
     def _checked(self, samples: Tensor) -> Tensor:
         check_embeddings("samples", samples, dim=self.dim)

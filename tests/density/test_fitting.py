@@ -1,4 +1,6 @@
+import copy
 import itertools
+import math
 import warnings
 
 import numpy as np
@@ -11,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Generator, Tensor
 
 from gmje_plugin.density import JointGaussian, JointGaussianMixture, mixture
-from gmje_plugin.density.fitting import nearest_seed
+from gmje_plugin.density.fitting import covariance_floor, nearest_seed, weighted_covariance
 
 SKLEARN = {"full": "full", "diagonal": "diag", "isotropic": "spherical"}
 FLOOR = 1e-6
@@ -37,15 +39,17 @@ def precisions(covariances: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", SKLEARN)
 def test_steps_are_those_of_scikit_learn(kind: str) -> None:
-    # Overlapping clusters, so that responsibilities are soft and EM is far from its end.
+    # Overlapping clusters, so that responsibilities are soft and EM is far from its end. Whitened,
+    # so that a share of their covariance is scikit-learn's multiple of the identity.
     z, _ = blobs(spread=4.0)
+    z = (z - z.mean(dim=0)) @ torch.linalg.inv(torch.linalg.cholesky(z.mT.cov(correction=0))).mT
     start = fit(z, 4, covariance=kind, max_steps=1)
     oracle = GaussianMixture(
         4,
         covariance_type=SKLEARN[kind],
         tol=0.0,
         max_iter=6,
-        reg_covar=FLOOR * float(z.var(dim=0, correction=0).mean()),
+        reg_covar=FLOOR,
         weights_init=start.weights.numpy(),
         means_init=start.means.numpy(),
         precisions_init=precisions(start.covariances),
@@ -132,6 +136,112 @@ def test_floor_is_relative_and_keeps_components_from_shrinking() -> None:
         floor = 1e-4 * (scale * z).var(dim=0, correction=0).mean()
         assert (fitted.covariances >= floor * (1 - 1e-9)).all()
         torch.testing.assert_close(fitted.covariances.min(), floor)
+
+
+def agreeing(noise: float, *, rows: int = 1000, dim: int = 4) -> Tensor:
+    """Two views of ``dim`` features each in float64, the second the first and noise."""
+    generator = Generator().manual_seed(0)
+    first, second = torch.randn(2, rows, dim, dtype=torch.float64, generator=generator)
+    return torch.cat([first, first + noise * second], dim=1)
+
+
+@pytest.mark.parametrize("noise", [1e-1, 1e-2, 3e-4, 1e-5])
+@pytest.mark.parametrize("count", [None, 1, 3])
+def test_views_that_nearly_agree(noise: float, count: int | None) -> None:
+    """In float32 as in float64, and as the truth: neither rounding nor the floor swamps noise."""
+    z = agreeing(noise)
+    information = 4 * (0.5 * math.log1p(noise**2) - math.log(noise))
+    entropy = 4 * (1 + math.log(2 * math.pi) + math.log(noise))
+    for dtype in (torch.float32, torch.float64):
+        narrow = z.to(dtype)
+        z_c, z_t = narrow[:, :4], narrow[:, 4:]
+        if count is None:
+            fitted = JointGaussian.fit(z_c, z_t)
+            value = fitted.mutual_information()
+        else:
+            generator = Generator().manual_seed(0)
+            fitted = JointGaussianMixture.fit(z_c, z_t, count, generator=generator)
+            value, error = fitted.mutual_information(num_samples=4000, generator=generator)
+            assert error < 0.1
+        assert fitted.log_prob(narrow).dtype == dtype
+        # 36 parameters a component of 1,000 rows: the likelihood gains about K * 36 / 2 / 1,000
+        # nats by fitting, of standard error sqrt(8 / 2 / 1,000) = 0.06.
+        assert float(fitted.log_prob(narrow).mean()) == pytest.approx(-entropy, abs=0.3)
+        assert float(value) == pytest.approx(information, abs=0.4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(kind=st.sampled_from(list(SKLEARN)), seed=st.integers(0, 1000))
+def test_a_fit_in_float32_is_that_in_float64_rounded(kind: str, seed: int) -> None:
+    z = blobs(60, spread=3.0, seed=seed)[0].float()
+    exact, fitted = (
+        JointGaussian.fit(x[:, :1], x[:, 1:], covariance=kind) for x in (z.double(), z)
+    )
+    torch.testing.assert_close(fitted.mean, exact.mean.float(), rtol=0, atol=0)
+    torch.testing.assert_close(fitted.factor, exact.factor.float(), rtol=1e-6, atol=0)
+    exact, fitted = (fit(x, 2, seed=seed, covariance=kind) for x in (z.double(), z))
+    torch.testing.assert_close(fitted.weights, exact.weights.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fitted.means, exact.means.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        fitted.components.factor, exact.components.factor.float(), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("multiple", [0.5, 2.0, 0.3, 3.0, 0.7, 0.9])
+def test_views_that_differ_by_rounding_alone_get_the_jitter_of_their_dtype(multiple: float) -> None:
+    """float64 may factorise what they differ by, but float32 cannot tell points apart by it."""
+    z_c = agreeing(1.0)[:, :2].float()
+    z = torch.cat([z_c, multiple * z_c], dim=1)
+    with pytest.warns(RuntimeWarning, match="1 of 1 matrices were not positive definite"):
+        fitted = JointGaussian.fit(z_c, multiple * z_c)
+    expected = copy.deepcopy(fitted).double().log_prob(z.double())
+    torch.testing.assert_close(fitted.log_prob(z).double(), expected, rtol=0, atol=0.1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    kind=st.sampled_from(list(SKLEARN)),
+    dim=st.integers(1, 5),
+    share=st.sampled_from([1e-8, 1e-6, 1e-2]),
+    seed=st.integers(0, 1000),
+)
+def test_the_floor_is_a_share_of_the_covariance(
+    kind: str, dim: int, share: float, seed: int
+) -> None:
+    generator = Generator().manual_seed(seed)
+    z = torch.randn(40, dim, dtype=torch.float64, generator=generator)
+    mixing = torch.rand(dim, dim, dtype=torch.float64, generator=generator)
+    z = z @ (torch.eye(dim, dtype=torch.float64) + 0.5 * mixing.triu(1))
+    # Features on scales from 1e-6 to 1e6.
+    z = z * 10.0 ** (12 * torch.rand(dim, dtype=torch.float64, generator=generator) - 6)
+    floor = covariance_floor(z, share, kind, torch.float64)
+    covariance = weighted_covariance(z - z.mean(dim=0), z.new_full((40,), 1 / 40), kind)
+    # By the deviations of the features, as correlations are.
+    variances = covariance.diagonal() if kind == "full" else covariance
+    unit = variances.outer(variances).sqrt() if kind == "full" else variances
+    torch.testing.assert_close(
+        floor / unit, share * covariance / unit, rtol=1e-6, atol=1e-6 * share
+    )
+
+
+def test_the_floor_where_nothing_is_seen() -> None:
+    z = agreeing(3e-4, dim=2)
+    z[:, 3] = 1000.1  # a constant, which has no variance but what rounding leaves
+    diagonal = covariance_floor(z, 1e-6, "diagonal", torch.float64)
+    variances = z.var(dim=0, correction=0)
+    torch.testing.assert_close(diagonal[:3], 1e-6 * variances[:3])
+    torch.testing.assert_close(diagonal[3], 1e-6 * variances.mean())
+    full = covariance_floor(z, 1e-6, "full", torch.float64)
+    torch.testing.assert_close(full[:3, :3], 1e-6 * z[:, :3].mT.cov(correction=0))
+    torch.testing.assert_close(full[3, 3], 1e-6 * variances.mean())
+    # Fewer rows than features, and a component that shrinks onto a row: still a density.
+    for dtype in (torch.float32, torch.float64):
+        few = agreeing(1.0, rows=6).to(dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fitted = fit(few, 6)
+        assert torch.isfinite(fitted.log_prob(few)).all()
+        assert (fitted.components.factor.diagonal(dim1=-2, dim2=-1) > 1e-5).all()
 
 
 @pytest.mark.parametrize("kind", SKLEARN)

@@ -81,6 +81,41 @@ class TestAgainstReferences:
             close(aleatoric[row], s)
             close(conditional.log_prob(z_t)[row], multivariate_normal(m, s).logpdf(z_t[row]))
 
+    def test_swapped(self, kind: str) -> None:
+        mean, covariance = parameters(kind)
+        density = JointGaussian(mean, covariance, SPLIT)
+        swapped = density.swapped()
+        assert swapped.split == DIM - SPLIT
+        order = [*range(SPLIT, DIM), *range(SPLIT)]
+        z_c, z_t = points(6, SPLIT), points(6, DIM - SPLIT, seed=2)
+        close(
+            swapped.log_prob(torch.cat([z_t, z_c], dim=1)),
+            density.log_prob(torch.cat([z_c, z_t], dim=1)),
+        )
+        conditional = swapped.condition(z_t)
+        for row in range(6):
+            m, s = reference.conditional(
+                mean[order].numpy(),
+                dense(covariance)[np.ix_(order, order)],
+                DIM - SPLIT,
+                z_t[row].numpy(),
+            )
+            close(conditional.mean[row], m)
+            close(conditional.log_prob(z_c)[row], multivariate_normal(m, s).logpdf(z_c[row]))
+        close(swapped.mutual_information(), density.mutual_information())
+        close(swapped.swapped().covariance, density.covariance)
+        assert swapped.factor.shape == density.factor.shape
+        leaves = [leaf.clone().requires_grad_() for leaf in (mean, covariance)]
+        z = torch.cat([z_t, z_c], dim=1)
+        ours = JointGaussian(*leaves, SPLIT).swapped().log_prob(z).sum()
+        theirs = JointGaussian(*leaves, SPLIT).log_prob(torch.cat([z_c, z_t], dim=1)).sum()
+        for one, other in zip(
+            *(torch.autograd.grad(x, leaves) for x in (ours, theirs)), strict=True
+        ):
+            if kind == "full":  # the gradient to either half of a symmetric matrix is half of it
+                one, other = (g + g.mT if g.ndim == 2 else g for g in (one, other))
+            close(one, other)
+
     def test_entropy_and_mutual_information(self, kind: str) -> None:
         mean, covariance = parameters(kind)
         density = JointGaussian(mean, covariance, SPLIT)
@@ -345,6 +380,73 @@ def test_near_singular_covariance(noise: float) -> None:
     torch.testing.assert_close(gradient, 3 * inverse, rtol=2 * relative, atol=0)
 
 
+def agreeing_factor(dim: int, noise: float) -> Tensor:
+    """Cholesky factor of z_t = z_c + noise, a standard normal z_c of ``dim`` dimensions."""
+    eye = torch.eye(dim, dtype=torch.float64)
+    return torch.cat([torch.cat([eye, 0 * eye], 1), torch.cat([eye, noise * eye], 1)])
+
+
+@pytest.mark.parametrize("noise", [1e-2, 3e-4, 1e-5])
+def test_a_factor_is_kept_as_it_is_given(noise: float) -> None:
+    """Views that agree to ``noise``: squared in float32, their difference would be lost."""
+    factor = agreeing_factor(4, noise)
+    density = JointGaussian(torch.zeros(8), scale_tril=factor.float(), split=4)
+    torch.testing.assert_close(density.factor, factor.float(), rtol=0, atol=0)
+    information = 4 * (0.5 * math.log1p(noise**2) - math.log(noise))
+    assert float(density.mutual_information()) == pytest.approx(information, abs=1e-4)
+    entropy = 4 * (1 + math.log(2 * math.pi) + math.log(noise))
+    assert float(density.entropy()) == pytest.approx(entropy, abs=1e-4)
+    z_c = points(50, 4).float()
+    conditional = density.condition(z_c)
+    torch.testing.assert_close(conditional.stddev, torch.full((50, 4), noise))
+    exact = torch.distributions.MultivariateNormal(
+        torch.zeros(8, dtype=torch.float64), scale_tril=factor
+    )
+    z = torch.cat([z_c, z_c + noise * points(50, 4, seed=2).float()], dim=1)
+    # Rounding of z_t moves it by up to 2^-22, at most 10 standard deviations from its mean.
+    error = 8 * 10 * 2.0**-22 / noise
+    torch.testing.assert_close(
+        density.log_prob(z).double(), exact.log_prob(z.double()), rtol=1e-5, atol=error
+    )
+
+
+def test_a_factor_against_torch() -> None:
+    mean, covariance = parameters("full")
+    factor = torch.linalg.cholesky(covariance).requires_grad_()
+    z, kept = points(6, DIM), factor.detach().clone()
+    density = JointGaussian(mean, None, SPLIT, scale_tril=factor)
+    torch_density = torch.distributions.MultivariateNormal(mean, scale_tril=factor)
+    close(density.log_prob(z), torch_density.log_prob(z).detach())
+    ours, theirs = (
+        torch.autograd.grad(each.log_prob(z).sum(), factor)[0] for each in (density, torch_density)
+    )
+    torch.testing.assert_close(ours, theirs)
+    # What is loaded later does not reach the caller's tensor.
+    density.load_state_dict(JointGaussian(mean, 2 * covariance, SPLIT).state_dict())
+    torch.testing.assert_close(factor.detach(), kept, rtol=0, atol=0)
+
+
+def test_swapped_where_the_views_nearly_agree() -> None:
+    noise = 3e-4
+    density = JointGaussian(torch.zeros(8), split=4, scale_tril=agreeing_factor(4, noise).float())
+    z_t = points(6, 4).float()
+    conditional = density.swapped().condition(z_t)
+    exact = 1 + noise**2  # z_c = z_t / exact + deviation noise / sqrt(exact)
+    torch.testing.assert_close(conditional.mean, z_t / exact)
+    expected = torch.full_like(z_t, noise / exact**0.5)
+    torch.testing.assert_close(conditional.stddev, expected, rtol=1e-2, atol=0)
+
+
+def test_marginal_of_a_target_whose_features_nearly_agree() -> None:
+    """The target's own factor is not taken from a square either."""
+    noise, half = 3e-4, 2.0**-0.5
+    rows = [[1, 0, 0], [half, half, 0], [half, half, noise]]
+    density = JointGaussian(torch.zeros(3), scale_tril=torch.tensor(rows), split=1)
+    # Given the first, the second target feature is the first and noise.
+    entropy = 1 + math.log(2 * math.pi) + math.log(noise)
+    assert float(density.marginal("target").entropy()) == pytest.approx(entropy, abs=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_singular_covariance_is_jittered_with_finite_gradients(dtype: torch.dtype) -> None:
     z = points(3, 8).to(dtype).requires_grad_()
@@ -395,7 +497,10 @@ EYE = torch.eye(3)
         ("covariance must be positive semi-definite", {"covariance": -EYE}),
         ("covariance must be positive, got 0.0", {"covariance": torch.tensor([1.0, 0.0, 1.0])}),
         ("covariance must be positive, got -1.0", {"covariance": torch.tensor(-1.0)}),
+        ("one of covariance and scale_tril must be given, got both", {"scale_tril": EYE}),
+        ("one of covariance and scale_tril must be given, got neither", {"covariance": None}),
         ("split must be below the 3 dimensions, got 3", {"split": 3}),
+        ("split must be below the 3 dimensions, got None", {"split": None}),
         ("split must be an integer of at least 1, got 0", {"split": 0}),
         ("split must be an integer", {"split": 1.0}),
     ],
@@ -405,6 +510,21 @@ def test_bad_parameters(match: str, change: dict[str, object]) -> None:
     JointGaussian(**arguments)
     with pytest.raises(ValueError, match=match):
         JointGaussian(**{**arguments, **change})
+
+
+@pytest.mark.parametrize(
+    ("match", "factor"),
+    [
+        ("scale_tril must be a floating tensor", [[1.0]]),
+        (r"scale_tril must have shape \(3, 3\) \(full\), got \(3,\)", torch.ones(3)),
+        ("scale_tril must be finite", EYE * math.nan),
+        ("scale_tril must be lower triangular", EYE + EYE.roll(1, dims=1)),
+        ("scale_tril must be lower triangular with a positive diagonal", -EYE),
+    ],
+)
+def test_bad_factors(match: str, factor: object) -> None:
+    with pytest.raises(ValueError, match=match):
+        JointGaussian(torch.zeros(3), split=1, scale_tril=factor)
 
 
 def test_values_are_not_read_without_validation() -> None:

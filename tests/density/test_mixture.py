@@ -1,5 +1,10 @@
+import copy
 import doctest
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +15,12 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from torch.nn.functional import normalize
 
-from gmje_plugin.density import JointGaussian, JointGaussianMixture, mixture
+from gmje_plugin.density import GrowingNeuralGas, JointGaussian, JointGaussianMixture, mixture
 from tests.references import density as reference
 
 KINDS = ["full", "diagonal", "isotropic"]
 COMPONENTS, DIM, SPLIT = 3, 4, 1
+EYE = torch.eye(3)
 
 
 def parameters(
@@ -290,6 +296,38 @@ def test_joint_nll_is_marginal_plus_conditional_nll(
 
 
 @settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    count=st.integers(1, 4),
+    split=st.integers(1, 4),
+    rest=st.integers(1, 4),
+    shared=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_swapped_is_the_conditional_the_other_way(
+    kind: str, count: int, split: int, rest: int, shared: bool, seed: int
+) -> None:
+    """p(z_c | z_t) = p(z_c, z_t) / p(z_t) for views of any two sizes."""
+    weights, means, covariances = parameters(kind, count=count, dim=split + rest, seed=seed)
+    density = JointGaussianMixture(
+        weights, means, covariances[:1] if shared else covariances, split
+    )
+    swapped = density.swapped()
+    assert swapped.split == rest
+    assert swapped.components.factor.shape == density.components.factor.shape
+    z = points(3, split + rest, seed=seed)
+    z_c, z_t = z[:, :split], z[:, split:]
+    close(swapped.log_prob(torch.cat([z_t, z_c], dim=1)), density.log_prob(z))
+    expected = density.log_prob(z) - density.marginal("target").log_prob(z_t)
+    close(swapped.condition(z_t).log_prob(z_c), expected)
+    mean, aleatoric, ambiguity = swapped.moments(z_t)
+    assert mean.shape == (3, split)
+    assert aleatoric.shape == ambiguity.shape == (3, split, split)
+    close(swapped.swapped().covariances, density.covariances)
+    close(swapped.swapped().weights, density.weights)
+
+
+@settings(max_examples=40, deadline=None)
 @given(kind=st.sampled_from(KINDS), count=st.integers(2, 4), seed=st.integers(0, 10_000))
 def test_order_and_splitting_of_components_do_not_matter(kind: str, count: int, seed: int) -> None:
     weights, means, covariances = parameters(kind, count=count, seed=seed)
@@ -405,6 +443,237 @@ def test_diagonal_and_isotropic_are_never_expanded(kind: str) -> None:
     assert torch.isfinite(density.mutual_information(num_samples=4).value)
 
 
+def shared_and_repeated(
+    kind: str, *, count: int = COMPONENTS, dim: int = DIM, split: int = SPLIT, seed: int = 0
+) -> tuple[JointGaussianMixture, JointGaussianMixture]:
+    """A mixture of one covariance for all components, and the same one with a copy for each."""
+    weights, means, covariances = parameters(kind, count=count, dim=dim, seed=seed)
+    repeated = covariances[:1].repeat(count, *[1] * (covariances.ndim - 1))
+    return (
+        JointGaussianMixture(weights, means, covariances[:1], split),
+        JointGaussianMixture(weights, means, repeated, split),
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    count=st.integers(1, 5),
+    split=st.integers(1, 4),
+    rest=st.integers(1, 4),
+    seed=st.integers(0, 10_000),
+)
+def test_a_shared_covariance_is_one_for_each(
+    kind: str, count: int, split: int, rest: int, seed: int
+) -> None:
+    shared, repeated = shared_and_repeated(
+        kind, count=count, dim=split + rest, split=split, seed=seed
+    )
+    assert len(shared.components.factor) == 1
+    z = points(2, 3, split + rest, seed=seed)
+    z_c, z_t = z[..., :split], z[..., split:]
+
+    def seeded() -> dict[str, object]:
+        return {"num_samples": 10, "generator": Generator().manual_seed(seed)}
+
+    def everything(density: JointGaussianMixture) -> list[Tensor]:
+        conditional = density.condition(z_c)
+        return [
+            density.covariances,
+            density.log_prob(z),
+            density.marginal("context").log_prob(z_c),
+            density.marginal("target").log_prob(z_t),
+            conditional.mixture_distribution.probs,
+            conditional.log_prob(z_t),
+            conditional.variance,
+            *density.moments(z_c),
+            density.sample((4,), generator=Generator().manual_seed(seed)),
+            *density.entropy(**seeded()),
+            *density.mutual_information(**seeded()),
+            *density.kl(repeated, **seeded()),
+            density.components.entropy(),
+            density.components.mutual_information(),
+            density.components.kl(repeated.components),
+        ]
+
+    for one, other in zip(everything(shared), everything(repeated), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_to_a_shared_covariance_is_the_sum_of_those_to_its_copies(kind: str) -> None:
+    weights, means, covariances = parameters(kind)
+    z = points(5, DIM)
+    gradients = []
+    for copies in (1, COMPONENTS):
+        given = covariances[:1].repeat(copies, *[1] * (covariances.ndim - 1))
+        leaves = [leaf.clone().requires_grad_() for leaf in (means, given, z)]
+        density = JointGaussianMixture(weights, leaves[0], leaves[1], SPLIT)
+        z_c, z_t = leaves[2][:, :SPLIT], leaves[2][:, SPLIT:]
+        total = density.log_prob(leaves[2]).sum() + density.condition(z_c).log_prob(z_t).sum()
+        to_means, to_covariance, to_z = torch.autograd.grad(total, leaves)
+        gradients.append((to_means, to_covariance.sum(dim=0), to_z))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+def test_a_shared_factor_is_never_expanded() -> None:
+    count, dim = 20_000, 1024  # of which a matrix for each would take 84 GB
+    factor = torch.eye(dim)
+    weights = torch.full((count,), 1 / count)
+    density = JointGaussianMixture(
+        weights, torch.zeros(count, dim), split=dim // 2, scale_tril=factor[None]
+    )
+    assert density.covariances.shape == (count, dim, dim)
+    z = density.sample((2,), generator=Generator().manual_seed(0))
+    z_c, z_t = z[:1].tensor_split(2, dim=1)
+    expected = -0.5 * (z.square().sum(dim=1) + dim * math.log(2 * math.pi))
+    torch.testing.assert_close(density.log_prob(z), expected)
+    assert torch.isfinite(density.condition(z_c).log_prob(z_t)).all()
+    torch.testing.assert_close(density.moments(z_c)[1][0], torch.eye(dim // 2))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_factors_of_nearly_agreeing_views(shared: bool) -> None:
+    """In float32, with noise of 3e-4 between the views, as in float64."""
+    dim, count = 4, 3
+    eye = torch.eye(dim, dtype=torch.float64)
+    factor = torch.cat([torch.cat([eye, 0 * eye], 1), torch.cat([eye, 3e-4 * eye], 1)])
+    factors = factor.expand(1 if shared else count, -1, -1)
+    weights, means, _ = parameters("full", count=count, dim=dim)
+    means = torch.cat([means, means], dim=1)
+    exact = JointGaussianMixture(weights, means, split=dim, scale_tril=factors)
+    density = JointGaussianMixture(
+        *(value.float() for value in (weights, means)), split=dim, scale_tril=factors.float()
+    )
+    z = exact.sample((2000,), generator=Generator().manual_seed(0))
+    # The rounding of z to float32 is a share of 1e-3 of the noise.
+    assert float(density.log_prob(z).mean()) == pytest.approx(
+        float(exact.log_prob(z.float()).mean()), abs=1e-2
+    )
+    oracle = MixtureSameFamily(Categorical(weights), MultivariateNormal(means, scale_tril=factor))
+    close(exact.log_prob(z), oracle.log_prob(z))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    shape=st.lists(st.integers(1, 4), max_size=3),
+    rows=st.integers(1, 5),
+    shared=st.booleans(),
+)
+def test_chunks_of_points_are_all_at_once(
+    kind: str, shape: list[int], rows: int, shared: bool
+) -> None:
+    weights, means, covariances = parameters(kind)
+    z = points(*shape, DIM)
+    results = []
+    for elements in (2**22, rows * COMPONENTS * DIM):
+        leaves = [leaf.clone().requires_grad_() for leaf in (weights, means, covariances, z)]
+        w, m, c, x = leaves
+        density = JointGaussianMixture(w, m, c[:1] if shared else c, SPLIT)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mixture, "_CHUNK_ELEMENTS", elements)
+            with torch.no_grad():
+                plain = density.log_prob(x)
+            log_prob = density.log_prob(x)
+            results.append([plain, log_prob, *torch.autograd.grad(log_prob.sum(), leaves)])
+    assert results[1][0].shape == tuple(shape)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_chunks_have_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "_CHUNK_ELEMENTS", 2 * COMPONENTS * DIM)
+    density = JointGaussianMixture(*parameters("full"), SPLIT)
+    z = points(5, DIM).requires_grad_()
+    assert torch.autograd.gradgradcheck(density.log_prob, z)
+    gradient = torch.autograd.grad(density.log_prob(z).sum(), z)[0]
+    close(torch.func.grad(lambda z: density.log_prob(z).sum())(z), gradient)
+
+
+def made_in_inference_mode() -> dict[str, nn.Module]:
+    """Every density that a validation hook, which runs in inference mode, may keep."""
+    given = parameters("full")
+    ordinary = JointGaussianMixture(*given, SPLIT)
+    z = points(40, DIM)
+    leaf = points(40, DIM).requires_grad_()
+    with torch.inference_mode():
+        weights, means, covariances = (value.clone() for value in given)
+        z_c, z_t = z[:, :SPLIT].clone(), z[:, SPLIT:].clone()
+        assert z_c.is_inference()
+        gas = GrowingNeuralGas(DIM, 3).double().partial_fit(torch.cat([z_c, z_t], dim=1))
+        return {
+            "mixture": JointGaussianMixture(weights, means, covariances, SPLIT),
+            "isotropic": JointGaussianMixture(weights, means, covariances[:1, 0, 0], SPLIT),
+            "fitted": JointGaussianMixture.fit(z_c, z_t, 2),
+            "fitted, float32": JointGaussianMixture.fit(z_c.float(), z_t.float(), 2),
+            "swapped": ordinary.swapped(),
+            "gas": gas.to_mixture(z, SPLIT),
+            "gas, float32": GrowingNeuralGas(DIM, 3).partial_fit(z).to_mixture(z, SPLIT),
+            "gaussian": JointGaussian(means[0], covariances[0], SPLIT),
+            "factor": JointGaussian(means[0], None, SPLIT, scale_tril=covariances[0].tril()),
+            "fitted gaussian": JointGaussian.fit(z_c, z_t),
+            "fitted gaussian, with a gradient": JointGaussian.fit(leaf[:, :SPLIT], leaf[:, SPLIT:]),
+            "fitted, diagonal": JointGaussian.fit(z_c, z_t, covariance="diagonal"),
+            "swapped gaussian": ordinary.components.swapped(),
+        }
+
+
+@pytest.mark.parametrize("name", made_in_inference_mode())
+def test_what_inference_mode_makes_can_be_loaded_and_trained(name: str) -> None:
+    density = made_in_inference_mode()[name]
+    assert not any(buffer.is_inference() or buffer.requires_grad for buffer in density.buffers())
+    density.load_state_dict(copy.deepcopy(density.state_dict()))
+    z = points(4, 1, DIM).requires_grad_()
+    for buffer in density.buffers():
+        buffer.requires_grad_()
+    conditional = density.condition(z[..., : density.split])
+    (density.log_prob(z).sum() + conditional.mean.sum()).backward()
+    assert torch.isfinite(z.grad).all()
+    assert all(torch.isfinite(buffer.grad).all() for buffer in density.buffers())
+
+
+def test_a_gas_made_in_inference_mode_goes_on() -> None:
+    z = points(40, DIM).float()
+    with torch.inference_mode():
+        gas = GrowingNeuralGas(DIM, 3, insert_every=10).partial_fit(z)
+    expected = GrowingNeuralGas(DIM, 3, insert_every=10).partial_fit(z).partial_fit(z)
+    torch.testing.assert_close(gas.partial_fit(z).nodes, expected.nodes, rtol=0, atol=0)
+    gas.load_state_dict(expected.state_dict())
+
+
+MEMORY = """
+import torch
+from gmje_plugin import JointGaussianMixture
+from harness.bench.bank import peak_extra_memory
+
+torch.set_num_threads(1)
+rows, count, dim = 8_000, 128, 64
+weights, means = torch.full((count,), 1 / count), torch.zeros(count, dim)
+density = JointGaussianMixture(weights, means, torch.ones(count, dim), split=1)
+z = torch.zeros(rows, dim)
+print(peak_extra_memory(lambda: density.log_prob(z)))
+z.requires_grad_()
+print(peak_extra_memory(lambda: density.log_prob(z).sum().backward()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are Linux's to tell")
+def test_memory_does_not_grow_with_points_times_components_times_dimensions() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", MEMORY],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)},
+    )
+    without, with_gradient = (int(line) for line in told.stdout.split())
+    # One difference of every point and mean is 262 MB; a chunk of them is 17 MB.
+    assert without < 131e6
+    assert with_gradient < 131e6
+
+
 def test_dtype_is_the_widest_given() -> None:
     weights, means, covariances = (value.bfloat16() for value in parameters("isotropic"))
     weights = torch.full((COMPONENTS,), 1 / COMPONENTS)
@@ -435,6 +704,11 @@ def test_dtype_is_the_widest_given() -> None:
             "covariance must be positive semi-definite",
             {"covariances": -torch.eye(3).repeat(2, 1, 1)},
         ),
+        (r"or with 1 for a batch dimension if all share it, got \(3, 3\)", {"covariances": EYE}),
+        (r"\(2, 3, 3\) \(full\), or with 1", {"covariances": None, "scale_tril": EYE}),
+        ("scale_tril must be lower", {"covariances": None, "scale_tril": -EYE.repeat(2, 1, 1)}),
+        ("one of covariances and scale_tril must be given, got both", {"scale_tril": EYE[None]}),
+        ("one of covariances and scale_tril must be given, got neither", {"covariances": None}),
         ("split must be below the 3 dimensions", {"split": 3}),
         ("split must be an integer of at least 1", {"split": -1}),
     ],

@@ -150,7 +150,7 @@ def test_the_mixture_against_numpy(rings: tuple[GrowingNeuralGas, Tensor], kind:
     weights = np.array([(winners == node).mean() for node in won])
     scatter = [(x[winners == node] - nodes[node]) for node in won]
     full = np.stack([part.T @ part / len(part) for part in scatter])
-    full += 1e-6 * x.var(axis=0).mean() * np.eye(2)
+    full += 1e-6 * np.cov(x, rowvar=False, bias=True)
     diagonal = full.diagonal(axis1=1, axis2=2)
     expected = {"full": full, "diagonal": diagonal, "isotropic": diagonal.mean(axis=1)}[kind]
     np.testing.assert_allclose(density.weights.numpy(), weights, rtol=1e-12)
@@ -177,6 +177,22 @@ def test_the_mixture_far_from_the_origin(offset: float) -> None:
     counts = torch.bincount(winners, minlength=len(nodes))
     density = gas.to_mixture(samples, 1)
     torch.testing.assert_close(density.weights, counts[counts > 0] / len(samples))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mixture_of_views_that_nearly_agree(dtype: torch.dtype) -> None:
+    """Views of 2 and 3 features; the third is noise of 3e-4 away from the sum of the first two."""
+    generator = Generator().manual_seed(0)
+    z = torch.randn(1000, 5, generator=generator, dtype=torch.float64)
+    z[:, 4] = z[:, :2].sum(dim=1) + 3e-4 * z[:, 4]
+    gas = GrowingNeuralGas(5, 3).to(dtype)
+    # Nodes where the views agree exactly, so that no component is as wide as its node is far.
+    gas._positions[:2] = torch.tensor([[-1.0, 0.0, 0.0, 0.0, -1.0], [1.0, 0.0, 0.0, 0.0, 1.0]])
+    gas._counters[0] = 2
+    conditional = gas.to_mixture(z.to(dtype), split=2).condition(z[:, :2].to(dtype))
+    assert conditional.mean.shape == (1000, 3)
+    deviation = conditional.component_distribution.stddev[..., 2]
+    torch.testing.assert_close(deviation, torch.full_like(deviation, 3e-4), rtol=0.1, atol=0)
 
 
 def test_an_old_edge_goes_and_the_node_it_leaves_alone_with_it() -> None:
@@ -256,7 +272,8 @@ def test_a_perfect_fit_leaves_a_mixture_with_the_floor() -> None:
     samples = torch.tensor([[0.0, 0.0], [2.0, 2.0]], dtype=torch.float64)
     gas = GrowingNeuralGas(2, 2, neighbour_rate=0.0).double().partial_fit(samples)
     density = gas.to_mixture(samples, 1)
-    expected = 1e-6 * torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
+    # The samples have variance 2 along (1, 1), and 1 stands for the none that they have across it.
+    expected = 1e-6 * torch.tensor([[1.5, 0.5], [0.5, 1.5]], dtype=torch.float64).expand(2, 2, 2)
     torch.testing.assert_close(density.covariances, expected)
     torch.testing.assert_close(density.weights, torch.full((2,), 0.5, dtype=torch.float64))
 
