@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from gmje_plugin.validation import moves_state
+
 LOG_2PI = math.log(2.0 * math.pi)
 _INVERSE_SOFTPLUS_OF_ONE = math.log(math.expm1(1.0))
 
@@ -155,8 +157,8 @@ def entropy_log_det(
 class EMASecondMoment(nn.Module):
     """Exponential moving average of Z^T Z / N, through which the current batch has a gradient.
 
-    It starts at the first batch's moment and is updated in training mode only, as the running
-    statistics of a batch norm are. State: ``moment`` (D, D) and ``initialized`` in ``state_dict``,
+    It starts at the first batch's moment and is updated in training mode with gradients enabled.
+    State: ``moment`` (D, D) and ``initialized`` in ``state_dict``,
     the latter 0 before the first batch and 1 after it, in floating point: what averages a model's
     buffers (torch's ``AveragedModel``, Lightning's ``WeightAveraging``) cannot average others. An
     average of both is right as well, as the moment is taken by its share of 1.
@@ -198,7 +200,7 @@ class EMASecondMoment(nn.Module):
         seen = initialized.clamp_min(torch.finfo(batch.dtype).tiny)
         history = torch.where(initialized > 0, moment / seen, batch)
         average = self.momentum * history + (1.0 - self.momentum) * batch
-        if self.training:
+        if moves_state(self):
             # A batch with a non-finite entry makes the loss NaN; the average outlives it.
             keep = torch.isfinite(average).all()
             self._store("moment", torch.where(keep, average, moment))
@@ -208,9 +210,8 @@ class EMASecondMoment(nn.Module):
 
     def _store(self, name: str, value: Tensor) -> None:
         buffer: Tensor = getattr(self, name)
-        if (buffer.dtype, buffer.device) == (value.dtype, value.device):
-            # In place: under inference mode, too, the buffer stays one that can be loaded into.
-            buffer.copy_(value)
-        else:
-            with torch.inference_mode(False):
-                setattr(self, name, value.clone())
+        if (buffer.dtype, buffer.device) != (value.dtype, value.device):
+            buffer = torch.empty_like(buffer, dtype=value.dtype, device=value.device)
+        # In place, so that a tensor of torch.vmap is refused here and cannot escape.
+        buffer.copy_(value)
+        setattr(self, name, buffer)

@@ -219,24 +219,27 @@ class GMJEPrototypeLoss(ShowsOptions):
 
     def mixture(self) -> JointGaussianMixture:
         """The density learned so far, over 2 * input_dim dimensions, differentiable."""
-        dtype, num = wide_dtype(self.prototypes), self.num_prototypes
+        dtype = wide_dtype(self.prototypes)
+        factors: Tensor | None = None
+        covariances: Tensor | None = None
         with torch.autocast(device_type=self.prototypes.device.type, enabled=False):
             if self.covariance == "full":
-                factor = self._factor(dtype)
-                covariances = factor @ factor.mT
+                factors = self._factor(dtype)
             elif self.correlation > 0.0:
-                variances = self._variances(dtype)
-                pair = variances.new_tensor([[1.0, self.correlation], [self.correlation, 1.0]])
+                deviations = self._variances(dtype).sqrt()
+                other = math.sqrt(1.0 - self.correlation**2)
+                pair = deviations.new_tensor([[1.0, 0.0], [self.correlation, other]])
                 eye = torch.eye(self.input_dim, dtype=dtype, device=pair.device)
-                covariances = variances[..., None] * torch.kron(pair, eye)
+                factors = deviations[..., None] * torch.kron(pair, eye)
             else:
                 covariances = self._variances(dtype)
                 covariances = covariances[:, 0] if self.covariance == "isotropic" else covariances
             return JointGaussianMixture(
                 weights=self.logits.to(dtype).softmax(dim=0),
                 means=self._views(self.prototypes.to(dtype)),
-                covariances=covariances.expand(num, *covariances.shape[1:]),
+                covariances=covariances,
                 split=self.input_dim,
+                scale_tril=factors,
             )
 
     def _views(self, z: Tensor) -> Tensor:

@@ -162,8 +162,9 @@ class JointSMCLoss(ShowsOptions):
         log_weights, means = self._components(self.memory_bank.bank)
         with torch.autocast(device_type=means.device.type, enabled=False):
             factor = self._factor(wide_dtype(means, self.raw_factor))
-            covariances = (factor @ factor.mT).expand(len(means), -1, -1)
-            return JointGaussianMixture(log_weights.exp(), means, covariances, split=self.input_dim)
+            return JointGaussianMixture(
+                log_weights.exp(), means, split=self.input_dim, scale_tril=factor[None]
+            )
 
     def _factor(self, dtype: torch.dtype) -> Tensor:  # shape: (D, D)
         return math.sqrt(self.temperature) * learned_factor(self.raw_factor.to(dtype))

@@ -170,6 +170,15 @@ def test_the_mixture_is_the_density_of_the_loss() -> None:
     torch.testing.assert_close(gradient, expected)
 
 
+def test_the_mixture_shares_its_covariance() -> None:
+    """2,048 copies of a 128 x 128 factor would be 134 MB."""
+    criterion = JointSMCLoss(64, 2048)
+    criterion(*torch.randn(2, 2048, 64, generator=Generator().manual_seed(0)))
+    density = criterion.mixture()
+    held = {tensor.untyped_storage().data_ptr(): tensor for tensor in density.buffers()}
+    assert sum(each.untyped_storage().nbytes() for each in held.values()) < 8e6
+
+
 def test_gradcheck_of_the_covariance() -> None:
     criterion, z = full().eval(), batch()
 
