@@ -19,6 +19,7 @@ from harness import figures, training
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
+from harness.processes import is_first_process
 from harness.settings import MoCoSettings, Settings
 from harness.tracking import (
     METRICS,
@@ -27,7 +28,6 @@ from harness.tracking import (
     RunFolder,
     curve,
     curve_loggers,
-    is_first_process,
     leaves,
     provenance,
 )
@@ -89,7 +89,7 @@ def run_training(
     if found is not None:
         return found
     started = time.perf_counter()
-    if not is_first_process():
+    if not is_first_process(settings.trainer):
         training.train(settings, data, folder, loggers=[])
         return {}
     with folder.started():

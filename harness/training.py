@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
@@ -21,6 +22,7 @@ from harness.data import AnyImageSet, EpochBatches, ImageData, place, train_load
 from harness.evaluation.online_probe import OnlineProbeAccuracy
 from harness.keyed_random import seeded
 from harness.methods import Method
+from harness.processes import be_first_process, environment, is_first_process
 from harness.settings import Settings, SettingsError
 from harness.tracking import CHECKPOINT, RunFolder
 from harness.views import Views
@@ -38,7 +40,8 @@ def check(settings: Settings, data: ImageData) -> None:
             )
     devices = settings.trainer.devices * settings.trainer.num_nodes
     processes = int(os.environ.get("WORLD_SIZE", devices))
-    if processes != devices:
+    together = devices > 1 or TorchElasticEnvironment.detect()  # or each is a training of its own
+    if together and processes != devices:
         raise SettingsError(
             f"{processes} processes were started: set trainer.devices (a machine) and "
             f"trainer.num_nodes to match"
@@ -143,6 +146,8 @@ def fit(
         callbacks: As Lightning's.
     """
     asked = settings.trainer
+    if is_first_process(asked):
+        be_first_process()
     with _quiet_lightning(), torch.random.fork_rng():
         trainer = pl.Trainer(
             max_epochs=asked.epochs if epochs is None else epochs,
@@ -151,7 +156,7 @@ def fit(
             num_nodes=asked.num_nodes,
             precision=asked.precision,  # type: ignore[arg-type]  # a word that settings checked
             sync_batchnorm=asked.accelerator == "cuda",
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), environment(asked)],
             logger=list(loggers),
             callbacks=[*callbacks, last_checkpoint_callback(path)],
             log_every_n_steps=1,

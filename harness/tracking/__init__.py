@@ -7,7 +7,6 @@ from harness.tracking.folder import (
     RESULTS,
     RunFolder,
     folder_name,
-    is_first_process,
     leaves,
 )
 from harness.tracking.loggers import curve_loggers
@@ -27,7 +26,6 @@ __all__ = [
     "curve",
     "curve_loggers",
     "folder_name",
-    "is_first_process",
     "leaves",
     "log_summary",
     "provenance",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
 from harness.files import UNFINISHED, write_text
+from harness.processes import is_first_process
 from harness.settings import Settings, SettingsError
 
 try:
@@ -32,13 +31,6 @@ _LOCK = ".lock"
 # What says where to put results or whether to repeat them is no part of what was asked.
 _NOT_ASKED = ("experiment", "output_root", "overwrite")
 _LONGEST_NAME = 100
-
-
-def is_first_process() -> bool:
-    """Whether this is the process of a distributed run that writes: the others only train."""
-    ranks = [getattr(rank_zero_only, "rank", 0)]  # of all processes, or of one machine's
-    ranks += [int(os.environ.get(name, 0)) for name in ("NODE_RANK", "GROUP_RANK")]
-    return not any(ranks)
 
 
 def folder_name(overrides: Sequence[str]) -> str:
@@ -81,7 +73,7 @@ class RunFolder:
         """The last checkpoint to go on from, if there is one yet."""
         path = self.path / CHECKPOINT
         # The first process clears what is to be overwritten, maybe after another looks here.
-        cleared = self.settings.overwrite and not is_first_process()
+        cleared = self.settings.overwrite and not is_first_process(self.settings.trainer)
         return path if path.exists() and not cleared else None
 
     def finished_results(self) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from harness.files import write_text
+from harness.processes import be_first_process
 from harness.settings import LoggerSettings, SettingsError
 from harness.tracking.metrics import Row
 
@@ -47,6 +48,7 @@ def curve_loggers(
     Raises:
         SettingsError: If TensorBoard is not installed or W&B cannot be reached.
     """
+    be_first_process()  # the others have no loggers
     if settings.name == "csv":
         yield []
     elif settings.name == "tensorboard":

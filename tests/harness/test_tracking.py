@@ -9,7 +9,6 @@ import pytest
 import wandb
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_lightning.utilities import rank_zero_only
 
 from harness import tracking
 from harness.settings import LoggerSettings, SettingsError
@@ -18,7 +17,6 @@ from harness.tracking import (
     RunFolder,
     curve,
     folder_name,
-    is_first_process,
     provenance,
     read_metrics,
 )
@@ -99,18 +97,6 @@ def test_a_folder_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
     finish(folder(tmp_path / "a"))
     (tmp_path / "a").rename(tmp_path / "b")
     assert folder(tmp_path / "b").finished_results() == {"value": 1}
-
-
-@pytest.mark.parametrize("name", ["RANK", "NODE_RANK", "GROUP_RANK"])
-def test_one_process_of_all_machines_is_the_first(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert is_first_process()
-    if name == "RANK":  # read when Lightning is imported
-        monkeypatch.setattr(rank_zero_only, "rank", 1)
-    else:
-        monkeypatch.setenv(name, "1")
-    assert not is_first_process()
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def test_weights_that_are_no_numbers_are_in_no_checkpoint(data: ImageData, tmp_p
 
 def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    training.check(SETTINGS, data)  # a training of its own beside another
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun's")
     with pytest.raises(SettingsError, match=r"2 processes were started: set trainer.devices"):
         training.check(SETTINGS, data)
 
