@@ -109,6 +109,8 @@ def train(
     module = build(settings, data)
     if settings.trainer.compile:
         module.backbone.compile()
+    probe = OnlineProbeAccuracy(data, every=settings.trainer.probe_every)
+    probes = [probe] if data.is_labelled else []
     fit(
         module,
         data.train,
@@ -116,7 +118,7 @@ def train(
         path=folder.path / CHECKPOINT,
         resume_from=folder.checkpoint,
         loggers=loggers,
-        callbacks=[*callbacks, OnlineProbeAccuracy(data, every=settings.trainer.probe_every)],
+        callbacks=[*callbacks, *probes],
     )
     return module
 

@@ -21,27 +21,43 @@ _PAIRS = 2000  # images whose pairs uniformity is taken over, and whose views al
 def evaluate(backbone: nn.Module, data: ImageData, settings: Settings) -> dict[str, float]:
     """Every figure of the frozen features of a backbone, by name.
 
-    The figures of collapse are those of the test images' features.
+    The figures of collapse are those of the test images' features. Images of one class have no
+    accuracies.
     """
-    asked, some = settings.evaluation, spread(len(data.test), _PAIRS)
-    train, test = encode(backbone, data.train, data), encode(backbone, data.test, data)
+    test, labels = encode(backbone, data.test, data)
+    some = spread(len(test), _PAIRS)
+    accuracies = _accuracies(backbone, data, settings, test, labels) if data.is_labelled else {}
+    return {
+        **accuracies,
+        "effective_rank": effective_rank(test),
+        "uniformity": uniformity(test[some]),
+        "alignment": alignment(*_two_views(backbone, data, settings)),
+        "dead_dimensions": dead_dimensions(test),
+    }
+
+
+def _accuracies(
+    backbone: nn.Module,
+    data: ImageData,
+    settings: Settings,
+    test: Tensor,  # shape: (T, D)
+    labels: Tensor,  # shape: (T,)
+) -> dict[str, float]:
+    asked, train = settings.evaluation, encode(backbone, data.train, data)
     if asked.probe == "paper":
         linear = paper_accuracy(backbone, data, keep=settings.data.keep, seed=settings.seed)
     else:
-        linear = converged_accuracy(*train, *test)
+        linear = converged_accuracy(*train, test, labels)
     return {
         "knn_accuracy": knn_accuracy(
             *train,
-            *test,
+            test,
+            labels,
             num_classes=data.num_classes,
             neighbours=asked.neighbours,
             temperature=asked.temperature,
         ),
         "linear_accuracy": linear,
-        "effective_rank": effective_rank(test[0]),
-        "uniformity": uniformity(test[0][some]),
-        "alignment": alignment(*_two_views(backbone, data, settings)),
-        "dead_dimensions": dead_dimensions(test[0]),
     }
 
 

@@ -55,6 +55,7 @@ class Method(pl.LightningModule):
 
     def add_online_probe(self, num_classes: int) -> None:
         """Adds the probe, last: the weights of all else are drawn as they would be without it."""
+        self.num_classes = num_classes
         self.online_probe = OnlineLinearClassifier(
             self.backbone.feature_dim, num_classes, topk=(1,)
         )

@@ -120,6 +120,7 @@ class MoCo(MomentumMethod):
 
     def terms(self) -> dict[str, Tensor]:
         """Besides, the diagnostics of the bank, where it has any, and its false negatives."""
-        diagnostics = getattr(self.bank, "diagnostics", dict)
-        false_negatives = {"false_negatives": self.bank_labels.false_negatives}
-        return {**super().terms(), **diagnostics(), **false_negatives}
+        terms = {**super().terms(), **getattr(self.bank, "diagnostics", dict)()}
+        if self.num_classes > 1:
+            terms["false_negatives"] = self.bank_labels.false_negatives
+        return terms

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gmje_plugin import JointGaussianMixture
-from harness.data import ImageSet, load
+from harness.data import ImageData, ImageSet, load
 from harness.evaluation import encode, evaluate
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.density import principal_plane
@@ -146,6 +146,23 @@ def test_evaluate_gives_every_figure_and_pixels_do_well() -> None:
     ]
     assert found["knn_accuracy"] > 0.96
     assert 1.0 < found["effective_rank"] < 64.0
+
+
+@pytest.mark.parametrize("probe", ["converged", "paper"])
+def test_images_of_one_class_have_no_accuracies(probe: str) -> None:
+    data = load(DataSettings())
+    one = ImageData(
+        **{
+            **vars(data),
+            "train": ImageSet(data.train.images, torch.zeros_like(data.train.labels)),
+            "test": ImageSet(data.test.images, torch.zeros_like(data.test.labels)),
+            "num_classes": 1,
+        }
+    )
+    network, asked = nn.Sequential(nn.Flatten(), nn.Linear(64, 64)), (f"evaluation.probe={probe}",)
+    expected = evaluate(network, data, settings("evaluation.neighbours=1"))
+    del expected["knn_accuracy"], expected["linear_accuracy"]
+    assert evaluate(network, one, settings(*asked)) == expected
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "diagonal", "full"])
