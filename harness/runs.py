@@ -113,18 +113,18 @@ def run_training(
                 settings, data, folder, loggers=[rows, *others], callbacks=callbacks
             )
             metrics = evaluate(module.backbone, data, settings)
+            results = {
+                "experiment": settings.experiment.name,
+                "title": title,
+                "seed": settings.seed,
+                "data": data.variant,
+                "metrics": {**metrics, **_online(rows.rows)},
+                "wall_time_s": round(time.perf_counter() - started, 1),
+                "resumed_at_step": step,
+                **provenance(),
+            }
+            folder.write_results(results)  # whatever then becomes of a logger
             _log_outcome(others, title, metrics, rows.rows)
-        results = {
-            "experiment": settings.experiment.name,
-            "title": title,
-            "seed": settings.seed,
-            "data": data.variant,
-            "metrics": {**metrics, **_online(rows.rows)},
-            "wall_time_s": round(time.perf_counter() - started, 1),
-            "resumed_at_step": step,
-            **provenance(),
-        }
-        folder.write_results(results)
     return results
 
 

@@ -77,7 +77,7 @@ class _Quickstart:
             bar = EpochBar(progress, epochs=trainings * self.settings.trainer.epochs)
             for name, row in self.experiment.rows.items():
                 results["rows"][name] = self._train_row(name, row, bar)
-        self._save(self._draw(results), results)
+        self._save(self._draw(results))
         return results
 
     def _untrained(self) -> dict[str, list[float]]:
@@ -166,22 +166,12 @@ class _Quickstart:
         found = [bank.ess_threshold for bank in banks if isinstance(bank, SMCBankSettings)]
         return {threshold for threshold in found if threshold is not None}
 
-    def _save(self, drawn: Mapping[str, Figure], results: Mapping[str, Any]) -> None:
-        """Writes the figures, and logs them with the table as a W&B run of their own."""
-        paths = {name: self.folder.path / "figures" / f"{name}.png" for name in drawn}
-        (self.folder.path / "figures").mkdir(exist_ok=True)
+    def _save(self, drawn: Mapping[str, Figure]) -> None:
+        """Writes the figures."""
+        pictures = self.folder.path / "figures"
+        pictures.mkdir(exist_ok=True)
         for name, figure in drawn.items():
-            write_png(paths[name], figure, dpi=150)
-        tracking.log_summary(
-            self.settings,
-            self.folder.path,
-            pictures=paths,
-            columns=["pipeline", *_measured(results["untrained"])],
-            cells=[
-                [row["title"], *(fmean(row[metric]) for metric in _measured(row))]
-                for row in results["rows"].values()
-            ],
-        )
+            write_png(pictures / f"{name}.png", figure, dpi=150)
 
 
 def _measured(found: Mapping[str, Any]) -> list[str]:
@@ -191,6 +181,13 @@ def _measured(found: Mapping[str, Any]) -> list[str]:
 
 def _accuracies(found: Mapping[str, Any]) -> dict[str, list[float]]:
     return {"kNN": found["knn_accuracy"], "linear": found["linear_accuracy"]}
+
+
+def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Columns and rows of the table that loggers get."""
+    rows = results["rows"].values()
+    cells = [[row["title"], *(fmean(row[metric]) for metric in _measured(row))] for row in rows]
+    return ["pipeline", *_measured(results["untrained"])], cells
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:

@@ -19,6 +19,7 @@ from harness.settings import LoggerSettings, SettingsError
 from harness.tracking.metrics import Row
 
 _RUN_ID = "wandb-id"
+_DATA_DIR = "WANDB_DATA_DIR"
 _CURVES_BY = "trainer/global_step"  # what Lightning's logger calls it
 
 
@@ -57,15 +58,28 @@ def curve_loggers(
     else:
         if not _is_online(settings):
             shutil.rmtree(folder / "wandb", ignore_errors=True)
-        run = _wandb_run(
-            settings, folder, name=name, group=group, job_type=job_type, config=dict(config)
-        )
-        try:
-            yield [_replayed(_ContinuedWandbLogger(run), rows)]
-        except BaseException:
-            run.finish(exit_code=1)  # what was logged stays readable
-            raise
-        run.finish()
+        with _staging(folder / "wandb"):
+            run = _wandb_run(
+                settings, folder, name=name, group=group, job_type=job_type, config=dict(config)
+            )
+            try:
+                yield [_replayed(_ContinuedWandbLogger(run), rows)]
+            except BaseException:
+                run.finish(exit_code=1)  # what was logged stays readable
+                raise
+            run.finish()
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """Has W&B put tables that wait for their upload here, not into a home that may be read-only."""
+    told = os.environ.get(_DATA_DIR)
+    os.environ[_DATA_DIR] = told or str(folder.resolve())
+    try:
+        yield
+    finally:
+        if told is None:
+            del os.environ[_DATA_DIR]
 
 
 def _replayed(logger: Logger, rows: Sequence[Row]) -> Logger:
