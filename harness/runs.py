@@ -112,7 +112,7 @@ def run_training(
             module = training.train(
                 settings, data, folder, loggers=[rows, *others], callbacks=callbacks
             )
-            metrics = evaluate(module.backbone, data, settings)
+            metrics = evaluate(module.backbone, data, settings, folder=folder.path)
             results = {
                 "experiment": settings.experiment.name,
                 "title": title,

@@ -86,7 +86,8 @@ class _Quickstart:
         for seed in self.seeds:
             settings = replace(self.settings, seed=seed)
             backbone = training.build_backbone(settings, self.images)
-            found.append(evaluate(backbone, self.images, settings))
+            folder = self.folder.part(f"untrained,seed={seed}", settings).path
+            found.append(evaluate(backbone, self.images, settings, folder=folder))
         return {metric: [figure[metric] for figure in found] for metric in _measured(found[0])}
 
     def _train_row(self, name: str, row: RowSettings, bar: EpochBar) -> dict[str, Any]:

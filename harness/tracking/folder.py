@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
-from harness.files import UNFINISHED, write_text
+from harness.files import UNFINISHED, read_json, write_text
 from harness.processes import is_first_process
 from harness.settings import Settings, SettingsError
 
@@ -28,6 +31,8 @@ CONFIG, METRICS, RESULTS, CHECKPOINT = (
     "checkpoints/last.ckpt",
 )
 _LOCK = ".lock"
+# Of file systems without flock, as Lustre's and NFS's may be.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 # What says where to put results or whether to repeat them is no part of what was asked.
 _NOT_ASKED = ("experiment", "output_root", "overwrite")
 _LONGEST_NAME = 100
@@ -85,10 +90,7 @@ class RunFolder:
         if self.settings.overwrite:
             return None
         self._check()
-        results = self.path / RESULTS
-        if not results.exists():
-            return None
-        found: dict[str, Any] = json.loads(results.read_text())
+        found: dict[str, Any] | None = read_json(self.path / RESULTS)
         return found
 
     @contextmanager
@@ -122,8 +124,8 @@ class RunFolder:
             return
         if self.settings.overwrite:
             return
-        there, asked = config.read_text(), self._config()
-        if there != asked:
+        there, asked = config.read_text(errors="replace"), self._config()
+        if not asked.startswith(there):  # one that is cut off is written again
             raise SettingsError(
                 f"{self.path} holds a run of other settings ({_difference(there, asked)}): move it "
                 f"away or run with overwrite=true"
@@ -143,13 +145,23 @@ def _is_of_somebody(child: Path) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that ends with the process, however it ends."""
+    """Holds a lock that ends with the process, however it ends, where the system has such."""
+    if fcntl is None:
+        yield
+        return
     with path.open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise SettingsError(f"{path.parent} is in use by another process") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(f"{path.parent} is in use by another process") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{path.parent} cannot be locked ({error.strerror}): see to it that no other "
+                f"process runs the same command",
+                stacklevel=2,
+            )
         try:
             yield
         finally:
@@ -158,9 +170,12 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _difference(there: str, asked: str) -> str:
     """The options that differ between two configs, as "name: value there, value asked"."""
-    before, now = (
-        dict(leaves(OmegaConf.to_container(OmegaConf.create(text)))) for text in (there, asked)
-    )
+    try:
+        before, now = (
+            dict(leaves(OmegaConf.to_container(OmegaConf.create(text)))) for text in (there, asked)
+        )
+    except (yaml.YAMLError, ValueError):  # OmegaConf.create: no mapping
+        return f"{CONFIG} is damaged"
     told = [
         f"{name}: {before.get(name, 'absent')} there, {now.get(name, 'absent')} asked"
         for name in dict.fromkeys([*before, *now])

@@ -129,7 +129,7 @@ def _is_online(settings: LoggerSettings) -> bool:
 def _run_id(folder: Path) -> str:
     """The same for a folder whenever its run goes on, and another when it starts anew."""
     path = folder / _RUN_ID
-    if not path.exists():
+    if not path.exists() or not path.read_text():
         write_text(path, secrets.token_hex(8))
     return path.read_text()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,54 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
         folder(tmp_path, "overwrite=true").started(),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_told_of_and_gone_on_with(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        number = getattr(errno, name)
+        raise OSError(number, os.strerror(number))
+
+    fcntl = pytest.importorskip("fcntl", reason="POSIX only")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="quickstart/default cannot be locked"):
+        finish(folder(tmp_path))
+    assert folder(tmp_path).finished_results() == {"value": 1}
+
+
+def test_no_lock_lies_about_where_the_system_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.tracking.folder.fcntl", None)  # Windows
+    with folder(tmp_path).started():
+        assert [path.name for path in folder(tmp_path).path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "results.json"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_run_with_a_file_cut_off_is_not_finished(name: str, share: float, tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    finish(run)
+    text = (run.path / name).read_text()
+    (run.path / name).write_text(text[: int(share * len(text))])
+    if name == "results.json":
+        assert folder(tmp_path).finished_results() is None
+    finish(folder(tmp_path), value=2)
+    assert (run.path / "config.yaml").read_text().count("\n") > 20
+    assert folder(tmp_path).finished_results() == {"value": 2}
+
+
+@pytest.mark.parametrize("content", [b"\0" * 40, b"\xff\xfe", b"a: [1", b"a: 1\n b: 2"])
+def test_a_damaged_config_is_one_line(content: bytes, tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    finish(run)
+    (run.path / "config.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match="of other settings") as caught:
+        folder(tmp_path).finished_results()
+    if content != b"\xff\xfe":
+        assert "(config.yaml is damaged)" in str(caught.value)
 
 
 def test_results_of_other_settings_are_not_shown_as_these(tmp_path: Path) -> None:

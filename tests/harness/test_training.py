@@ -12,7 +12,7 @@ from harness.data import ImageData, ImageSet, load
 from harness.methods import Method
 from harness.settings import Settings, SettingsError
 from harness.tracking import MetricsFile, RunFolder
-from tests.harness.commands import settings
+from tests.harness.commands import harness, settings
 
 SETTINGS = settings()
 DIGITS = ["experiment=benchmark", "data=digits", "backbone=small_cnn", "trainer=quickstart"]
@@ -124,6 +124,18 @@ def test_weights_that_are_no_numbers_are_in_no_checkpoint(data: ImageData, tmp_p
     with pytest.raises(SettingsError, match=r"the loss is nan at step 21: lower"):
         train(options, data, tmp_path / "a")
     assert not (tmp_path / "a" / "checkpoints").exists()
+
+
+def test_no_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    asked = ["experiment=benchmark", "method=simclr", "data=digits", "trainer=quickstart"]
+    small = ["backbone=small_cnn", "backbone.width=4", "trainer.epochs=1", "logger=csv"]
+    done = harness(*asked, *small, "trainer.compile=true", folder=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "trainer.compile=true, but torch cannot compile" in line
+    assert "C++ compiler" in line
 
 
 def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
