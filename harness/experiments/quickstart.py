@@ -122,13 +122,13 @@ class _Quickstart:
 
     def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """The figures by name; those on banks and prototypes only where a row has them."""
-        drawn = {"loss": figures.loss_curves(self._curves("loss"))}
+        drawn = {"loss": figures.loss_curves(self._curves("train/loss"))}
         if self.images.is_labelled:
             drawn["accuracy"] = figures.accuracy_bars(
                 {row["title"]: _accuracies(row) for row in results["rows"].values()},
                 _accuracies(results["untrained"]),
             )
-        sizes = self._curves("ess_ratio")
+        sizes = self._curves("bank/ess_ratio")
         if sizes:
             logged = next(iter(sizes.values())).shape[1]
             drawn["ess"] = figures.ess_curves(

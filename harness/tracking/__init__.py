@@ -10,7 +10,7 @@ from harness.tracking.folder import (
     leaves,
 )
 from harness.tracking.loggers import curve_loggers
-from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
+from harness.tracking.metrics import MetricsFile, Row, column_name, curve, read_metrics
 from harness.tracking.provenance import commit, provenance
 from harness.tracking.summary import log_summary
 
@@ -22,6 +22,7 @@ __all__ = [
     "MetricsFile",
     "Row",
     "RunFolder",
+    "column_name",
     "commit",
     "curve",
     "curve_loggers",

@@ -153,5 +153,5 @@ class _ContinuedWandbLogger(WandbLogger):
         probe's, rather comes twice than not at all.
         """
         new = step is None or step > self.known_step
-        if new or (step == self.known_step and "loss" not in metrics):
+        if new or (step == self.known_step and "train/loss" not in metrics):
             super().log_metrics(dict(metrics), step)

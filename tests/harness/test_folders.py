@@ -200,6 +200,6 @@ def test_unlabelled_images_are_trained_on(tmp_path: Path, asked: list[str]) -> N
         assert set(metrics) == {"effective_rank", "uniformity", "alignment", "dead_dimensions"}
         header = training.read_text().splitlines()[0]
         assert "false_negatives" not in header
-        assert "probe_accuracy" not in header
+        assert "online_accuracy" not in header
     done = harness("report", "outputs", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -47,7 +47,7 @@ def test_trainings_packed_in_one_allocation_are_each_whole(
     assert trainings
     for training in trainings:
         (run,) = wandb_file.read_all(training.parent).values()
-        assert (run.exit_code, "loss" in run.history[0]) == (0, True)
+        assert (run.exit_code, "train/loss" in run.history[0]) == (0, True)
 
 
 @pytest.mark.parametrize(

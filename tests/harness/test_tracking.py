@@ -177,9 +177,12 @@ def test_a_folder_that_is_no_run_is_not_cleared(tmp_path: Path) -> None:
 
 
 ROWS = [
-    *({"step": step, "epoch": step // 3, "loss": 1 / (step + 3)} for step in range(3)),
-    {"step": 2, "epoch": 0, "probe_accuracy": 0.1 + 0.2},
-    *({"step": step, "epoch": step // 3, "loss": 0.1, "ess": 2.5} for step in range(3, 6)),
+    *({"step": step, "epoch": step // 3, "train/loss": 1 / (step + 3)} for step in range(3)),
+    {"step": 2, "epoch": 0, "eval/online_accuracy": 0.1 + 0.2},
+    *(
+        {"step": step, "epoch": step // 3, "train/loss": 0.1, "bank/ess": 2.5}
+        for step in range(3, 6)
+    ),
 ]
 
 
@@ -196,10 +199,21 @@ def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
     metrics.finalize("success")
     assert read_metrics(metrics.path) == ROWS
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
-    assert header == "step,epoch,loss,probe_accuracy,ess"
-    steps, values = curve(ROWS, "ess")
+    assert header == "step,epoch,train/loss,eval/online_accuracy,bank/ess"
+    steps, values = curve(ROWS, "bank/ess")
     assert (steps.tolist(), values.tolist()) == ([3, 4, 5], [2.5, 2.5, 2.5])
     assert [part.size for part in curve(ROWS, "none")] == [0, 0]
+
+
+def test_files_of_older_names_are_read_by_the_present_ones(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(
+        "step,epoch,loss,alignment,ess,probe_accuracy\n0,0,1.5,-3.0,2.5,\n0,0,,,,0.25\n"
+    )
+    assert read_metrics(path) == [
+        {"step": 0, "epoch": 0, "train/loss": 1.5, "train/alignment": -3.0, "bank/ess": 2.5},
+        {"step": 0, "epoch": 0, "eval/online_accuracy": 0.25},
+    ]
 
 
 @given(cut=st.integers(0, 400))
@@ -238,7 +252,7 @@ def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
 
     def crash() -> None:
         with tracking.curve_loggers(LoggerSettings(), tmp_path, **names) as (logger,):
-            logger.log_metrics({"loss": 1.5}, step=7)
+            logger.log_metrics({"train/loss": 1.5}, step=7)
             raise RuntimeError("crash")
 
     with pytest.raises(RuntimeError, match="crash"):
@@ -248,7 +262,7 @@ def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
     assert (run.group, run.job_type, run.exit_code) == ("b", "c", 1)
     assert run.config["seed"] == 1
     (line,) = run.history
-    assert (line["loss"], line["trainer/global_step"]) == (1.5, 7)
+    assert (line["train/loss"], line["trainer/global_step"]) == (1.5, 7)
 
 
 def test_no_wandb_run_where_none_is_wanted(tmp_path: Path) -> None:
@@ -274,13 +288,14 @@ def test_tensorboard_holds_the_rows_once_also_after_a_resume(tmp_path: Path) -> 
     for known in ([], ROWS[:3]):  # the second time, what the checkpoint's steps have logged
         with tracking.curve_loggers(settings, tmp_path, rows=known, **names) as (logger,):
             for row in ROWS[len(known) :]:
-                logger.log_metrics({"loss": row["loss"]} if "loss" in row else {}, row["step"])
+                logger.log_metrics({k: row[k] for k in row.keys() & {"train/loss"}}, row["step"])
             logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    found = {event.step: event.value for event in events.Scalars("loss")}
-    assert found == pytest.approx({row["step"]: row["loss"] for row in ROWS if "loss" in row})
-    assert len(events.Scalars("loss")) == 6
+    found = {event.step: event.value for event in events.Scalars("train/loss")}
+    losses = {row["step"]: row["train/loss"] for row in ROWS if "train/loss" in row}
+    assert found == pytest.approx(losses)
+    assert len(events.Scalars("train/loss")) == 6
 
 
 def test_a_wandb_run_that_goes_on_offline_is_whole(tmp_path: Path) -> None:
@@ -291,6 +306,6 @@ def test_a_wandb_run_that_goes_on_offline_is_whole(tmp_path: Path) -> None:
                 logger.log_metrics({k: v for k, v in row.items() if k != "step"}, row["step"])
     wandb.teardown()
     (run,) = wandb_file.read_all(tmp_path).values()
-    assert [line["loss"] for line in run.history if "loss" in line] == [
-        row["loss"] for row in ROWS if "loss" in row
+    assert [line["train/loss"] for line in run.history if "train/loss" in line] == [
+        row["train/loss"] for row in ROWS if "train/loss" in row
     ]
