@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from harness.files import UNFINISHED, read_json, write_text
 from harness.processes import is_first_process
-from harness.settings import Settings, SettingsError
+from harness.settings import DataSettings, LoggerSettings, Settings, SettingsError
 
 try:
     import fcntl
@@ -33,15 +33,12 @@ CONFIG, METRICS, RESULTS, CHECKPOINT = (
 _LOCK = ".lock"
 # Of file systems without flock, as Lustre's and NFS's may be.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-# What says where to put results or whether to repeat them is no part of what was asked.
-_NOT_ASKED = ("experiment", "output_root", "overwrite")
 _LONGEST_NAME = 100
 
 
-def folder_name(overrides: Sequence[str]) -> str:
-    """The overrides as a folder's name, the same in any order, hashed if long."""
-    asked = sorted(item for item in overrides if item.partition("=")[0] not in _NOT_ASKED)
-    name = ",".join(asked).replace("/", "_")
+def folder_name(words: Sequence[str]) -> str:
+    """Overrides as a folder's name, the same in any order, hashed if long."""
+    name = ",".join(sorted(words)).replace("/", "_")
     if len(name) > _LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
         name = f"{name[: _LONGEST_NAME - 13]}-{digest}"
@@ -64,10 +61,10 @@ class RunFolder:
         self.settings = settings
 
     @classmethod
-    def of_command(cls, settings: Settings, overrides: Sequence[str]) -> RunFolder:
-        """The folder of a command line: outputs/<experiment>/<overrides>."""
+    def of_command(cls, settings: Settings, words: Sequence[str]) -> RunFolder:
+        """The folder of a command line: outputs/<experiment>/<words that decide what comes out>."""
         root = Path(settings.output_root) / settings.experiment.name
-        return cls(root / folder_name(overrides), settings)
+        return cls(root / folder_name(words), settings)
 
     def part(self, name: str, settings: Settings) -> RunFolder:
         """The folder of one of the trainings of an experiment that makes several."""
@@ -132,9 +129,20 @@ class RunFolder:
             )
 
     def _config(self) -> str:
+        """The settings but for those that change nothing that comes out, which have defaults."""
         config = OmegaConf.structured(self.settings)
-        OmegaConf.update(config, "overwrite", False)
-        OmegaConf.update(config, "output_root", "outputs")  # a folder that was moved is the same
+        usual: dict[str, Any] = {
+            "overwrite": False,
+            "output_root": "outputs",  # a folder that was moved is the same
+            "logger": LoggerSettings(),
+            "data.keep": DataSettings.keep,
+            "data.workers": DataSettings.workers,
+        }
+        workers = getattr(type(self.settings.experiment), "workers", None)
+        if workers is not None:
+            usual["experiment.workers"] = workers
+        for name, value in usual.items():
+            OmegaConf.update(config, name, value)
         return OmegaConf.to_yaml(config)
 
 

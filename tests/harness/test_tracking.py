@@ -23,7 +23,7 @@ from harness.tracking import (
     read_metrics,
 )
 from tests.harness import wandb_file
-from tests.harness.commands import settings
+from tests.harness.commands import settings, words
 
 
 @given(overrides=st.permutations(["seed=2", "data=digits", "trainer.epochs=3"]))
@@ -31,10 +31,8 @@ def test_the_folder_does_not_depend_on_the_order(overrides: list[str]) -> None:
     assert folder_name(overrides) == "data=digits,seed=2,trainer.epochs=3"
 
 
-def test_what_is_not_asked_of_the_run_is_not_in_its_name() -> None:
-    asked = ["experiment=quickstart", "output_root=/tmp/x", "overwrite=true"]
-    assert folder_name(asked) == "default"
-    assert folder_name([*asked, "seed=2"]) == "seed=2"
+def test_no_words_are_the_default() -> None:
+    assert folder_name([]) == "default"
 
 
 def test_long_names_are_short_and_different() -> None:
@@ -51,8 +49,9 @@ def test_a_name_stays_one_folder(value: str) -> None:
 
 
 def folder(root: Path, *overrides: str) -> RunFolder:
+    """The folder of a command line."""
     overrides = (*overrides, f"output_root={root}")
-    return RunFolder.of_command(settings(*overrides), overrides)
+    return RunFolder.of_command(settings(*overrides), words(*overrides))
 
 
 def finish(run: RunFolder, value: int = 1) -> None:
@@ -66,6 +65,12 @@ def test_a_finished_run_is_found_again(tmp_path: Path) -> None:
     assert folder(tmp_path, "seed=2").finished_results() == {"value": 1}
     assert folder(tmp_path, "seed=3").finished_results() is None
     assert folder(tmp_path, "seed=2").path == tmp_path / "quickstart" / "seed=2"
+
+
+def test_a_run_is_found_again_whatever_else_is_typed(tmp_path: Path) -> None:
+    finish(folder(tmp_path))
+    for more in ("seed=1", "logger=csv", "data=digits", "data.workers=0"):
+        assert folder(tmp_path, more).finished_results() == {"value": 1}
 
 
 def test_overwrite_repeats_it_in_an_empty_folder(tmp_path: Path) -> None:
