@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.settings import SettingsError, one_line, register_schemas, resolve
+from harness.settings import SettingsError, deciding, one_line, register_schemas, resolve
 
 # Hydra's, without those for other folders of configs; its parser answers others with its usage.
 _FLAGS = (
@@ -55,7 +55,8 @@ def _run(config: DictConfig) -> int:
     except SettingsError as error:
         return _refuse(str(error))
     try:
-        experiments.run(settings, RunFolder.of_command(settings, HydraConfig.get().overrides.task))
+        words = deciding(HydraConfig.get().overrides.task, config)
+        experiments.run(settings, RunFolder.of_command(settings, words))
     except SettingsError as error:
         # A loader's process puts its traceback before what it has to say.
         told = str(error).splitlines()[-1].removeprefix("harness.settings.SettingsError: ")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +31,14 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
     with replacing(path) as unfinished:
         unfinished.write_text(text)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None if there is none, or it is cut off as by a power cut."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def write_png(path: Path, figure: Figure, *, dpi: int) -> None:

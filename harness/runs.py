@@ -19,6 +19,8 @@ from harness import figures, training
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
+from harness.evaluation.online_probe import ONLINE_ACCURACY
+from harness.processes import is_first_process
 from harness.settings import MoCoSettings, Settings
 from harness.tracking import (
     METRICS,
@@ -27,7 +29,6 @@ from harness.tracking import (
     RunFolder,
     curve,
     curve_loggers,
-    is_first_process,
     leaves,
     provenance,
 )
@@ -43,7 +44,11 @@ _METHODS = {
     "parametric_gmje": "Parametric GMJE",
     "gmje_mdn": "GMJE-MDN",
 }
-_CURVES = {"loss": "loss", "probe_accuracy": "online probe", "ess_ratio": "ESS / pool"}
+_CURVES = {
+    "train/loss": "loss",
+    ONLINE_ACCURACY: "online probe",
+    "bank/ess_ratio": "ESS / pool",
+}
 _BANKS = {"fifo": "FIFO", "smc": "SMC", "smc_paper": "SMC (Algorithm 2)"}
 
 
@@ -89,7 +94,7 @@ def run_training(
     if found is not None:
         return found
     started = time.perf_counter()
-    if not is_first_process():
+    if not is_first_process(settings.trainer):
         training.train(settings, data, folder, loggers=[])
         return {}
     with folder.started():
@@ -110,21 +115,21 @@ def run_training(
             rows=rows.rows,
         ) as others:
             module = training.train(
-                settings, data, folder, loggers=[rows, *others], callbacks=callbacks
+                settings, data, folder, loggers=[rows, *others], callbacks=[Speed(), *callbacks]
             )
-            metrics = evaluate(module.backbone, data, settings)
+            metrics = evaluate(module.backbone, data, settings, folder=folder.path)
+            results = {
+                "experiment": settings.experiment.name,
+                "title": title,
+                "seed": settings.seed,
+                "data": data.variant,
+                "metrics": {**metrics, **_online(rows.rows)},
+                "wall_time_s": round(time.perf_counter() - started, 1),
+                "resumed_at_step": step,
+                **provenance(),
+            }
+            folder.write_results(results)  # whatever then becomes of a logger
             _log_outcome(others, title, metrics, rows.rows)
-        results = {
-            "experiment": settings.experiment.name,
-            "title": title,
-            "seed": settings.seed,
-            "data": data.variant,
-            "metrics": {**metrics, **_online(rows.rows)},
-            "wall_time_s": round(time.perf_counter() - started, 1),
-            "resumed_at_step": step,
-            **provenance(),
-        }
-        folder.write_results(results)
     return results
 
 
@@ -134,7 +139,7 @@ def _steps_done(folder: RunFolder) -> int:
 
 def _online(rows: Sequence[Row]) -> dict[str, float]:
     """The last accuracy of the online probe."""
-    measured = [row["probe_accuracy"] for row in rows if "probe_accuracy" in row]
+    measured = [row[ONLINE_ACCURACY] for row in rows if ONLINE_ACCURACY in row]
     return {"online_accuracy": measured[-1]} if measured else {}
 
 
@@ -143,7 +148,7 @@ def _log_outcome(
 ) -> None:
     """The final figures, a table of them and the curves as a picture, where a logger takes it."""
     for logger in loggers:
-        logger.log_metrics(metrics)
+        logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()})
         match logger:
             case WandbLogger():
                 columns, cells = ["title", *metrics], [[title, *metrics.values()]]
@@ -159,6 +164,44 @@ def _picture(title: str, rows: Sequence[Row]) -> Figure:
     found = {name: values[None] for name, values in curves.items() if len(values)}
     epochs = int(rows[-1]["epoch"]) + 1
     return figures.run_curves({title: found}, {n: _CURVES[n] for n in found}, epochs=epochs)
+
+
+class Speed(Callback):
+    """Logs the images a second of each epoch's steps.
+
+    Not to metrics.csv, which is a function of the settings.
+    """
+
+    def on_train_epoch_start(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Starts to count."""
+        self.images, self.started = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Counts a batch of all devices."""
+        self.images += len(batch[0]) * trainer.world_size
+
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Logs it as of the epoch's last step."""
+        speed = self.images / (time.perf_counter() - self.started)
+        metrics = {"epoch": trainer.current_epoch, "train/images_per_second": speed}
+        for logger in trainer.loggers:
+            if not isinstance(logger, MetricsFile):
+                logger.log_metrics(metrics, step=trainer.global_step - 1)
 
 
 class EpochCounter(Callback):

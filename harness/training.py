@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
-import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from torch._dynamo.exc import TorchDynamoException
 
 from harness import backbones, methods
 from harness.backbones import Backbone
-from harness.checkpoints import AtomicCheckpointIO, last_checkpoint_callback, read_checkpoint
-from harness.data import AnyImageSet, EpochBatches, ImageData, place, train_loader
+from harness.checkpoints import read_checkpoint
+from harness.data import ImageData
 from harness.evaluation.online_probe import OnlineProbeAccuracy
+from harness.fitting import fit
 from harness.keyed_random import seeded
 from harness.methods import Method
 from harness.settings import Settings, SettingsError
@@ -38,7 +36,8 @@ def check(settings: Settings, data: ImageData) -> None:
             )
     devices = settings.trainer.devices * settings.trainer.num_nodes
     processes = int(os.environ.get("WORLD_SIZE", devices))
-    if processes != devices:
+    together = devices > 1 or TorchElasticEnvironment.detect()  # or each is a training of its own
+    if together and processes != devices:
         raise SettingsError(
             f"{processes} processes were started: set trainer.devices (a machine) and "
             f"trainer.num_nodes to match"
@@ -106,89 +105,22 @@ def train(
     module = build(settings, data)
     if settings.trainer.compile:
         module.backbone.compile()
-    fit(
-        module,
-        data.train,
-        settings,
-        path=folder.path / CHECKPOINT,
-        resume_from=folder.checkpoint,
-        loggers=loggers,
-        callbacks=[*callbacks, OnlineProbeAccuracy(data, every=settings.trainer.probe_every)],
-    )
-    return module
-
-
-def fit(
-    module: pl.LightningModule,
-    images: AnyImageSet,
-    settings: Settings,
-    *,
-    path: Path,
-    resume_from: Path | None,
-    epochs: int | None = None,
-    loggers: Sequence[Logger] = (),
-    callbacks: Sequence[Callback] = (),
-) -> None:
-    """Trains any module on batches of (images, labels, indices), from a checkpoint on.
-
-    Args:
-        module: What to train; it is left on the device it was trained on.
-        images: The training images.
-        settings: The trainer's, how images are held and ordered, and the seed of their order.
-        path: Where the last epoch's checkpoint goes.
-        resume_from: The checkpoint to go on from; of a finished training, all that is done is to
-            load it.
-        epochs: Instead of ``trainer.epochs``.
-        loggers: As Lightning's.
-        callbacks: As Lightning's.
-    """
-    asked = settings.trainer
-    with _quiet_lightning(), torch.random.fork_rng():
-        trainer = pl.Trainer(
-            max_epochs=asked.epochs if epochs is None else epochs,
-            accelerator=asked.accelerator,
-            devices=asked.devices,
-            num_nodes=asked.num_nodes,
-            precision=asked.precision,  # type: ignore[arg-type]  # a word that settings checked
-            sync_batchnorm=asked.accelerator == "cuda",
-            plugins=[AtomicCheckpointIO()],
-            logger=list(loggers),
-            callbacks=[*callbacks, last_checkpoint_callback(path)],
-            log_every_n_steps=1,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        placed = place(images, trainer.strategy.root_device, keep=settings.data.keep)
-        batches = EpochBatches(
-            placed.labels,
-            batch_size=asked.batch_size,
-            seed=settings.seed,
-            order=settings.data.order,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
-        if resume_from:
-            # Lightning tells the sampler after it has begun the first epoch of a resumed run.
-            batches.set_epoch(int(read_checkpoint(resume_from)["epoch"]) + 1)
-        trainer.fit(module, train_loader(placed, batches), ckpt_path=resume_from)
-    module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keeps Lightning's notes on the machine out of the table, not its warnings on the run."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    probe = OnlineProbeAccuracy(data, every=settings.trainer.probe_every)
+    probes = [probe] if data.is_labelled else []
     try:
-        with warnings.catch_warnings():
-            # A loader of resident images has nothing for workers to do; the next two are between
-            # Lightning and newer versions of torch; the last is what a resume is.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-            warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")
-            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-            yield
-    finally:
-        logger.setLevel(level)
+        fit(
+            module,
+            data.train,
+            settings,
+            path=folder.path / CHECKPOINT,
+            resume_from=folder.checkpoint,
+            loggers=loggers,
+            callbacks=[*callbacks, *probes],
+        )
+    except TorchDynamoException as error:
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SettingsError(
+            f"trainer.compile=true, but torch cannot compile the backbone here ({told}): it needs "
+            f"a C++ compiler (and on a GPU Triton)"
+        ) from error
+    return module

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from harness.files import read_json
 from harness.runs import progress
 
 Advance = Callable[[int], None]
@@ -34,7 +36,7 @@ class Job:
         name: What the progress bar says of it.
         do: Does it; is given a function to call with the units done since the last call. Both it
             and its arguments can be pickled.
-        result: The file that is there when it is done.
+        result: The JSON file that is there, and whole, when it is done.
         units: Its length on the progress bar.
         needs: Names of the jobs to be done before.
     """
@@ -51,13 +53,21 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
 
     If one fails or this process is interrupted, the others are ended where they are.
 
+    Raises:
+        ValueError: If a job needs one that there is not, or several need each other.
+
     Args:
         jobs: What to do.
         workers: Number of processes.
         threads: Of each of them.
         console: Shows progress.
     """
-    waiting = {job.name: job for job in jobs if not job.result.exists()}
+    unknown = {need for job in jobs for need in job.needs} - {job.name for job in jobs}
+    if unknown:
+        raise ValueError(f"needs must be names of jobs, got {', '.join(sorted(unknown))}")
+    waiting = {job.name: job for job in jobs if read_json(job.result) is None}
+    order = TopologicalSorter({name: job.needs & waiting.keys() for name, job in waiting.items()})
+    order.prepare()
     if not waiting:
         return
     total = sum(job.units for job in jobs)
@@ -77,14 +87,12 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
     ):
         task = bar.add_task("", total=total)
         try:
-            while waiting or running:
-                for job in list(waiting.values()):
-                    if job.needs.isdisjoint([*waiting, *running.values()]):
-                        running[pool.submit(_do, job)] = job.name
-                        del waiting[job.name]
+            while order.is_active():
+                for name in sorted(order.get_ready(), key=list(waiting).index):
+                    running[pool.submit(_do, waiting[name])] = name
                 for done in wait(running, _POLL, return_when=FIRST_COMPLETED).done:
                     _raise_if_failed(done, running[done])
-                    del running[done]
+                    order.done(running.pop(done))
                 begun = ", ".join(list(running.values())[:workers])
                 bar.update(task, completed=before + units.value, description=begun)
         except BaseException:

@@ -162,6 +162,11 @@ class ImageData:
     std: Tensor
     variant: str
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there are classes to tell apart."""
+        return self.num_classes > 1
+
 
 def read_image(path: Path, size: int) -> Pixels:  # shape: (3, size, size)
     """A file as a uint8 RGB square: the shorter side resized to ``size``, the centre cut out.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -15,33 +17,61 @@ from harness.views import Views
 
 __all__ = ["encode", "evaluate"]
 
+PROBE = "checkpoints/probe.ckpt"
 _PAIRS = 2000  # images whose pairs uniformity is taken over, and whose views alignment
 
 
-def evaluate(backbone: nn.Module, data: ImageData, settings: Settings) -> dict[str, float]:
+def evaluate(
+    backbone: nn.Module, data: ImageData, settings: Settings, *, folder: Path
+) -> dict[str, float]:
     """Every figure of the frozen features of a backbone, by name.
 
-    The figures of collapse are those of the test images' features.
+    The figures of collapse are those of the test images' features. Images of one class have no
+    accuracies.
+
+    Args:
+        backbone: Not changed.
+        data: The images.
+        settings: What to measure by.
+        folder: Where the paper's probe keeps how far it is.
     """
-    asked, some = settings.evaluation, spread(len(data.test), _PAIRS)
-    train, test = encode(backbone, data.train, data), encode(backbone, data.test, data)
+    test, labels = encode(backbone, data.test, data)
+    some = spread(len(test), _PAIRS)
+    accuracies = {}
+    if data.is_labelled:
+        accuracies = _accuracies(backbone, data, settings, test, labels, folder / PROBE)
+    return {
+        **accuracies,
+        "effective_rank": effective_rank(test),
+        "uniformity": uniformity(test[some]),
+        "alignment": alignment(*_two_views(backbone, data, settings)),
+        "dead_dimensions": dead_dimensions(test),
+    }
+
+
+def _accuracies(
+    backbone: nn.Module,
+    data: ImageData,
+    settings: Settings,
+    test: Tensor,  # shape: (T, D)
+    labels: Tensor,  # shape: (T,)
+    path: Path,
+) -> dict[str, float]:
+    asked, train = settings.evaluation, encode(backbone, data.train, data)
     if asked.probe == "paper":
-        linear = paper_accuracy(backbone, data, keep=settings.data.keep, seed=settings.seed)
+        linear = paper_accuracy(backbone, data, settings, path=path)
     else:
-        linear = converged_accuracy(*train, *test)
+        linear = converged_accuracy(*train, test, labels)
     return {
         "knn_accuracy": knn_accuracy(
             *train,
-            *test,
+            test,
+            labels,
             num_classes=data.num_classes,
             neighbours=asked.neighbours,
             temperature=asked.temperature,
         ),
         "linear_accuracy": linear,
-        "effective_rank": effective_rank(test[0]),
-        "uniformity": uniformity(test[0][some]),
-        "alignment": alignment(*_two_views(backbone, data, settings)),
-        "dead_dimensions": dead_dimensions(test[0]),
     }
 
 

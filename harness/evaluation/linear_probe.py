@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from harness.data import EpochBatches, ImageData, place, train_loader
+from harness.data import ImageData
 from harness.evaluation.encoding import encode, evaluating
+from harness.fitting import fit
 from harness.keyed_random import seeded
+from harness.settings import Settings, TrainerSettings
 from harness.views import ProbeView
 
 # The paper's protocol (Huang 2026, App. P.3).
@@ -35,8 +42,44 @@ def converged_accuracy(
     return float(probe.score(test_features.cpu().numpy(), test_labels.cpu().numpy()))
 
 
+class _Probe(pl.LightningModule):
+    """A linear layer on the features of cropped and flipped images, anew each epoch."""
+
+    def __init__(
+        self, backbone: nn.Module, feature_dim: int, data: ImageData, settings: Settings
+    ) -> None:
+        super().__init__()
+        self.frozen = (backbone,)  # in a tuple: no part of what is trained and kept
+        self.view = ProbeView(mean=data.mean, std=data.std, seed=settings.seed)
+        with seeded(settings.seed):
+            self.layer = nn.Linear(feature_dim, data.num_classes)
+
+    def training_step(
+        self,
+        batch: tuple[Tensor, Tensor, Tensor],
+        batch_idx: int,  # noqa: ARG002
+    ) -> Tensor:
+        """The cross-entropy of a batch of (images, labels, indices)."""
+        images, labels, indices = batch
+        with torch.no_grad():
+            features = self.frozen[0](self.view(images, indices, epoch=self.current_epoch))
+        return nn.functional.cross_entropy(self.layer(features), labels)
+
+    def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
+        """SGD with a cosine schedule by steps."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer = torch.optim.SGD(self.parameters(), lr=_LEARNING_RATE, momentum=_MOMENTUM)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
 def paper_accuracy(
-    backbone: nn.Module, data: ImageData, *, keep: str, seed: int, epochs: int = _EPOCHS
+    backbone: nn.Module,
+    data: ImageData,
+    settings: Settings,
+    *,
+    path: Path,
+    epochs: int = _EPOCHS,
 ) -> float:
     """Share of test images that the paper's probe classifies correctly (Huang 2026, App. P.3).
 
@@ -46,31 +89,30 @@ def paper_accuracy(
     Args:
         backbone: In evaluation mode throughout; not changed.
         data: The images.
-        keep: As ``data.keep``.
-        seed: Of the layer's weights, the order of the images and their views.
+        settings: Where images are held and on what to train, on one device; the seed is that of
+            the layer's weights, the order of the images and their views.
+        path: Where the probe's last checkpoint is kept; the probe goes on from it.
         epochs: How long; the paper's 100.
     """
-    device = next(backbone.parameters()).device
-    train = place(data.train, device, keep=keep)
-    batch_size = min(_BATCH_SIZE, len(train))
-    batches = EpochBatches(train.labels, batch_size=batch_size, seed=seed)
-    view = ProbeView(mean=data.mean, std=data.std, seed=seed)
+    asked = replace(
+        settings,
+        data=replace(settings.data, order="shuffled"),
+        trainer=TrainerSettings(
+            batch_size=min(_BATCH_SIZE, len(data.train)),
+            accelerator=settings.trainer.accelerator,
+        ),
+    )
     test_features, test_labels = encode(backbone, data.test, data)
-    with seeded(seed):
-        probe = nn.Linear(test_features.shape[1], data.num_classes).to(device)
-    optimizer = torch.optim.SGD(probe.parameters(), lr=_LEARNING_RATE, momentum=_MOMENTUM)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(batches))
+    probe = _Probe(backbone, test_features.shape[1], data, settings)
     with evaluating(backbone):
-        for epoch in range(epochs):
-            batches.set_epoch(epoch)
-            for images, labels, indices in train_loader(train, batches):
-                with torch.no_grad():
-                    features = backbone(view(images.to(device), indices, epoch=epoch))
-                loss = nn.functional.cross_entropy(probe(features), labels.to(device))
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                scheduler.step()
+        fit(
+            probe,
+            data.train,
+            asked,
+            path=path,
+            resume_from=path if path.exists() else None,
+            epochs=epochs,
+        )
     with torch.no_grad():
-        predicted = probe(test_features).argmax(dim=1)
+        predicted = probe.layer(test_features).argmax(dim=1)
     return float((predicted == test_labels).double().mean())

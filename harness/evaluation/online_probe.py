@@ -11,9 +11,11 @@ from pytorch_lightning.callbacks import Callback
 from harness.data import ImageData
 from harness.evaluation.encoding import encode
 
+ONLINE_ACCURACY = "eval/online_accuracy"
+
 
 class OnlineProbeAccuracy(Callback):
-    """Logs ``probe_accuracy``, a method's online probe on the test images, at ends of epochs.
+    """Logs ``eval/online_accuracy``, a method's online probe on the test images, at ends of epochs.
 
     A curve to look at, not a figure to choose by: for that, ``data.split=validation``.
 
@@ -30,7 +32,7 @@ class OnlineProbeAccuracy(Callback):
         """Measures and logs it as of the epoch's last step."""
         if (trainer.current_epoch + 1) % self.every or not trainer.is_global_zero:
             return
-        metrics = {"epoch": trainer.current_epoch, "probe_accuracy": self.accuracy(pl_module)}
+        metrics = {"epoch": trainer.current_epoch, ONLINE_ACCURACY: self.accuracy(pl_module)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step - 1)
 

@@ -2,8 +2,8 @@
 
 ``replay`` is a training at a time, which several processes may share. The others gather many parts
 in one folder: each has ``prepare(settings, experiment)``, which refuses what cannot be run and
-returns a function of folder and console that makes what ``results.json`` is to hold, and
-``show(results, console)``.
+returns a function of folder and console that makes what ``results.json`` is to hold and the
+folder's ``figures``, ``summary(results)`` for loggers, and ``show(results, console)``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.settings import (
     Settings,
     SyntheticSettings,
 )
-from harness.tracking import RunFolder
+from harness.tracking import RunFolder, log_summary
 
 __all__ = ["run"]
 
@@ -54,6 +54,8 @@ def run(settings: Settings, folder: RunFolder) -> None:
     with folder.started():
         results = make(folder, console)
         results["wall_time_s"] = round(time.perf_counter() - started, 1)
-        folder.write_results(results)
+        folder.write_results(results)  # whatever then becomes of a logger
+        columns, cells = module.summary(results)
+        log_summary(settings, folder.path, columns=columns, cells=cells)
     module.show(results, console)
     console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)

@@ -77,7 +77,7 @@ class _Quickstart:
             bar = EpochBar(progress, epochs=trainings * self.settings.trainer.epochs)
             for name, row in self.experiment.rows.items():
                 results["rows"][name] = self._train_row(name, row, bar)
-        self._save(self._draw(results), results)
+        self._save(self._draw(results))
         return results
 
     def _untrained(self) -> dict[str, list[float]]:
@@ -86,12 +86,13 @@ class _Quickstart:
         for seed in self.seeds:
             settings = replace(self.settings, seed=seed)
             backbone = training.build_backbone(settings, self.images)
-            found.append(evaluate(backbone, self.images, settings))
-        return {metric: [figure[metric] for figure in found] for metric in _HEADINGS}
+            folder = self.folder.part(f"untrained,seed={seed}", settings).path
+            found.append(evaluate(backbone, self.images, settings, folder=folder))
+        return {metric: [figure[metric] for figure in found] for metric in _measured(found[0])}
 
     def _train_row(self, name: str, row: RowSettings, bar: EpochBar) -> dict[str, Any]:
         """Trains a row over all seeds; every seed's figures."""
-        result: dict[str, Any] = {"title": row.title, "seconds": [], **{m: [] for m in _HEADINGS}}
+        result: dict[str, Any] = {"title": row.title, "seconds": []}
         for seed in self.seeds:
             bar.describe(f"{row.title}, seed {seed}")
             settings, folder = self._training(name, seed)
@@ -106,8 +107,8 @@ class _Quickstart:
                 )
             except SettingsError as error:
                 raise SettingsError(f"experiment.rows.{name}, seed {seed}: {error}") from error
-            for metric in _HEADINGS:
-                result[metric].append(found["metrics"][metric])
+            for metric in _measured(found["metrics"]):
+                result.setdefault(metric, []).append(found["metrics"][metric])
             result["seconds"].append(found["wall_time_s"])
         return result
 
@@ -121,14 +122,13 @@ class _Quickstart:
 
     def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """The figures by name; those on banks and prototypes only where a row has them."""
-        drawn = {
-            "loss": figures.loss_curves(self._curves("loss")),
-            "accuracy": figures.accuracy_bars(
+        drawn = {"loss": figures.loss_curves(self._curves("train/loss"))}
+        if self.images.is_labelled:
+            drawn["accuracy"] = figures.accuracy_bars(
                 {row["title"]: _accuracies(row) for row in results["rows"].values()},
                 _accuracies(results["untrained"]),
-            ),
-        }
-        sizes = self._curves("ess_ratio")
+            )
+        sizes = self._curves("bank/ess_ratio")
         if sizes:
             logged = next(iter(sizes.values())).shape[1]
             drawn["ess"] = figures.ess_curves(
@@ -167,26 +167,28 @@ class _Quickstart:
         found = [bank.ess_threshold for bank in banks if isinstance(bank, SMCBankSettings)]
         return {threshold for threshold in found if threshold is not None}
 
-    def _save(self, drawn: Mapping[str, Figure], results: Mapping[str, Any]) -> None:
-        """Writes the figures, and logs them with the table as a W&B run of their own."""
-        paths = {name: self.folder.path / "figures" / f"{name}.png" for name in drawn}
-        (self.folder.path / "figures").mkdir(exist_ok=True)
+    def _save(self, drawn: Mapping[str, Figure]) -> None:
+        """Writes the figures."""
+        pictures = self.folder.path / "figures"
+        pictures.mkdir(exist_ok=True)
         for name, figure in drawn.items():
-            write_png(paths[name], figure, dpi=150)
-        tracking.log_summary(
-            self.settings,
-            self.folder.path,
-            pictures=paths,
-            columns=["pipeline", *_HEADINGS],
-            cells=[
-                [row["title"], *(fmean(row[metric]) for metric in _HEADINGS)]
-                for row in results["rows"].values()
-            ],
-        )
+            write_png(pictures / f"{name}.png", figure, dpi=150)
+
+
+def _measured(found: Mapping[str, Any]) -> list[str]:
+    """The metrics of the table that there are: images of one class have no accuracies."""
+    return [metric for metric in _HEADINGS if metric in found]
 
 
 def _accuracies(found: Mapping[str, Any]) -> dict[str, list[float]]:
     return {"kNN": found["knn_accuracy"], "linear": found["linear_accuracy"]}
+
+
+def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Columns and rows of the table that loggers get."""
+    rows = results["rows"].values()
+    cells = [[row["title"], *(fmean(row[metric]) for metric in _measured(row))] for row in rows]
+    return ["pipeline", *_measured(results["untrained"])], cells
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:
@@ -198,7 +200,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
         box=box.SIMPLE_HEAD,
     )
     table.add_column("pipeline", no_wrap=True)
-    for metric in _HEADINGS:
+    for metric in _measured(results["untrained"]):
         table.add_column(_HEADINGS[metric], justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
     table.add_row("untrained network", *_cells(results["untrained"]), "", end_section=True)
@@ -209,7 +211,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
 
 def _cells(found: Mapping[str, Sequence[float]]) -> list[str]:
     cells = []
-    for metric in _HEADINGS:
+    for metric in _measured(found):
         scale = 1.0 if metric == "effective_rank" else 100.0
         values = [scale * value for value in found[metric]]
         spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""

@@ -8,18 +8,20 @@ import torch
 from rich.console import Console
 
 from harness import data, runs, training
+from harness.processes import is_first_process
 from harness.settings import Settings
-from harness.tracking import RunFolder, is_first_process
+from harness.tracking import RunFolder
 
 
 def run(settings: Settings, folder: RunFolder) -> None:
     """Trains and evaluates one method from one seed; prints its figures."""
-    console = Console(quiet=not is_first_process())
+    is_first = is_first_process(settings.trainer)
+    console = Console(quiet=not is_first)
     results = folder.finished_results()
     again = "Finished before (overwrite=true repeats it): " if results else ""
     if results is None:
         results = _train(settings, folder, console)
-    if not is_first_process():
+    if not is_first:
         return
     console.print(f"{results['title']}, seed {results['seed']}; {results['data']}", soft_wrap=True)
     for metric, value in results["metrics"].items():

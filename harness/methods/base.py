@@ -55,6 +55,7 @@ class Method(pl.LightningModule):
 
     def add_online_probe(self, num_classes: int) -> None:
         """Adds the probe, last: the weights of all else are drawn as they would be without it."""
+        self.num_classes = num_classes
         self.online_probe = OnlineLinearClassifier(
             self.backbone.feature_dim, num_classes, topk=(1,)
         )
@@ -75,8 +76,9 @@ class Method(pl.LightningModule):
         return loss
 
     def terms(self) -> dict[str, Tensor]:
-        """Parts of the last loss by name, for logging, where the criterion tells them."""
-        return dict(getattr(self.criterion, "terms", {}))
+        """Parts of the last loss by their logged names, where the criterion tells them."""
+        terms = getattr(self.criterion, "terms", {})
+        return {f"train/{name}": value for name, value in terms.items()}
 
     def observe(self, labels: Tensor) -> None:
         """Called after each loss with the batch's labels, for diagnostics."""
@@ -99,7 +101,7 @@ class Method(pl.LightningModule):
         self.observe(labels)
         self._last_loss = loss.detach()
         if self.global_step % self.trainer_settings.log_every == 0:
-            self._log({"loss": loss.detach(), **self.terms()})
+            self._log({"train/loss": loss.detach(), **self.terms()})
         probe_loss, _ = self.online_probe.shared_step((features, labels), 0)
         total: Tensor = loss + probe_loss
         return total
@@ -109,7 +111,9 @@ class Method(pl.LightningModule):
         numbers = torch.stack([value.float() for value in values.values()])
         numbers = self.trainer.strategy.reduce(numbers, reduce_op="mean")
         metrics = dict(zip(values, numbers.tolist(), strict=True))
-        self._check_finite(metrics["loss"])
+        self._check_finite(metrics["train/loss"])
+        optimizer: Any = self.optimizers()
+        metrics["train/learning_rate"] = optimizer.param_groups[0]["lr"]
         for logger in self.loggers:
             logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
 

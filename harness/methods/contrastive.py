@@ -120,6 +120,8 @@ class MoCo(MomentumMethod):
 
     def terms(self) -> dict[str, Tensor]:
         """Besides, the diagnostics of the bank, where it has any, and its false negatives."""
-        diagnostics = getattr(self.bank, "diagnostics", dict)
-        false_negatives = {"false_negatives": self.bank_labels.false_negatives}
-        return {**super().terms(), **diagnostics(), **false_negatives}
+        diagnostics: dict[str, Tensor] = getattr(self.bank, "diagnostics", dict)()
+        if self.num_classes > 1:
+            diagnostics["false_negatives"] = self.bank_labels.false_negatives
+        of_bank = {f"bank/{name}": value for name, value in diagnostics.items()}
+        return {**super().terms(), **of_bank}

@@ -226,8 +226,9 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[Block]:
     rows = []
     for run in runs:
         last = {name: curve[np.isfinite(curve)][-1] for name, curve in run.curves.items()}
-        loss = f"{last['loss']:.3f}" if "loss" in last else "—"
-        probe = f"{100.0 * last['probe_accuracy']:.2f}" if "probe_accuracy" in last else "—"
+        loss = f"{last['train/loss']:.3f}" if "train/loss" in last else "—"
+        online = last.get("eval/online_accuracy")
+        probe = "—" if online is None else f"{100.0 * online:.2f}"
         rows.append([str(run.folder), f"{_reached(run):.1f} of {run.epochs}", loss, probe])
     yield Table(
         "Runs without results.json: interrupted, or still going on. In no mean and no table above.",

@@ -16,14 +16,14 @@ from harness.report.reading import QUANTITIES, Array
 from harness.report.summary import Row, differences, option
 
 _AXES = {
-    "loss": "loss",
-    "probe_accuracy": "online probe, %",
-    "ess_ratio": "ESS / pool size",
-    "unique_fraction": "unique share",
-    "age_mean": "mean age (steps)",
-    "false_negatives": "false negatives",
+    "train/loss": "loss",
+    "eval/online_accuracy": "online probe, %",
+    "bank/ess_ratio": "ESS / pool size",
+    "bank/unique_fraction": "unique share",
+    "bank/age_mean": "mean age (steps)",
+    "bank/false_negatives": "false negatives",
 }
-_FIGURE_8 = ("loss", "probe_accuracy", "ess_ratio")
+_FIGURE_8 = ("train/loss", "eval/online_accuracy", "bank/ess_ratio")
 _BANKS = {"fifo": "FIFO", "smc": "SMC (the plugin's default)", "smc_paper": "SMC (Algorithm 2)"}
 
 
@@ -102,7 +102,7 @@ def _facet(row: Row, names: Sequence[str]) -> str:
 
 def _scaled(row: Row, quantities: Sequence[str]) -> dict[str, Array]:
     """A row's curves as they are drawn: accuracies in percent."""
-    factors = {"probe_accuracy": 100.0}
+    factors = {"eval/online_accuracy": 100.0}
     return {
         name: factors.get(name, 1.0) * curves
         for name in quantities

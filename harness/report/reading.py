@@ -15,14 +15,14 @@ import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 
 from harness.settings import SettingsError
-from harness.tracking import CONFIG, METRICS, RESULTS, leaves
+from harness.tracking import CONFIG, METRICS, RESULTS, column_name, leaves
 
 Array = npt.NDArray[np.float64]
 
 # The columns of metrics.csv that are drawn, in the order of the panels.
 QUANTITIES = (
-    *("loss", "probe_accuracy", "ess_ratio"),
-    *("unique_fraction", "age_mean", "false_negatives"),
+    *("train/loss", "eval/online_accuracy", "bank/ess_ratio"),
+    *("bank/unique_fraction", "bank/age_mean", "bank/false_negatives"),
 )
 _POINTS = 100  # of a curve at least, where the training has as many steps
 _NEEDED_SETTINGS = {"experiment.name": str, "method.name": str, "trainer.epochs": int, "seed": int}
@@ -178,7 +178,7 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
         return {}, []
     lines = csv.reader(_text(path).splitlines())
     try:
-        header = next(lines, [])
+        header = [column_name(name) for name in next(lines, [])]
         if "epoch" not in header:
             raise _DamagedError(f"{path} has no column epoch")
         rows = [row for row in lines if len(row) == len(header)]
@@ -205,11 +205,11 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
         broken = sum(cell != "" for cell in values[name]) - int(np.isfinite(column).sum())
         if broken:
             remarks.append(f"{path}: values of {name} not finite and left out: {broken}")
-    training = np.isnan(numbers.get("probe_accuracy", np.full(len(rows), np.nan)))
+    training = np.isnan(numbers.get("eval/online_accuracy", np.full(len(rows), np.nan)))
     curves = {
         name: binned(epoch[mask], column[mask], epochs=epochs)
         for name, column in numbers.items()
-        for mask in [~training if name == "probe_accuracy" else training]
+        for mask in [~training if name == "eval/online_accuracy" else training]
         if np.isfinite(column[mask]).any()
     }
     return curves, remarks

@@ -43,6 +43,7 @@ from harness.settings.parts import (
     ViewSettings,
 )
 from harness.settings.resolution import one_line, register_schemas, resolve
+from harness.settings.words import deciding
 
 __all__ = [
     "BYOLSettings",
@@ -76,6 +77,7 @@ __all__ = [
     "TrainerSettings",
     "VICRegSettings",
     "ViewSettings",
+    "deciding",
     "one_line",
     "register_schemas",
     "resolve",

@@ -7,11 +7,10 @@ from harness.tracking.folder import (
     RESULTS,
     RunFolder,
     folder_name,
-    is_first_process,
     leaves,
 )
 from harness.tracking.loggers import curve_loggers
-from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
+from harness.tracking.metrics import MetricsFile, Row, column_name, curve, read_metrics
 from harness.tracking.provenance import commit, provenance
 from harness.tracking.summary import log_summary
 
@@ -23,11 +22,11 @@ __all__ = [
     "MetricsFile",
     "Row",
     "RunFolder",
+    "column_name",
     "commit",
     "curve",
     "curve_loggers",
     "folder_name",
-    "is_first_process",
     "leaves",
     "log_summary",
     "provenance",

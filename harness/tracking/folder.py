@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
-from harness.files import UNFINISHED, write_text
-from harness.settings import Settings, SettingsError
+from harness.files import UNFINISHED, read_json, write_text
+from harness.processes import is_first_process
+from harness.settings import DataSettings, LoggerSettings, Settings, SettingsError
 
 try:
     import fcntl
@@ -29,22 +31,14 @@ CONFIG, METRICS, RESULTS, CHECKPOINT = (
     "checkpoints/last.ckpt",
 )
 _LOCK = ".lock"
-# What says where to put results or whether to repeat them is no part of what was asked.
-_NOT_ASKED = ("experiment", "output_root", "overwrite")
+# Of file systems without flock, as Lustre's and NFS's may be.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _LONGEST_NAME = 100
 
 
-def is_first_process() -> bool:
-    """Whether this is the process of a distributed run that writes: the others only train."""
-    ranks = [getattr(rank_zero_only, "rank", 0)]  # of all processes, or of one machine's
-    ranks += [int(os.environ.get(name, 0)) for name in ("NODE_RANK", "GROUP_RANK")]
-    return not any(ranks)
-
-
-def folder_name(overrides: Sequence[str]) -> str:
-    """The overrides as a folder's name, the same in any order, hashed if long."""
-    asked = sorted(item for item in overrides if item.partition("=")[0] not in _NOT_ASKED)
-    name = ",".join(asked).replace("/", "_")
+def folder_name(words: Sequence[str]) -> str:
+    """Overrides as a folder's name, the same in any order, hashed if long."""
+    name = ",".join(sorted(words)).replace("/", "_")
     if len(name) > _LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
         name = f"{name[: _LONGEST_NAME - 13]}-{digest}"
@@ -67,10 +61,10 @@ class RunFolder:
         self.settings = settings
 
     @classmethod
-    def of_command(cls, settings: Settings, overrides: Sequence[str]) -> RunFolder:
-        """The folder of a command line: outputs/<experiment>/<overrides>."""
+    def of_command(cls, settings: Settings, words: Sequence[str]) -> RunFolder:
+        """The folder of a command line: outputs/<experiment>/<words that decide what comes out>."""
         root = Path(settings.output_root) / settings.experiment.name
-        return cls(root / folder_name(overrides), settings)
+        return cls(root / folder_name(words), settings)
 
     def part(self, name: str, settings: Settings) -> RunFolder:
         """The folder of one of the trainings of an experiment that makes several."""
@@ -81,7 +75,7 @@ class RunFolder:
         """The last checkpoint to go on from, if there is one yet."""
         path = self.path / CHECKPOINT
         # The first process clears what is to be overwritten, maybe after another looks here.
-        cleared = self.settings.overwrite and not is_first_process()
+        cleared = self.settings.overwrite and not is_first_process(self.settings.trainer)
         return path if path.exists() and not cleared else None
 
     def finished_results(self) -> dict[str, Any] | None:
@@ -93,10 +87,7 @@ class RunFolder:
         if self.settings.overwrite:
             return None
         self._check()
-        results = self.path / RESULTS
-        if not results.exists():
-            return None
-        found: dict[str, Any] = json.loads(results.read_text())
+        found: dict[str, Any] | None = read_json(self.path / RESULTS)
         return found
 
     @contextmanager
@@ -130,17 +121,28 @@ class RunFolder:
             return
         if self.settings.overwrite:
             return
-        there, asked = config.read_text(), self._config()
-        if there != asked:
+        there, asked = config.read_text(errors="replace"), self._config()
+        if not asked.startswith(there):  # one that is cut off is written again
             raise SettingsError(
                 f"{self.path} holds a run of other settings ({_difference(there, asked)}): move it "
                 f"away or run with overwrite=true"
             )
 
     def _config(self) -> str:
+        """The settings but for those that change nothing that comes out, which have defaults."""
         config = OmegaConf.structured(self.settings)
-        OmegaConf.update(config, "overwrite", False)
-        OmegaConf.update(config, "output_root", "outputs")  # a folder that was moved is the same
+        usual: dict[str, Any] = {
+            "overwrite": False,
+            "output_root": "outputs",  # a folder that was moved is the same
+            "logger": LoggerSettings(),
+            "data.keep": DataSettings.keep,
+            "data.workers": DataSettings.workers,
+        }
+        workers = getattr(type(self.settings.experiment), "workers", None)
+        if workers is not None:
+            usual["experiment.workers"] = workers
+        for name, value in usual.items():
+            OmegaConf.update(config, name, value)
         return OmegaConf.to_yaml(config)
 
 
@@ -151,13 +153,23 @@ def _is_of_somebody(child: Path) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that ends with the process, however it ends."""
+    """Holds a lock that ends with the process, however it ends, where the system has such."""
+    if fcntl is None:
+        yield
+        return
     with path.open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise SettingsError(f"{path.parent} is in use by another process") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(f"{path.parent} is in use by another process") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{path.parent} cannot be locked ({error.strerror}): see to it that no other "
+                f"process runs the same command",
+                stacklevel=2,
+            )
         try:
             yield
         finally:
@@ -166,9 +178,12 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _difference(there: str, asked: str) -> str:
     """The options that differ between two configs, as "name: value there, value asked"."""
-    before, now = (
-        dict(leaves(OmegaConf.to_container(OmegaConf.create(text)))) for text in (there, asked)
-    )
+    try:
+        before, now = (
+            dict(leaves(OmegaConf.to_container(OmegaConf.create(text)))) for text in (there, asked)
+        )
+    except (yaml.YAMLError, ValueError):  # OmegaConf.create: no mapping
+        return f"{CONFIG} is damaged"
     told = [
         f"{name}: {before.get(name, 'absent')} there, {now.get(name, 'absent')} asked"
         for name in dict.fromkeys([*before, *now])

@@ -14,10 +14,12 @@ import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from harness.files import write_text
+from harness.processes import be_first_process
 from harness.settings import LoggerSettings, SettingsError
 from harness.tracking.metrics import Row
 
 _RUN_ID = "wandb-id"
+_DATA_DIR = "WANDB_DATA_DIR"
 _CURVES_BY = "trainer/global_step"  # what Lightning's logger calls it
 
 
@@ -47,6 +49,7 @@ def curve_loggers(
     Raises:
         SettingsError: If TensorBoard is not installed or W&B cannot be reached.
     """
+    be_first_process()  # the others have no loggers
     if settings.name == "csv":
         yield []
     elif settings.name == "tensorboard":
@@ -55,15 +58,28 @@ def curve_loggers(
     else:
         if not _is_online(settings):
             shutil.rmtree(folder / "wandb", ignore_errors=True)
-        run = _wandb_run(
-            settings, folder, name=name, group=group, job_type=job_type, config=dict(config)
-        )
-        try:
-            yield [_replayed(_ContinuedWandbLogger(run), rows)]
-        except BaseException:
-            run.finish(exit_code=1)  # what was logged stays readable
-            raise
-        run.finish()
+        with _staging(folder / "wandb"):
+            run = _wandb_run(
+                settings, folder, name=name, group=group, job_type=job_type, config=dict(config)
+            )
+            try:
+                yield [_replayed(_ContinuedWandbLogger(run), rows)]
+            except BaseException:
+                run.finish(exit_code=1)  # what was logged stays readable
+                raise
+            run.finish()
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """Has W&B put tables that wait for their upload here, not into a home that may be read-only."""
+    told = os.environ.get(_DATA_DIR)
+    os.environ[_DATA_DIR] = told or str(folder.resolve())
+    try:
+        yield
+    finally:
+        if told is None:
+            del os.environ[_DATA_DIR]
 
 
 def _replayed(logger: Logger, rows: Sequence[Row]) -> Logger:
@@ -113,7 +129,7 @@ def _is_online(settings: LoggerSettings) -> bool:
 def _run_id(folder: Path) -> str:
     """The same for a folder whenever its run goes on, and another when it starts anew."""
     path = folder / _RUN_ID
-    if not path.exists():
+    if not path.exists() or not path.read_text():
         write_text(path, secrets.token_hex(8))
     return path.read_text()
 
@@ -137,5 +153,5 @@ class _ContinuedWandbLogger(WandbLogger):
         probe's, rather comes twice than not at all.
         """
         new = step is None or step > self.known_step
-        if new or (step == self.known_step and "loss" not in metrics):
+        if new or (step == self.known_step and "train/loss" not in metrics):
             super().log_metrics(dict(metrics), step)

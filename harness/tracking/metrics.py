@@ -1,4 +1,9 @@
-"""metrics.csv: what a training logs, one line a step, in step with its checkpoints."""
+"""metrics.csv: what a training logs, one line a step, in step with its checkpoints.
+
+Names are ``train/`` the loss and its terms, ``bank/`` the state of a memory bank, ``eval/`` what
+test images say of the features. All are functions of the settings, so that a run that was
+interrupted has the lines of one that was not.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,10 @@ from harness.settings import SettingsError
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, int | float]
+_OF_BANKS = {
+    *("ess", "ess_ratio", "unique_fraction", "age_mean", "age_max", "rejected"),
+    "false_negatives",
+}
 
 
 class MetricsFile(Logger):
@@ -78,6 +87,15 @@ class MetricsFile(Logger):
         self._writer = csv.DictWriter(self._file, self._columns)
 
 
+def column_name(name: str) -> str:
+    """What a column of metrics.csv is called: those of older files have no namespace."""
+    if name in ("step", "epoch") or "/" in name:
+        return name
+    if name == "probe_accuracy":
+        return "eval/online_accuracy"
+    return f"bank/{name}" if name in _OF_BANKS else f"train/{name}"
+
+
 def read_metrics(path: Path) -> list[Row]:
     """The lines of a metrics file, without one that a crash left incomplete; empty if none."""
     if not path.exists():
@@ -86,11 +104,12 @@ def read_metrics(path: Path) -> list[Row]:
         lines = list(csv.reader(file))
     whole = path.read_bytes().endswith(b"\n")
     header, *rest = lines or [[]]
+    names = [column_name(name) for name in header]
     complete = rest if whole else rest[:-1]
     return [
         {
             name: (int if name in ("step", "epoch") else float)(cell)
-            for name, cell in zip(header, line, strict=True)
+            for name, cell in zip(names, line, strict=True)
             if cell
         }
         for line in complete

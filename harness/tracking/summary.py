@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,14 @@ def log_summary(
     settings: Settings,
     folder: Path,
     *,
-    pictures: Mapping[str, Path],
     columns: Sequence[str],
     cells: Sequence[Sequence[Any]],
 ) -> None:
-    """Logs pictures and a table where the logger takes them.
+    """Logs the pictures in the folder's ``figures`` and a table where the logger takes them.
 
     Args:
         settings: Of the experiment.
         folder: Its folder.
-        pictures: Image files by name.
         columns: Headings of the table.
         cells: Its rows.
     """
@@ -42,6 +40,6 @@ def log_summary(
     ) as loggers:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                for name, path in pictures.items():
-                    logger.log_image(name, [str(path)])
+                for picture in sorted((folder / "figures").glob("*.png")):
+                    logger.log_image(picture.stem, [str(picture)])
                 logger.log_table("results", columns=list(columns), data=[list(c) for c in cells])

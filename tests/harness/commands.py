@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from harness.settings import Settings, register_schemas, resolve
+from harness.settings import Settings, deciding, register_schemas, resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +19,13 @@ def settings(*overrides: str) -> Settings:
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "configs")):
         return resolve(compose("config", overrides=list(overrides)))
+
+
+def words(*overrides: str) -> list[str]:
+    """Those of a command line that decide what comes out."""
+    register_schemas()
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "configs")):
+        return deciding(overrides, compose("config", overrides=list(overrides)))
 
 
 def environment() -> dict[str, str]:

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.loggers import WandbLogger
 
-from tests.harness.commands import environment, harness
+from harness import experiments
+from harness.tracking import RunFolder
+from tests.harness import wandb_file
+from tests.harness.commands import environment, harness, settings
 
 ASKED = [
     "experiment=banks",
@@ -78,3 +82,35 @@ def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.M
         text=True,
     )
     assert "pip install tensorboard" in refused(done)
+
+
+@pytest.mark.parametrize("asked", [["trainer.epochs=1"], ["experiment=failure_modes"]])
+def test_wandb_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/dev/null")  # not even root can write there
+    done = harness(*(ASKED if "trainer.epochs=1" in asked else []), *asked, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (results,) = tmp_path.rglob("results.json")
+    (run,) = wandb_file.read_all(results.parent).values()
+    assert "media/table/results" in " ".join(run.files)
+
+
+def test_results_are_there_before_a_logger_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the logger's")
+
+    monkeypatch.setattr(WandbLogger, "log_table", fail)
+    asked = ["trainer.epochs=1", "backbone.width=4", "trainer.batch_size=256"]
+    row = settings(*ASKED, *asked)
+    only = [f"~experiment.rows.{name}" for name in settings().experiment.rows if name != "simclr"]
+    several = settings("experiment.num_seeds=1", *asked, *only)
+    for place, options in (("row", row), ("several", several)):
+        with pytest.raises(RuntimeError, match="the logger's"):
+            experiments.run(options, RunFolder(tmp_path / place, options))
+        assert (tmp_path / place / "results.json").exists() == (place == "row")
+    with pytest.raises(RuntimeError, match="the logger's"):  # the training has finished, not all
+        experiments.run(several, RunFolder(tmp_path / "several", several))
+    assert (tmp_path / "several" / "results.json").exists()

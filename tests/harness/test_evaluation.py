@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gmje_plugin import JointGaussianMixture
-from harness.data import ImageSet, load
+from harness.checkpoints import read_checkpoint
+from harness.data import EpochBatches, ImageData, ImageSet, load, train_loader
 from harness.evaluation import encode, evaluate
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.density import principal_plane
+from harness.evaluation.encoding import evaluating
 from harness.evaluation.knn import knn_accuracy
 from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
+from harness.keyed_random import seeded
 from harness.settings import DataSettings
+from harness.views import ProbeView
 from tests.harness.commands import settings
 
 
@@ -104,7 +109,29 @@ def test_uniformity_and_alignment_are_brute_force() -> None:
     assert alignment(first, -3.0 * first) == pytest.approx(4.0)
 
 
-def test_the_papers_probe_learns_and_is_a_function_of_its_seed() -> None:
+def plain_probe(network: nn.Module, data: ImageData, *, seed: int, epochs: int) -> Tensor:
+    """The weight of the paper's probe by a plain loop."""
+    batches = EpochBatches(data.train.labels, batch_size=256, seed=seed)
+    with seeded(seed):
+        layer = nn.Linear(16, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(batches))
+    view = ProbeView(mean=data.mean, std=data.std, seed=seed)
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        for images, labels, indices in train_loader(data.train, batches):
+            with torch.no_grad(), evaluating(network):
+                features = network(view(images, indices, epoch=epoch))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(layer(features), labels).backward()
+            optimizer.step()
+            scheduler.step()
+    return layer.weight.detach()
+
+
+def test_the_papers_probe_learns_and_is_a_function_of_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Grey squares of two shades: what neither cropping nor flipping takes away.
     labels = torch.arange(600) % 2
     pixels = (80 + 100 * labels[:, None, None, None] + 20 * normal(600, 1, 16, 16)).byte()
@@ -112,8 +139,33 @@ def test_the_papers_probe_learns_and_is_a_function_of_its_seed() -> None:
     data = replace(load(DataSettings()), train=images, test=images, num_classes=2)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.BatchNorm1d(16))
     before = torch.get_rng_state()
-    first, again = (paper_accuracy(network, data, keep="auto", seed=1, epochs=40) for _ in "ab")
+    asked = settings("seed=1", "trainer.devices=2", "data.order=class_correlated")
+
+    def probe(name: str) -> tuple[float, Tensor]:
+        path = tmp_path / name / "probe.ckpt"
+        found = paper_accuracy(network, data, asked, path=path, epochs=40)
+        return found, read_checkpoint(path)["state_dict"]["layer.weight"]
+
+    first, weight = probe("a")
+    assert torch.equal(weight, plain_probe(network, data, seed=1, epochs=40))
+    # An interruption: from the last whole epoch on, not from zero, to the same bits.
+    epochs: list[int] = []
+    view = ProbeView.__call__
+
+    def counted(self: ProbeView, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+        epochs.append(epoch)
+        if epochs.count(25) == 2 and len(set(epochs)) > 25:
+            raise InterruptedError
+        return view(self, images, indices, epoch=epoch)
+
+    monkeypatch.setattr(ProbeView, "__call__", counted)
+    with pytest.raises(InterruptedError):
+        probe("b")
+    del epochs[:]
+    again, same_weight = probe("b")
+    assert set(epochs) == set(range(25, 40))
     assert first == again
+    assert torch.equal(weight, same_weight)
     assert 0.9 < first <= 1.0
     assert network.training
     assert torch.equal(network[2].running_mean, torch.zeros(16))
@@ -131,11 +183,11 @@ def test_encode_is_in_evaluation_mode_and_leaves_the_mode() -> None:
     assert torch.equal(labels, data.test.labels)
 
 
-def test_evaluate_gives_every_figure_and_pixels_do_well() -> None:
+def test_evaluate_gives_every_figure_and_pixels_do_well(tmp_path: Path) -> None:
     data = load(DataSettings())
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     nn.init.eye_(network[1].weight)
-    found = evaluate(network, data, settings())
+    found = evaluate(network, data, settings(), folder=tmp_path)
     assert list(found) == [
         "knn_accuracy",
         "linear_accuracy",
@@ -146,6 +198,23 @@ def test_evaluate_gives_every_figure_and_pixels_do_well() -> None:
     ]
     assert found["knn_accuracy"] > 0.96
     assert 1.0 < found["effective_rank"] < 64.0
+
+
+@pytest.mark.parametrize("probe", ["converged", "paper"])
+def test_images_of_one_class_have_no_accuracies(probe: str, tmp_path: Path) -> None:
+    data = load(DataSettings())
+    one = ImageData(
+        **{
+            **vars(data),
+            "train": ImageSet(data.train.images, torch.zeros_like(data.train.labels)),
+            "test": ImageSet(data.test.images, torch.zeros_like(data.test.labels)),
+            "num_classes": 1,
+        }
+    )
+    network, asked = nn.Sequential(nn.Flatten(), nn.Linear(64, 64)), (f"evaluation.probe={probe}",)
+    expected = evaluate(network, data, settings("evaluation.neighbours=1"), folder=tmp_path)
+    del expected["knn_accuracy"], expected["linear_accuracy"]
+    assert evaluate(network, one, settings(*asked), folder=tmp_path) == expected
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "diagonal", "full"])

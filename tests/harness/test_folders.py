@@ -1,5 +1,6 @@
 """Image folders: what is read, the decoded copy beside them, and where images are kept."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from harness import data
 from harness.data import EpochBatches, FileSet, ImageSet, place, sources, train_loader
 from harness.data.images import read_image
 from harness.settings import DataSettings, SettingsError
+from tests.harness.commands import harness
 from tests.harness.image_folders import folder_settings, image_folder, refusal, write_images
 
 
@@ -180,3 +182,24 @@ def test_batches_from_the_device_and_from_pinned_memory(keep: str) -> None:
     for batch, _, indices in loader:
         assert batch.is_cuda if keep == "device" else batch.is_pinned()
         assert torch.equal(batch.cpu(), images.images[indices.cpu()])
+
+
+@pytest.mark.parametrize(
+    "asked", [["experiment=banks", "bank=smc", "bank.size=8"], ["experiment.num_seeds=1"]]
+)
+def test_unlabelled_images_are_trained_on(tmp_path: Path, asked: list[str]) -> None:
+    for part, each in (("train", 16), ("test", 8)):
+        write_images(tmp_path / "pets" / part, classes=["all"], each=each, size=(16, 16))
+    images = [f"data.root={tmp_path / 'pets'}", "data=folder", "data.image_size=16"]
+    size = ["backbone=small_cnn", "backbone.width=4", "trainer=quickstart", "trainer.epochs=1"]
+    done = harness(*asked, *images, *size, "trainer.batch_size=8", "logger=csv", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "accuracy" not in done.stdout
+    for training in tmp_path.rglob("metrics.csv"):
+        metrics = json.loads((training.parent / "results.json").read_text())["metrics"]
+        assert set(metrics) == {"effective_rank", "uniformity", "alignment", "dead_dimensions"}
+        header = training.read_text().splitlines()[0]
+        assert "false_negatives" not in header
+        assert "online_accuracy" not in header
+    done = harness("report", "outputs", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")

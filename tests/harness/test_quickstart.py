@@ -85,10 +85,10 @@ def metrics(run: Path, row: str) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_metrics_hold_every_step_of_every_training(ran: tuple[Path, str], row: str) -> None:
-    losses = [line for line in metrics(ran[0], row) if "loss" in line]
+    losses = [line for line in metrics(ran[0], row) if "train/loss" in line]
     assert [line["step"] for line in losses] == list(range(STEPS))
-    assert np.isfinite([line["loss"] for line in losses]).all()
-    assert all(("smc" in row) == ("ess_ratio" in line) for line in losses)
+    assert np.isfinite([line["train/loss"] for line in losses]).all()
+    assert all(("smc" in row) == ("bank/ess_ratio" in line) for line in losses)
 
 
 @pytest.mark.parametrize("name", ["loss", "ess", "accuracy", "density"])
@@ -113,11 +113,13 @@ def test_every_training_is_a_wandb_run_with_its_metrics(
         } <= set(run.config)
         assert "1347 training images" in run.config["data_variant"]
         logged = metrics(ran[0], row)
-        for column in ("loss", "probe_accuracy", "ess_ratio"):
+        for column in ("train/loss", "eval/online_accuracy", "bank/ess_ratio"):
             found = [line[column] for line in run.history if column in line]
             assert found == [line[column] for line in logged if column in line]
-        (final,) = [line for line in run.history if "knn_accuracy" in line]
-        assert final["knn_accuracy"] == results["rows"][row]["knn_accuracy"][0]
+        (speed,) = [line for line in run.history if "train/images_per_second" in line]
+        assert speed["train/images_per_second"] > 0.0
+        (final,) = [line for line in run.history if "eval/knn_accuracy" in line]
+        assert final["eval/knn_accuracy"] == results["rows"][row]["knn_accuracy"][0]
         media = " ".join(run.files)
         assert "media/images/curves" in media
         assert "media/table/results" in media

@@ -82,21 +82,25 @@ def training(
     accuracy = 0.3 + seed / 1000
     with (folder / "metrics.csv").open("w", newline="") as file:
         lines = csv.DictWriter(
-            file, ["step", "epoch", "loss", "ess_ratio", "unique_fraction", "probe_accuracy"]
+            file,
+            [
+                *("step", "epoch", "train/loss", "bank/ess_ratio", "bank/unique_fraction"),
+                "eval/online_accuracy",
+            ],
         )
         lines.writeheader()
         for step in range(logged_epochs * STEPS):
             share = (step + 1) / (epochs * STEPS)
             line = {"step": step, "epoch": step // STEPS}
-            line["loss"] = 5.5 - 1.5 * share**0.3 + 0.05 * generator.normal() + in_batch
+            line["train/loss"] = 5.5 - 1.5 * share**0.3 + 0.05 * generator.normal() + in_batch
             if bank and step > 2:
-                line["ess_ratio"] = 1 - 0.3 * share + 0.02 * generator.normal()
-                line["unique_fraction"] = 0.6 if bank == "smc_paper" else 1.0
+                line["bank/ess_ratio"] = 1 - 0.3 * share + 0.02 * generator.normal()
+                line["bank/unique_fraction"] = 0.6 if bank == "smc_paper" else 1.0
             if curves:
                 lines.writerow(line)
             if (step + 1) % STEPS == 0:
                 accuracy = 0.3 + 0.25 * share**0.5 + 0.004 * generator.normal()
-                line = {"step": step, "epoch": step // STEPS, "probe_accuracy": accuracy}
+                line = {"step": step, "epoch": step // STEPS, "eval/online_accuracy": accuracy}
                 if curves:
                     lines.writerow(line)
     if finished:
@@ -423,7 +427,7 @@ def test_a_damaged_run_is_left_out_and_told(
 
 DAMAGED_CURVES: list[tuple[Callable[[list[str]], list[str]] | None, str]] = [
     (lambda lines: [*lines, "48,3"], "lines cut off and left out: 1"),
-    (lambda lines: [*lines, "48,3,inf,,,"], "values of loss not finite and left out: 1"),
+    (lambda lines: [*lines, "48,3,inf,,,"], "values of train/loss not finite and left out: 1"),
     (lambda lines: [*lines, "48,9,1.0,,,"], "its epochs do not go up from 0 to 3"),
     (lambda lines: [*lines, "48,0,1.0,,,"], "its epochs do not go up from 0 to 3"),
     (lambda lines: [*lines, "48,,1.0,,,"], "its epochs do not go up from 0 to 3"),

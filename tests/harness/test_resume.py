@@ -106,7 +106,7 @@ def test_a_resumed_wandb_run_has_every_row_once(tmp_path: Path) -> None:
     assert statuses == [KILLED, 0]
     (folder,) = (tmp_path / "outputs" / "banks").iterdir()
     (run,) = wandb_file.read_all(folder).values()
-    losses = [row["trainer/global_step"] for row in run.history if "loss" in row]
+    losses = [row["trainer/global_step"] for row in run.history if "train/loss" in row]
     assert losses == list(range(0, 6 * 21, 3))
     assert json.loads((folder / "results.json").read_text())["resumed_at_step"] == 2 * 21
 

@@ -117,7 +117,7 @@ def test_every_method_is_searched_alike_on_held_out_images(expanded: Expansion) 
         assert (found.data.split, found.trainer.epochs) == ("validation", 2)
     known = {path.stem for path in (ROOT / "configs" / "method").glob("*.yaml")}
     assert {*sweep("methods")["parameters"]["method"]["values"]} == known
-    assert sweep("methods")["metric"]["name"] == "linear_accuracy"
+    assert sweep("methods")["metric"]["name"] == "eval/linear_accuracy"
 
 
 def test_a_trial_arrives_in_its_sweep(expanded: Expansion, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_trial_arrives_in_its_sweep(expanded: Expansion, tmp_path: Path) -> No
     assert (run.id, run.sweep, run.exit_code) == (TRIAL, SWEEP, 0)
     # What W&B tells trials made from those to come by.
     assert {name: run.config[name] for name in values} == values
-    assert any("linear_accuracy" in line for line in run.history)
+    assert any("eval/linear_accuracy" in line for line in run.history)
 
 
 @pytest.mark.parametrize(("told", "mode"), [(None, "online"), ("offline", "offline")])

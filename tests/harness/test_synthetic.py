@@ -29,7 +29,7 @@ from harness.experiments.synthetic.scores import score, sliced_wasserstein
 from harness.experiments.synthetic.study import Study, carry_out
 from harness.settings import SettingsError, SyntheticSettings
 from harness.tracking import RunFolder
-from tests.harness.commands import harness, settings
+from tests.harness.commands import harness, settings, words
 
 NOISE = 0.05
 
@@ -300,7 +300,7 @@ def test_an_interrupted_one_repeats_no_finished_study(
     monkeypatch.chdir(folder.parents[2])
     asked = settings(*ASKED)
     for _ in range(2):
-        experiments.run(asked, RunFolder.of_command(asked, ASKED))
+        experiments.run(asked, RunFolder.of_command(asked, words(*ASKED)))
     assert kept.stat().st_mtime_ns == modified
     for model, scores in json.loads(lost.read_text()).items():  # the same, but for the seconds
         assert {**scores, "fit_cpu_s": 0} == {**before[model], "fit_cpu_s": 0}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import wandb
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_lightning.utilities import rank_zero_only
 
 from harness import tracking
 from harness.settings import LoggerSettings, SettingsError
@@ -18,12 +19,11 @@ from harness.tracking import (
     RunFolder,
     curve,
     folder_name,
-    is_first_process,
     provenance,
     read_metrics,
 )
 from tests.harness import wandb_file
-from tests.harness.commands import settings
+from tests.harness.commands import settings, words
 
 
 @given(overrides=st.permutations(["seed=2", "data=digits", "trainer.epochs=3"]))
@@ -31,10 +31,8 @@ def test_the_folder_does_not_depend_on_the_order(overrides: list[str]) -> None:
     assert folder_name(overrides) == "data=digits,seed=2,trainer.epochs=3"
 
 
-def test_what_is_not_asked_of_the_run_is_not_in_its_name() -> None:
-    asked = ["experiment=quickstart", "output_root=/tmp/x", "overwrite=true"]
-    assert folder_name(asked) == "default"
-    assert folder_name([*asked, "seed=2"]) == "seed=2"
+def test_no_words_are_the_default() -> None:
+    assert folder_name([]) == "default"
 
 
 def test_long_names_are_short_and_different() -> None:
@@ -51,8 +49,9 @@ def test_a_name_stays_one_folder(value: str) -> None:
 
 
 def folder(root: Path, *overrides: str) -> RunFolder:
+    """The folder of a command line."""
     overrides = (*overrides, f"output_root={root}")
-    return RunFolder.of_command(settings(*overrides), overrides)
+    return RunFolder.of_command(settings(*overrides), words(*overrides))
 
 
 def finish(run: RunFolder, value: int = 1) -> None:
@@ -66,6 +65,12 @@ def test_a_finished_run_is_found_again(tmp_path: Path) -> None:
     assert folder(tmp_path, "seed=2").finished_results() == {"value": 1}
     assert folder(tmp_path, "seed=3").finished_results() is None
     assert folder(tmp_path, "seed=2").path == tmp_path / "quickstart" / "seed=2"
+
+
+def test_a_run_is_found_again_whatever_else_is_typed(tmp_path: Path) -> None:
+    finish(folder(tmp_path))
+    for more in ("seed=1", "logger=csv", "data=digits", "data.workers=0"):
+        assert folder(tmp_path, more).finished_results() == {"value": 1}
 
 
 def test_overwrite_repeats_it_in_an_empty_folder(tmp_path: Path) -> None:
@@ -101,18 +106,6 @@ def test_a_folder_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
     assert folder(tmp_path / "b").finished_results() == {"value": 1}
 
 
-@pytest.mark.parametrize("name", ["RANK", "NODE_RANK", "GROUP_RANK"])
-def test_one_process_of_all_machines_is_the_first(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert is_first_process()
-    if name == "RANK":  # read when Lightning is imported
-        monkeypatch.setattr(rank_zero_only, "rank", 1)
-    else:
-        monkeypatch.setenv(name, "1")
-    assert not is_first_process()
-
-
 def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
     with (
         folder(tmp_path).started(),
@@ -120,6 +113,54 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
         folder(tmp_path, "overwrite=true").started(),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_told_of_and_gone_on_with(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        number = getattr(errno, name)
+        raise OSError(number, os.strerror(number))
+
+    fcntl = pytest.importorskip("fcntl", reason="POSIX only")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="quickstart/default cannot be locked"):
+        finish(folder(tmp_path))
+    assert folder(tmp_path).finished_results() == {"value": 1}
+
+
+def test_no_lock_lies_about_where_the_system_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.tracking.folder.fcntl", None)  # Windows
+    with folder(tmp_path).started():
+        assert [path.name for path in folder(tmp_path).path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "results.json"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_run_with_a_file_cut_off_is_not_finished(name: str, share: float, tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    finish(run)
+    text = (run.path / name).read_text()
+    (run.path / name).write_text(text[: int(share * len(text))])
+    if name == "results.json":
+        assert folder(tmp_path).finished_results() is None
+    finish(folder(tmp_path), value=2)
+    assert (run.path / "config.yaml").read_text().count("\n") > 20
+    assert folder(tmp_path).finished_results() == {"value": 2}
+
+
+@pytest.mark.parametrize("content", [b"\0" * 40, b"\xff\xfe", b"a: [1", b"a: 1\n b: 2"])
+def test_a_damaged_config_is_one_line(content: bytes, tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    finish(run)
+    (run.path / "config.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match="of other settings") as caught:
+        folder(tmp_path).finished_results()
+    if content != b"\xff\xfe":
+        assert "(config.yaml is damaged)" in str(caught.value)
 
 
 def test_results_of_other_settings_are_not_shown_as_these(tmp_path: Path) -> None:
@@ -141,9 +182,12 @@ def test_a_folder_that_is_no_run_is_not_cleared(tmp_path: Path) -> None:
 
 
 ROWS = [
-    *({"step": step, "epoch": step // 3, "loss": 1 / (step + 3)} for step in range(3)),
-    {"step": 2, "epoch": 0, "probe_accuracy": 0.1 + 0.2},
-    *({"step": step, "epoch": step // 3, "loss": 0.1, "ess": 2.5} for step in range(3, 6)),
+    *({"step": step, "epoch": step // 3, "train/loss": 1 / (step + 3)} for step in range(3)),
+    {"step": 2, "epoch": 0, "eval/online_accuracy": 0.1 + 0.2},
+    *(
+        {"step": step, "epoch": step // 3, "train/loss": 0.1, "bank/ess": 2.5}
+        for step in range(3, 6)
+    ),
 ]
 
 
@@ -160,10 +204,21 @@ def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
     metrics.finalize("success")
     assert read_metrics(metrics.path) == ROWS
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
-    assert header == "step,epoch,loss,probe_accuracy,ess"
-    steps, values = curve(ROWS, "ess")
+    assert header == "step,epoch,train/loss,eval/online_accuracy,bank/ess"
+    steps, values = curve(ROWS, "bank/ess")
     assert (steps.tolist(), values.tolist()) == ([3, 4, 5], [2.5, 2.5, 2.5])
     assert [part.size for part in curve(ROWS, "none")] == [0, 0]
+
+
+def test_files_of_older_names_are_read_by_the_present_ones(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(
+        "step,epoch,loss,alignment,ess,probe_accuracy\n0,0,1.5,-3.0,2.5,\n0,0,,,,0.25\n"
+    )
+    assert read_metrics(path) == [
+        {"step": 0, "epoch": 0, "train/loss": 1.5, "train/alignment": -3.0, "bank/ess": 2.5},
+        {"step": 0, "epoch": 0, "eval/online_accuracy": 0.25},
+    ]
 
 
 @given(cut=st.integers(0, 400))
@@ -202,7 +257,7 @@ def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
 
     def crash() -> None:
         with tracking.curve_loggers(LoggerSettings(), tmp_path, **names) as (logger,):
-            logger.log_metrics({"loss": 1.5}, step=7)
+            logger.log_metrics({"train/loss": 1.5}, step=7)
             raise RuntimeError("crash")
 
     with pytest.raises(RuntimeError, match="crash"):
@@ -212,7 +267,7 @@ def test_a_crash_leaves_a_readable_wandb_run(tmp_path: Path) -> None:
     assert (run.group, run.job_type, run.exit_code) == ("b", "c", 1)
     assert run.config["seed"] == 1
     (line,) = run.history
-    assert (line["loss"], line["trainer/global_step"]) == (1.5, 7)
+    assert (line["train/loss"], line["trainer/global_step"]) == (1.5, 7)
 
 
 def test_no_wandb_run_where_none_is_wanted(tmp_path: Path) -> None:
@@ -238,13 +293,14 @@ def test_tensorboard_holds_the_rows_once_also_after_a_resume(tmp_path: Path) -> 
     for known in ([], ROWS[:3]):  # the second time, what the checkpoint's steps have logged
         with tracking.curve_loggers(settings, tmp_path, rows=known, **names) as (logger,):
             for row in ROWS[len(known) :]:
-                logger.log_metrics({"loss": row["loss"]} if "loss" in row else {}, row["step"])
+                logger.log_metrics({k: row[k] for k in row.keys() & {"train/loss"}}, row["step"])
             logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    found = {event.step: event.value for event in events.Scalars("loss")}
-    assert found == pytest.approx({row["step"]: row["loss"] for row in ROWS if "loss" in row})
-    assert len(events.Scalars("loss")) == 6
+    found = {event.step: event.value for event in events.Scalars("train/loss")}
+    losses = {row["step"]: row["train/loss"] for row in ROWS if "train/loss" in row}
+    assert found == pytest.approx(losses)
+    assert len(events.Scalars("train/loss")) == 6
 
 
 def test_a_wandb_run_that_goes_on_offline_is_whole(tmp_path: Path) -> None:
@@ -255,6 +311,6 @@ def test_a_wandb_run_that_goes_on_offline_is_whole(tmp_path: Path) -> None:
                 logger.log_metrics({k: v for k, v in row.items() if k != "step"}, row["step"])
     wandb.teardown()
     (run,) = wandb_file.read_all(tmp_path).values()
-    assert [line["loss"] for line in run.history if "loss" in line] == [
-        row["loss"] for row in ROWS if "loss" in row
+    assert [line["train/loss"] for line in run.history if "train/loss" in line] == [
+        row["train/loss"] for row in ROWS if "train/loss" in row
     ]

@@ -12,7 +12,7 @@ from harness.data import ImageData, ImageSet, load
 from harness.methods import Method
 from harness.settings import Settings, SettingsError
 from harness.tracking import MetricsFile, RunFolder
-from tests.harness.commands import settings
+from tests.harness.commands import harness, settings
 
 SETTINGS = settings()
 DIGITS = ["experiment=benchmark", "data=digits", "backbone=small_cnn", "trainer=quickstart"]
@@ -56,13 +56,18 @@ def test_every_step_is_logged_with_the_loss_and_the_banks_state(
     *steps, probe = rows
     assert [row["step"] for row in steps] == list(range(21))
     for row in steps:
-        assert 0.0 < row["ess_ratio"] <= 1.0
-        assert row["loss"] == pytest.approx(row["alignment"] + row["uniformity"], abs=1e-4)
+        assert 0.0 < row["bank/ess_ratio"] <= 1.0
+        assert row["train/loss"] == pytest.approx(
+            row["train/alignment"] + row["train/uniformity"], abs=1e-4
+        )
+    rates = [row["train/learning_rate"] for row in steps]
+    assert 0.0 <= rates[0] < max(rates) == pytest.approx(0.03)
+    assert rates[-1] < 1e-3
     # Ten classes in equal shares, but for chance: 64 queries, 100 entries.
-    assert [row["false_negatives"] for row in steps[2:]] == pytest.approx([0.1] * 19, abs=0.03)
-    assert probe.keys() == {"step", "epoch", "probe_accuracy"}
+    assert [row["bank/false_negatives"] for row in steps[2:]] == pytest.approx([0.1] * 19, abs=0.03)
+    assert probe.keys() == {"step", "epoch", "eval/online_accuracy"}
     assert probe["step"] == 20
-    assert 0.1 < probe["probe_accuracy"] < 1.0
+    assert 0.1 < probe["eval/online_accuracy"] < 1.0
 
 
 def test_the_online_probe_changes_nothing_else(data: ImageData, tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ def test_the_online_probe_changes_nothing_else(data: ImageData, tmp_path: Path) 
 def test_other_optimizers(optimizer: str, rate: float, data: ImageData, tmp_path: Path) -> None:
     options = asked("vicreg", f"method.optimizer={optimizer}", f"method.learning_rate={rate}")
     _, rows = train(options, data, tmp_path / "a")
-    losses = [row["loss"] for row in rows if "loss" in row]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert losses[-1] < losses[0]
 
 
@@ -97,7 +102,7 @@ def test_half_precision_is_near_full_precision(data: ImageData, tmp_path: Path) 
     for precision in ("32-true", "bf16-mixed"):
         options = asked("moco", f"trainer.precision={precision}")
         module, rows = train(options, data, tmp_path / precision)
-        losses[precision] = torch.tensor([row["loss"] for row in rows if "loss" in row])
+        losses[precision] = torch.tensor([row["train/loss"] for row in rows if "train/loss" in row])
         assert module.bank.bank.dtype == torch.float32
     assert not torch.equal(*losses.values())
     torch.testing.assert_close(*losses.values(), rtol=0.05, atol=0.05)
@@ -126,8 +131,22 @@ def test_weights_that_are_no_numbers_are_in_no_checkpoint(data: ImageData, tmp_p
     assert not (tmp_path / "a" / "checkpoints").exists()
 
 
+def test_no_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    asked = ["experiment=benchmark", "method=simclr", "data=digits", "trainer=quickstart"]
+    small = ["backbone=small_cnn", "backbone.width=4", "trainer.epochs=1", "logger=csv"]
+    done = harness(*asked, *small, "trainer.compile=true", folder=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "trainer.compile=true, but torch cannot compile" in line
+    assert "C++ compiler" in line
+
+
 def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    training.check(SETTINGS, data)  # a training of its own beside another
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun's")
     with pytest.raises(SettingsError, match=r"2 processes were started: set trainer.devices"):
         training.check(SETTINGS, data)
 

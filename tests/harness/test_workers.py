@@ -43,7 +43,7 @@ def _go(jobs: list[Job]) -> None:
 
 
 def test_jobs_wait_for_what_they_need_and_what_is_there_is_not_done_again(tmp_path: Path) -> None:
-    (tmp_path / "b").write_text("before")
+    (tmp_path / "b").write_text('"before"')
     _go(
         [
             _job(tmp_path, "c", "a", "b"),
@@ -53,8 +53,22 @@ def test_jobs_wait_for_what_they_need_and_what_is_there_is_not_done_again(tmp_pa
         ]
     )
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c", "d"}
-    assert (tmp_path / "b").read_text() == "before"
+    assert (tmp_path / "b").read_text() == '"before"'
     assert str(os.getpid()) not in {path.read_text() for path in tmp_path.iterdir()}
+
+
+def test_what_is_cut_off_is_done_again(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    _go([_job(tmp_path, "a")])
+    assert (tmp_path / "a").read_text() != ""
+
+
+def test_jobs_that_need_each_other_or_nobody(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cycle"):
+        _go([_job(tmp_path, "a", "b"), _job(tmp_path, "b", "a"), _job(tmp_path, "c")])
+    with pytest.raises(ValueError, match="needs must be names of jobs, got d, e"):
+        _go([_job(tmp_path, "a", "e", "b", "d"), _job(tmp_path, "b")])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failure_ends_the_others_and_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from harness.files import write_png
 from harness.settings import FailureModesSettings, Settings
 from harness.tracking import RunFolder
 
-__all__ = ["prepare", "show"]
+__all__ = ["prepare", "show", "summary"]
 
 
 def prepare(
@@ -31,7 +31,7 @@ def prepare(
         for name, demonstrate in DEMONSTRATIONS.items():
             with console.status(name):
                 made[name] = demonstrate(settings.seed)
-        _draw(made, settings, folder)
+        _draw(made, folder)
         return {
             "experiment": experiment.name,
             "data": "random vectors",
@@ -57,22 +57,24 @@ def _numbers(made: Demonstration) -> dict[str, Any]:
     }
 
 
-def _draw(made: Mapping[str, Demonstration], settings: Settings, folder: RunFolder) -> None:
-    """Draws all together and each alone, and logs the pictures with the table."""
+def _draw(made: Mapping[str, Demonstration], folder: RunFolder) -> None:
+    """Draws all together and each alone."""
     pictures = folder.path / "figures"
     pictures.mkdir(exist_ok=True)
     drawn = {"failure_modes": partial(figures.failure_panels, list(made.values()))}
     drawn |= {name: partial(figures.failure_panels, [one]) for name, one in made.items()}
-    paths = {name: pictures / f"{name}.png" for name in drawn}
     for name, draw in drawn.items():
-        write_png(paths[name], draw(), dpi=110)
-    tracking.log_summary(
-        settings,
-        folder.path,
-        pictures=paths,
-        columns=["demonstration", "failure", "remedy"],
-        cells=[[one.title, *one.numbers] for one in made.values()],
-    )
+        write_png(pictures / f"{name}.png", draw(), dpi=110)
+
+
+def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Columns and rows of the table that loggers get."""
+    cells = [[made["title"], *_headlines(made)] for made in results["demonstrations"].values()]
+    return ["demonstration", "failure", "remedy"], cells
+
+
+def _headlines(made: Mapping[str, Any]) -> list[float]:
+    return [next(iter(made[side].values()))["end"] for side in ("failure", "remedy")]
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:
@@ -84,7 +86,6 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     for heading in ("failure", "remedy"):
         table.add_column(heading, justify="right", no_wrap=True)
     for made in results["demonstrations"].values():
-        numbers = [next(iter(made[side].values()))["end"] for side in ("failure", "remedy")]
         told = f"{made['title']}: {made['quantity']}"
-        table.add_row(told, *(f"{number:.2g}" for number in numbers))
+        table.add_row(told, *(f"{number:.2g}" for number in _headlines(made)))
     console.print(table)

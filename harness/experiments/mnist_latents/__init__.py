@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,12 +12,11 @@ from rich.table import Table
 from harness import data, tracking, training, workers
 from harness.experiments.mnist_latents import jobs
 from harness.experiments.mnist_latents.completion import draw
-from harness.experiments.mnist_latents.drawing import FIGURES
 from harness.experiments.mnist_latents.tables import tables
 from harness.settings import MNISTLatentsSettings, Settings
 from harness.tracking import RunFolder
 
-__all__ = ["prepare", "show"]
+__all__ = ["prepare", "show", "summary"]
 
 
 def prepare(
@@ -35,24 +34,21 @@ def prepare(
             console=console,
         )
         draw(folder.path)
-        results = {
+        return {
             "experiment": experiment.name,
             "data": images.variant,
             "seed": settings.seed,
             **jobs.results(experiment, folder.path),
             **tracking.provenance(),
         }
-        table_2, *_ = tables(results)
-        tracking.log_summary(
-            settings,
-            folder.path,
-            pictures={path.stem: path for path in sorted((folder.path / FIGURES).glob("*.png"))},
-            columns=table_2.header,
-            cells=table_2.rows,
-        )
-        return results
 
     return make
+
+
+def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Columns and rows of the table that loggers get."""
+    table_2, *_ = tables(results)
+    return table_2.header, table_2.rows
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:

@@ -15,6 +15,7 @@ from harness import data, runs, training
 from harness.data import ImageData
 from harness.evaluation import encode
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
+from harness.fitting import fit
 from harness.keyed_random import seeded
 from harness.runs import EpochCounter
 from harness.settings import LatentRowSettings, MNISTLatentsSettings, Settings, SettingsError
@@ -112,7 +113,7 @@ class Phases:
     def fit(self, module: pl.LightningModule, place: str, *, epochs: int) -> None:
         """Trains a module on the training images, in a folder of its own."""
         path = self.folder.path / place / "last.ckpt"
-        training.fit(
+        fit(
             module,
             self.data.train,
             self.settings,

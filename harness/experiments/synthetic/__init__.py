@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -19,7 +19,7 @@ from harness.settings import Settings, SyntheticSettings
 from harness.tracking import RunFolder
 from harness.workers import Job
 
-__all__ = ["prepare", "show"]
+__all__ = ["prepare", "show", "summary"]
 
 
 def prepare(
@@ -38,7 +38,7 @@ def prepare(
         jobs = [Job(study.path.stem, partial(carry_out, study), study.path) for study in studies]
         workers.carry_out(jobs, workers=experiment.workers, threads=1, console=console)
         results = _results(studies, experiment)
-        _draw(results, settings, folder)
+        _draw(results, folder)
         return results
 
     return make
@@ -65,8 +65,8 @@ def _results(studies: Sequence[Study], experiment: SyntheticSettings) -> dict[st
     return results
 
 
-def _draw(results: dict[str, Any], settings: Settings, folder: RunFolder) -> None:
-    """Draws what takes all seeds, and logs all figures with the table."""
+def _draw(results: dict[str, Any], folder: RunFolder) -> None:
+    """Draws what takes all seeds."""
     pictures = folder.path / "figures"
     facets = {
         dataset["title"]: {
@@ -78,15 +78,14 @@ def _draw(results: dict[str, Any], settings: Settings, folder: RunFolder) -> Non
     }
     label = "conditional negative log-likelihood above the truth's, in nats"
     write_png(pictures / "gaps.png", figures.gaps(facets, label=label), dpi=110)
+
+
+def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Columns and rows of the table that loggers get."""
     measures = list(results["datasets"]["arm"]["rows"]["truth"])[1:]
-    tracking.log_summary(
-        settings,
-        folder.path,
-        pictures={path.stem: path for path in sorted(pictures.glob("*.png"))},
-        columns=["data", "model", *measures],
-        cells=[
-            [dataset["title"], row["title"], *(fmean(row[measure]) for measure in measures)]
-            for dataset in results["datasets"].values()
-            for row in dataset["rows"].values()
-        ],
-    )
+    cells = [
+        [dataset["title"], row["title"], *(fmean(row[measure]) for measure in measures)]
+        for dataset in results["datasets"].values()
+        for row in dataset["rows"].values()
+    ]
+    return ["data", "model", *measures], cells
