@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from gmje_plugin import (
     GJENLLLoss,
@@ -13,6 +14,7 @@ from gmje_plugin import (
     GMJEMDNLoss,
     GMJEPrototypeLoss,
     JointSMCLoss,
+    SMCMemoryBankModule,
     SMCNTXentLoss,
 )
 
@@ -124,10 +126,18 @@ def test_state_made_under_inference_mode_can_be_loaded_and_trained(criterion: nn
     criterion(*views(10)).backward()
 
 
+def test_averaging_of_weights_and_buffers(criterion: nn.Module) -> None:
+    """torch's AveragedModel and Lightning's WeightAveraging: no integer or bool buffer."""
+    model = nn.ModuleDict({"network": nn.BatchNorm1d(DIM), "criterion": criterion})
+    averaged = AveragedModel(model, use_buffers=True)
+    for seed in (9, 10):
+        criterion(*views(seed))
+        averaged.update_parameters(model)
+    assert averaged.module["criterion"](*views(11)).isfinite()
+
+
 def test_a_swapped_bank_obeys_its_argument_as_lightlys_does() -> None:
     """The bank itself has no rule: a stock loss tells it whether to update."""
-    from gmje_plugin import SMCMemoryBankModule
-
     bank = SMCMemoryBankModule((24, DIM)).eval()
     with torch.no_grad():
         bank(views(0)[1], update=True)

@@ -137,3 +137,16 @@ def test_bad_arguments(options: dict[str, Any], match: str) -> None:
 def test_bad_batches(keys: Tensor, queries: Tensor | None, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         full_bank()(keys, update=True, queries=queries)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_narrow_default_dtype_does_not_narrow_the_state(dtype: torch.dtype) -> None:
+    """Lightning's precision="bf16-true" makes modules under such a default."""
+    torch.set_default_dtype(dtype)
+    try:
+        bank = SMCMemoryBankModule((16, 8))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for seed in range(4):
+        bank(embeddings(8, seed=seed).to(dtype), update=True)
+    assert bank.bank.dtype == bank.log_weights.dtype == torch.float32
