@@ -1,7 +1,8 @@
 """Models of the joint density of context and target embeddings."""
 
 from gmje_plugin.density.gaussian import JointGaussian
-from gmje_plugin.density.mixture import JointGaussianMixture, MonteCarloEstimate
+from gmje_plugin.density.mixture import JointGaussianMixture
+from gmje_plugin.density.monte_carlo import MonteCarloEstimate
 from gmje_plugin.density.neural_gas import GrowingNeuralGas
 
 __all__ = ["GrowingNeuralGas", "JointGaussian", "JointGaussianMixture", "MonteCarloEstimate"]

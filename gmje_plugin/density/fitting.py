@@ -11,7 +11,14 @@ from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
 from gmje_plugin.resampling import multinomial
-from gmje_plugin.validation import check_embeddings, wide_dtype
+from gmje_plugin.validation import (
+    check_choice,
+    check_count,
+    check_embeddings,
+    check_number,
+    check_positive,
+    wide_dtype,
+)
 
 COVARIANCES = ("full", "diagonal", "isotropic")
 
@@ -45,6 +52,32 @@ def join_views(
         )
     dtype = wide_dtype(z_c, z_t)
     return torch.cat([z_c.to(dtype), z_t.to(dtype)], dim=1)
+
+
+def check_options(kind: str, max_steps: int, tolerance: float, covariance_floor: float) -> None:
+    """Raises ``ValueError`` unless the options of a mixture's fit are in their ranges."""
+    check_choice("covariance", kind, COVARIANCES)
+    check_count("max_steps", max_steps)
+    check_number("tolerance", tolerance, low=0.0)
+    check_positive("covariance_floor", covariance_floor)
+
+
+def check_enough(
+    z: Tensor,  # shape: (N, D)
+    num_components: int,
+) -> None:
+    """Raises ``ValueError`` unless a mixture of so many components can be fitted to the rows."""
+    if check_count("num_components", num_components) > z.shape[0]:
+        raise ValueError(
+            f"num_components must be at most the number of rows, "
+            f"got {num_components} for {z.shape[0]} rows."
+        )
+    variance = z.var(dim=0, correction=0).mean()
+    if not bool((variance > 0) & variance.isfinite()):
+        raise ValueError(
+            "z_c and z_t must have a positive variance that does not overflow float64, "
+            f"got {float(variance):g}."
+        )
 
 
 def weighted_covariance(

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
+from gmje_plugin.density.checks import check_parameters, check_points, check_split
+from gmje_plugin.density.factored import (
+    as_matrix,
+    centre,
+    log_density,
+    matvec,
+    normal,
+    standard_normal,
+)
 from gmje_plugin.density.fitting import (
     COVARIANCES,
     join_views,
@@ -15,8 +24,8 @@ from gmje_plugin.density.fitting import (
     rounding,
     weighted_covariance,
 )
-from gmje_plugin.linalg import cholesky, log_det, triangular, whiten
-from gmje_plugin.validation import check_choice, check_count, wide_dtype
+from gmje_plugin.linalg import cholesky, triangular
+from gmje_plugin.validation import check_choice, wide_dtype
 
 
 class JointGaussian(nn.Module):
@@ -205,7 +214,7 @@ class JointGaussian(nn.Module):
             )
             if self._is_shared:
                 # A product for each point and each mean, instead of one for each pair of them.
-                origin = _centre(mean_c)
+                origin = centre(mean_c)
                 mean_t = mean_t - matvec(predictor, mean_c - origin)
                 mean_c = origin
             mean = mean_t + matvec(predictor, z_c - mean_c)
@@ -340,76 +349,6 @@ class JointGaussian(nn.Module):
         return normal(mean, factor, full=self._is_full)
 
 
-def normal(
-    mean: Tensor,  # shape: (..., D)
-    factor: Tensor,  # shape: (..., D, D) | (..., D) | (..., 1)
-    *,
-    full: bool,
-) -> Distribution:
-    """A Gaussian of torch; unchecked, so that a NaN comes out as a NaN and no GPU has to wait."""
-    if full:
-        return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
-    return Independent(Normal(mean, factor, validate_args=False), 1, validate_args=False)
-
-
-def log_density(
-    mean: Tensor,  # shape: (..., D)
-    factor: Tensor,  # shape: (..., D, D) | (..., D) | (..., 1)
-    z: Tensor,  # shape: (..., D)
-) -> Tensor:  # shape: (...)
-    """Log-densities; where means share a full covariance, by a solve a point instead of a pair."""
-    full = factor.ndim > mean.ndim
-    if not full or factor.shape[:-2] == mean.shape[:-1]:
-        return normal(mean, factor, full=full).log_prob(z)
-    # |L^-1 (z - m)| is the distance of L^-1 z and L^-1 m, around an origin close to both.
-    origin = _centre(mean)
-    factor = factor.reshape(factor.shape[-2:])
-    z, mean = (
-        whiten(factor, (points - origin).reshape(-1, len(origin))).reshape(points.shape)
-        for points in (z, mean)
-    )
-    log_prob: Tensor = normal(mean, torch.ones_like(origin), full=False).log_prob(z)
-    return log_prob - 0.5 * log_det(factor)
-
-
-def _centre(
-    means: Tensor,  # shape: (..., D)
-) -> Tensor:  # shape: (D,)
-    return means.detach().flatten(0, -2).mean(dim=0)
-
-
-def as_matrix(
-    diagonal: Tensor,  # shape: (..., D, D) | (..., D) | (..., 1)
-    mean: Tensor,  # shape: (..., D)
-) -> Tensor:  # shape: (..., D, D)
-    """Expands a diagonal to the matrix it stands for; a matrix stays as it is."""
-    return diagonal if diagonal.ndim > mean.ndim else torch.diag_embed(diagonal.expand_as(mean))
-
-
-def matvec(
-    matrix: Tensor,  # shape: (..., I, J)
-    vector: Tensor,  # shape: (..., J)
-) -> Tensor:  # shape: (..., I)
-    """Products of matrices and vectors, without expanding either to the other's batch shape."""
-    with torch.autocast(device_type=matrix.device.type, enabled=False):
-        return torch.einsum("...ij,...j->...i", matrix, vector)
-
-
-def standard_normal(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
-    """Standard normal noise of the dtype and on the device of ``like``, drawn where asked."""
-    source = generator.device if generator is not None else torch.device("cpu")
-    drawn = torch.randn(tuple(shape), dtype=like.dtype, device=source, generator=generator)
-    return drawn.to(like.device)
-
-
-def check_points(name: str, value: Tensor, dim: int) -> Tensor:
-    """Returns ``value`` if it is a tensor of shape (..., dim), else raises."""
-    if not isinstance(value, Tensor) or value.ndim < 1 or value.shape[-1] != dim:
-        got = tuple(value.shape) if isinstance(value, Tensor) else value
-        raise ValueError(f"{name} must be a tensor of shape (..., {dim}), got {got}.")
-    return value
-
-
 def check_other(other: object, dim: int) -> None:
     """Raises ``ValueError`` unless ``other`` is a Gaussian of ``dim`` dimensions."""
     if not isinstance(other, JointGaussian):
@@ -419,70 +358,3 @@ def check_other(other: object, dim: int) -> None:
         )
     if other.mean.shape[-1] != dim:
         raise ValueError(f"other must have {dim} dimensions, got {other.mean.shape[-1]}.")
-
-
-def check_split(split: int | None, mean: Tensor) -> int:
-    """Returns ``split`` if it leaves both views a dimension, else raises ``ValueError``."""
-    if split is None or check_count("split", split) >= mean.shape[-1]:
-        raise ValueError(f"split must be below the {mean.shape[-1]} dimensions, got {split}.")
-    return int(split)
-
-
-def check_parameters(
-    mean: Tensor,
-    covariance: Tensor | None,
-    scale_tril: Tensor | None,
-    *,
-    validate_values: bool,
-    names: tuple[str, str] = ("mean", "covariance"),
-) -> Tensor:
-    """Returns the covariance or factor given if it makes a Gaussian with the mean, else raises."""
-    if covariance is not None and scale_tril is None:
-        spread_name, spread = names[1], covariance
-    elif scale_tril is not None and covariance is None:
-        spread_name, spread = "scale_tril", scale_tril
-    else:
-        got = "neither" if covariance is None else "both"
-        raise ValueError(f"one of {names[1]} and scale_tril must be given, got {got}.")
-    for name, value in ((names[0], mean), (spread_name, spread)):
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"{name} must be a floating tensor, got {value!r}.")
-        if validate_values and not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{name} must be finite, got NaN or infinite entries.")
-    if mean.ndim < 1 or mean.shape[-1] < 2:
-        raise ValueError(
-            f"{names[0]} must have a last dimension of at least 2, got shape {tuple(mean.shape)}."
-        )
-    _check_shape(spread_name, spread, mean, matrix_only=scale_tril is not None)
-    if validate_values and scale_tril is not None:
-        _check_factor(scale_tril)
-    elif validate_values:
-        _check_covariance(spread_name, spread, full=spread.ndim > mean.ndim)
-    return spread
-
-
-def _check_shape(name: str, spread: Tensor, mean: Tensor, *, matrix_only: bool) -> None:
-    dim, batch = mean.shape[-1], tuple(mean.shape[:-1])
-    kinds = {"full": (dim, dim), "diagonal": (dim,), "isotropic": ()}
-    if matrix_only:
-        del kinds["diagonal"], kinds["isotropic"]
-    shared = (1,) * len(batch)
-    if any(spread.shape in ((*batch, *kind), (*shared, *kind)) for kind in kinds.values()):
-        return
-    *rest, last = (f"{(*batch, *kind)} ({label})" for label, kind in kinds.items())
-    allowed = f"{', '.join(rest)} or {last}" if rest else last
-    sharing = ", or with 1 for a batch dimension if all share it" if batch else ""
-    raise ValueError(f"{name} must have shape {allowed}{sharing}, got {tuple(spread.shape)}.")
-
-
-def _check_factor(factor: Tensor) -> None:
-    if bool(factor.triu(1).any()) or not bool((factor.diagonal(dim1=-2, dim2=-1) > 0).all()):
-        raise ValueError("scale_tril must be lower triangular with a positive diagonal.")
-
-
-def _check_covariance(name: str, covariance: Tensor, *, full: bool) -> None:
-    if not full:
-        if not bool((covariance > 0).all()):
-            raise ValueError(f"{name} must be positive, got {float(covariance.min())}.")
-    elif bool((covariance - covariance.mT).abs().max() > 1e-4 * covariance.abs().max()):
-        raise ValueError(f"{name} must be symmetric.")

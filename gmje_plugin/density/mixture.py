@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions import Distribution, MixtureSameFamily
 from torch.utils.checkpoint import checkpoint
 
+from gmje_plugin.density.checks import check_parameters, check_points, check_weights
+from gmje_plugin.density.factored import (
+    as_matrix,
+    categorical_mixture,
+    log_density,
+    scale,
+    standard_normal,
+)
 from gmje_plugin.density.fitting import (
-    COVARIANCES,
+    check_enough,
+    check_options,
     join_views,
     maximise,
     nearest_seed,
     ordinary_tensors,
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
-from gmje_plugin.density.gaussian import (
-    JointGaussian,
-    as_matrix,
-    check_other,
-    check_parameters,
-    check_points,
-    log_density,
-    matvec,
-    standard_normal,
-)
+from gmje_plugin.density.gaussian import JointGaussian, check_other
+from gmje_plugin.density.monte_carlo import MonteCarloEstimate, stratified_mean
 from gmje_plugin.resampling import multinomial
-from gmje_plugin.validation import (
-    check_choice,
-    check_count,
-    check_number,
-    check_positive,
-    wide_dtype,
-)
+from gmje_plugin.validation import check_count, wide_dtype
 
 # Largest product of points, components and dimensions that is expanded at a time.
 _CHUNK_ELEMENTS = 2**22
-
-
-class MonteCarloEstimate(NamedTuple):
-    """A mean over draws and its standard error, 0-d tensors."""
-
-    value: Tensor
-    standard_error: Tensor
 
 
 class JointGaussianMixture(nn.Module):
@@ -96,7 +84,7 @@ class JointGaussianMixture(nn.Module):
     ) -> None:
         super().__init__()
         names = ("means", "covariances")
-        _check_weights(weights, means, validate_values=validate_args)
+        check_weights(weights, means, validate_values=validate_args)
         spread = check_parameters(
             means, covariances, scale_tril, names=names, validate_values=validate_args
         )
@@ -150,23 +138,10 @@ class JointGaussianMixture(nn.Module):
             ValueError: If a shape, dtype or option does not fit, a value is not finite, there are
                 fewer rows than components, or all rows are equal.
         """
-        check_choice("covariance", covariance, COVARIANCES)
-        check_count("max_steps", max_steps)
-        check_number("tolerance", tolerance, low=0.0)
-        check_positive("covariance_floor", covariance_floor)
+        check_options(covariance, max_steps, tolerance, covariance_floor)
         joint = join_views(z_c, z_t)
         dtype, z = joint.dtype, joint.double()
-        if check_count("num_components", num_components) > z.shape[0]:
-            raise ValueError(
-                f"num_components must be at most the number of rows, "
-                f"got {num_components} for {z.shape[0]} rows."
-            )
-        variance = z.var(dim=0, correction=0).mean()
-        if not bool((variance > 0) & variance.isfinite()):
-            raise ValueError(
-                "z_c and z_t must have a positive variance that does not overflow float64, "
-                f"got {float(variance):g}."
-            )
+        check_enough(z, num_components)
         with torch.autocast(device_type=z.device.type, enabled=False):
             floor = floor_of(z, covariance_floor, covariance, dtype)
             shares = nearest_seed(z, num_components, generator)
@@ -225,14 +200,10 @@ class JointGaussianMixture(nn.Module):
         chunks = self._chunks(check_points("z", z, self.means.shape[1]))
         # torch.func has no hooks on saved tensors, by which a checkpoint works.
         transformed = torch._C._are_functorch_transforms_active()
+        take: Callable[[Tensor], Tensor] = of_chunk
         if len(chunks) > 1 and torch.is_grad_enabled() and not transformed:
-            parts = [
-                checkpoint(of_chunk, chunk, use_reentrant=False, preserve_rng_state=False)
-                for chunk in chunks
-            ]
-        else:
-            parts = [of_chunk(chunk) for chunk in chunks]
-        return torch.cat(parts).reshape(z.shape[:-1])
+            take = partial(checkpoint, of_chunk, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat([take(chunk) for chunk in chunks]).reshape(z.shape[:-1])
 
     def marginal(self, view: str) -> MixtureSameFamily:
         """The density of one view (Huang 2026, Eq. 97-98).
@@ -247,7 +218,7 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If ``view`` is neither.
         """
-        return _mixture(self.log_weights, self.components.marginal(view))
+        return categorical_mixture(self.log_weights, self.components.marginal(view))
 
     def condition(
         self,
@@ -270,7 +241,7 @@ class JointGaussianMixture(nn.Module):
         log_joint = self.log_weights + log_density(
             self.means[:, : self.split], components.block("context"), points
         )
-        return _mixture(log_joint, components.condition(points))
+        return categorical_mixture(log_joint, components.condition(points))
 
     def moments(
         self,
@@ -336,17 +307,9 @@ class JointGaussianMixture(nn.Module):
         drawn = multinomial(self.log_weights, shape.numel(), generator=generator)
         component, order = drawn.sort()
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
-        # One product with each component's factor, instead of a factor for each draw.
-        factors = self.components.factor
         counts = torch.bincount(drawn, minlength=self.log_weights.shape[0]).tolist()
-        if len(factors) == 1:  # shared
-            counts = [len(noise)]
-        scaled = [
-            matvec(factor, rows) if factor.ndim == 2 else factor * rows
-            for factor, rows in zip(factors, torch.split(noise, counts), strict=True)
-        ]
         samples = torch.empty_like(noise)
-        samples[order] = self.means[component] + torch.cat(scaled)
+        samples[order] = self.means[component] + scale(self.components.factor, noise, counts)
         return samples.reshape(*shape, -1)
 
     def entropy(
@@ -430,28 +393,5 @@ class JointGaussianMixture(nn.Module):
         """E[function(z)] as the weighted sum of its means under the components."""
         check_count("num_samples", num_samples)
         count = max(-(-num_samples // self.means.shape[0]), 2)
-        values = function(self.components.rsample((count,), generator=generator))  # (count, K)
-        variances = self.weights.square() * values.var(dim=0) / count
-        return MonteCarloEstimate(
-            (self.weights * values.mean(dim=0)).sum(), variances.sum().detach().sqrt()
-        )
-
-
-def _mixture(logits: Tensor, components: Distribution) -> MixtureSameFamily:
-    weights = Categorical(logits=logits, validate_args=False)
-    return MixtureSameFamily(weights, components, validate_args=False)
-
-
-def _check_weights(weights: Tensor, means: Tensor, *, validate_values: bool) -> None:
-    if not isinstance(means, Tensor) or means.ndim != 2:
-        got = tuple(means.shape) if isinstance(means, Tensor) else means
-        raise ValueError(f"means must be a tensor of shape (K, D), got {got}.")
-    if not isinstance(weights, Tensor) or not weights.is_floating_point():
-        raise ValueError(f"weights must be a floating tensor, got {weights!r}.")
-    if weights.shape != means.shape[:1]:
-        raise ValueError(
-            f"weights must have shape {tuple(means.shape[:1])}, one for each of the means, "
-            f"got {tuple(weights.shape)}."
-        )
-    if validate_values and not bool((weights >= 0).all() & ((weights.sum() - 1).abs() < 1e-4)):
-        raise ValueError(f"weights must be at least 0 and sum to 1, got {weights.tolist()}.")
+        draws = self.components.rsample((count,), generator=generator)
+        return stratified_mean(self.weights, function(draws))

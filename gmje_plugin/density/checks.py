@@ -1,0 +1,99 @@
+"""Checks of what a Gaussian or a mixture is made from and asked about."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmje_plugin.validation import check_count
+
+
+def check_points(name: str, value: Tensor, dim: int) -> Tensor:
+    """Returns ``value`` if it is a tensor of shape (..., dim), else raises."""
+    if not isinstance(value, Tensor) or value.ndim < 1 or value.shape[-1] != dim:
+        got = tuple(value.shape) if isinstance(value, Tensor) else value
+        raise ValueError(f"{name} must be a tensor of shape (..., {dim}), got {got}.")
+    return value
+
+
+def check_weights(weights: Tensor, means: Tensor, *, validate_values: bool) -> None:
+    """Raises ``ValueError`` unless there is a weight for each of the means."""
+    if not isinstance(means, Tensor) or means.ndim != 2:
+        got = tuple(means.shape) if isinstance(means, Tensor) else means
+        raise ValueError(f"means must be a tensor of shape (K, D), got {got}.")
+    if not isinstance(weights, Tensor) or not weights.is_floating_point():
+        raise ValueError(f"weights must be a floating tensor, got {weights!r}.")
+    if weights.shape != means.shape[:1]:
+        raise ValueError(
+            f"weights must have shape {tuple(means.shape[:1])}, one for each of the means, "
+            f"got {tuple(weights.shape)}."
+        )
+    if validate_values and not bool((weights >= 0).all() & ((weights.sum() - 1).abs() < 1e-4)):
+        raise ValueError(f"weights must be at least 0 and sum to 1, got {weights.tolist()}.")
+
+
+def check_split(split: int | None, mean: Tensor) -> int:
+    """Returns ``split`` if it leaves both views a dimension, else raises ``ValueError``."""
+    if split is None or check_count("split", split) >= mean.shape[-1]:
+        raise ValueError(f"split must be below the {mean.shape[-1]} dimensions, got {split}.")
+    return int(split)
+
+
+def check_parameters(
+    mean: Tensor,
+    covariance: Tensor | None,
+    scale_tril: Tensor | None,
+    *,
+    validate_values: bool,
+    names: tuple[str, str] = ("mean", "covariance"),
+) -> Tensor:
+    """Returns the covariance or factor given if it makes a Gaussian with the mean, else raises."""
+    if covariance is not None and scale_tril is None:
+        spread_name, spread = names[1], covariance
+    elif scale_tril is not None and covariance is None:
+        spread_name, spread = "scale_tril", scale_tril
+    else:
+        got = "neither" if covariance is None else "both"
+        raise ValueError(f"one of {names[1]} and scale_tril must be given, got {got}.")
+    for name, value in ((names[0], mean), (spread_name, spread)):
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(f"{name} must be a floating tensor, got {value!r}.")
+        if validate_values and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinite entries.")
+    if mean.ndim < 1 or mean.shape[-1] < 2:
+        raise ValueError(
+            f"{names[0]} must have a last dimension of at least 2, got shape {tuple(mean.shape)}."
+        )
+    _check_shape(spread_name, spread, mean, matrix_only=scale_tril is not None)
+    if validate_values and scale_tril is not None:
+        _check_factor(scale_tril)
+    elif validate_values:
+        _check_covariance(spread_name, spread, full=spread.ndim > mean.ndim)
+    return spread
+
+
+def _check_shape(name: str, spread: Tensor, mean: Tensor, *, matrix_only: bool) -> None:
+    dim, batch = mean.shape[-1], tuple(mean.shape[:-1])
+    kinds = {"full": (dim, dim), "diagonal": (dim,), "isotropic": ()}
+    if matrix_only:
+        del kinds["diagonal"], kinds["isotropic"]
+    shared = (1,) * len(batch)
+    if any(spread.shape in ((*batch, *kind), (*shared, *kind)) for kind in kinds.values()):
+        return
+    *rest, last = (f"{(*batch, *kind)} ({label})" for label, kind in kinds.items())
+    allowed = f"{', '.join(rest)} or {last}" if rest else last
+    sharing = ", or with 1 for a batch dimension if all share it" if batch else ""
+    raise ValueError(f"{name} must have shape {allowed}{sharing}, got {tuple(spread.shape)}.")
+
+
+def _check_factor(factor: Tensor) -> None:
+    if bool(factor.triu(1).any()) or not bool((factor.diagonal(dim1=-2, dim2=-1) > 0).all()):
+        raise ValueError("scale_tril must be lower triangular with a positive diagonal.")
+
+
+def _check_covariance(name: str, covariance: Tensor, *, full: bool) -> None:
+    if not full:
+        if not bool((covariance > 0).all()):
+            raise ValueError(f"{name} must be positive, got {float(covariance.min())}.")
+    elif bool((covariance - covariance.mT).abs().max() > 1e-4 * covariance.abs().max()):
+        raise ValueError(f"{name} must be symmetric.")
