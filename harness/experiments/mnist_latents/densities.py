@@ -71,10 +71,14 @@ def densities(
 def save(mixture: JointGaussianMixture, path: Path) -> None:
     """Writes a joint density: ``JointGaussianMixture(**torch.load(path))`` is it again."""
     path.parent.mkdir(exist_ok=True)
-    names = ("weights", "means", "covariances")
-    parts = {name: getattr(mixture, name).detach().cpu() for name in names}
+    parts = {"weights": mixture.weights, "means": mixture.means}
+    if mixture.covariances.ndim == 3:
+        parts["scale_tril"] = mixture.components.factor
+    else:
+        parts["covariances"] = mixture.covariances
     with replacing(path) as unfinished:
-        torch.save({**parts, "split": mixture.split}, unfinished)
+        saved = {name: part.detach().cpu() for name, part in parts.items()}
+        torch.save({**saved, "split": mixture.split}, unfinished)
 
 
 def _fitted(embeddings: Tensor, mixture: GaussianMixture) -> MixtureSameFamily:
