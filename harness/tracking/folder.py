@@ -168,7 +168,7 @@ def _locked(path: Path) -> Iterator[None]:
             warnings.warn(
                 f"{path.parent} cannot be locked ({error.strerror}): see to it that no other "
                 f"process runs the same command",
-                stacklevel=2,
+                stacklevel=3,
             )
         try:
             yield
