@@ -58,8 +58,14 @@ def _fingerprint(files: FileSet, folder: Path) -> bytes:
     digest = hashlib.sha256(f"{files.image_size} {PIL.__version__}".encode())
     for name in files.paths:
         path = Path(name)
-        state = path.stat()
-        digest.update(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n".encode())
+        try:
+            state = path.stat()
+        except OSError as error:  # a link to nowhere
+            raise SettingsError(
+                f"{path} cannot be read as an image ({error.strerror}): restore or remove it"
+            ) from error
+        line = f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))  # not every name is UTF-8
     return digest.digest()
 
 

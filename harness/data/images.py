@@ -172,12 +172,13 @@ def read_image(path: Path, size: int) -> Pixels:  # shape: (3, size, size)
     """A file as a uint8 RGB square: the shorter side resized to ``size``, the centre cut out.
 
     Raises:
-        SettingsError: If the file is no image.
+        SettingsError: If the file is no image, or its values have no known range.
     """
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: PIL's for a broken PNG
+            image = _in_eight_bits(opened, path).convert("RGB")
+    # SyntaxError: PIL's for a broken PNG
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SettingsError(
             f"{path} cannot be read as an image ({error}): restore or remove it"
         ) from error
@@ -188,6 +189,24 @@ def read_image(path: Path, size: int) -> Pixels:  # shape: (3, size, size)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _in_eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """The same in 8 bits a channel: PIL cuts wider ones off at 255 and floats to whole numbers."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    # PIL before version 11.3 opens a grey PNG of 16 bits in 32.
+    sixteen_bits = image.mode.startswith("I;16") or image.format == "PNG"
+    largest = 65535.0 if sixteen_bits else 1.0
+    if image.mode == "I" and not sixteen_bits:
+        raise SettingsError(f"{path} has 32 bits a pixel, of no known range: save it in 8 or 16")
+    if not (values.min() >= 0.0 and values.max() <= largest):  # not so for NaN
+        raise SettingsError(
+            f"{path} has values from {values.min():g} to {values.max():g}, which must be in "
+            f"[0, {largest:g}]: scale them"
+        )
+    return Image.fromarray(np.rint(values * (255.0 / largest)).astype(np.uint8))
 
 
 def spread(number: int, most: int) -> Tensor:  # shape: (min(number, most),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,15 @@ def _mnist(settings: DataSettings) -> Source:
 def _torchvision(settings: DataSettings, layout: str) -> list[Any]:
     """The training and test set as torchvision reads them, downloaded if they are not there."""
     kind = {"cifar10": CIFAR10, "mnist": MNIST}[settings.name]
+    raw = Path(settings.root, "MNIST", "raw")
+    made = [folder for folder in (raw, raw.parent, *raw.parents[1:]) if not folder.exists()]
     try:
         return [kind(settings.root, train=train, download=True) for train in (True, False)]
     # torchvision reads MNIST's files without a check, and with whatever then goes wrong.
     except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
+        for folder in made:  # by torchvision, before it came to nothing
+            with suppress(OSError):
+                folder.rmdir()
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(
             f"data.root={settings.root} holds no whole {layout} and a download failed ({reason}): "

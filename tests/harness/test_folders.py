@@ -1,6 +1,7 @@
 """Image folders: what is read, the decoded copy beside them, and where images are kept."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,87 @@ def test_unlabelled_images_are_trained_on(tmp_path: Path, asked: list[str]) -> N
         assert "online_accuracy" not in header
     done = harness("report", "outputs", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_wide_images_are_scaled_by_their_range(tmp_path: Path) -> None:
+    grey = np.linspace(0.0, 1.0, 32 * 32).reshape(32, 32)
+    expected = np.rint(grey * 255.0)
+    for name, pixels in (
+        ("sixteen.png", (grey * 65535).astype(np.uint16)),
+        ("sixteen.tif", (grey * 65535).astype(np.uint16)),
+        ("float.tif", grey.astype(np.float32)),
+    ):
+        Image.fromarray(pixels).save(tmp_path / name)
+        read = read_image(tmp_path / name, 32)
+        assert np.abs(read[0].astype(float) - expected).max() <= 1.0, name
+        assert (read[0] == read[2]).all()
+
+
+@pytest.mark.parametrize("keep", ["auto", "files"])
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((16, 16), 200.0, dtype=np.float32), r"values from 200 to 200.*\[0, 1\]"),
+        (np.full((16, 16), np.nan, dtype=np.float32), "values from nan"),
+        (np.full((16, 16), 70000, dtype=np.int32), "32 bits a pixel"),
+    ],
+    ids=["not in [0, 1]", "NaN", "32 bits"],
+)
+def test_images_of_no_known_range_are_refused(
+    tmp_path: Path, keep: str, pixels: np.ndarray, message: str
+) -> None:
+    root = image_folder(tmp_path / "pets")
+    Image.fromarray(pixels).save(root / "train" / "cat" / "wide.tif")
+    with pytest.raises(SettingsError, match=message):
+        read_all(data.load(folder_settings(root, keep=keep, workers=0)))
+
+
+@pytest.mark.parametrize("keep", ["auto", "files"])
+def test_a_link_to_nowhere_is_named(tmp_path: Path, keep: str) -> None:
+    root = image_folder(tmp_path / "pets")
+    (root / "train" / "cat" / "gone.png").symlink_to("/nowhere/gone.png")
+    with pytest.raises(SettingsError, match=r"gone.png cannot be read as an image"):
+        read_all(data.load(folder_settings(root, keep=keep, workers=0)))
+
+
+@pytest.mark.parametrize("keep", ["auto", "files"])
+def test_names_that_are_not_utf8(tmp_path: Path, keep: str) -> None:
+    root = image_folder(tmp_path / "pets")
+    cats = root / "train" / "cat"
+    os.rename(cats / "0000.png", os.fsencode(cats) + b"/caf\xe9.png")
+    for _ in range(2):  # decoded, and from the copy
+        loaded = data.load(folder_settings(root, keep=keep, workers=0))
+        assert len(loaded.train.labels) == 12
+        read_all(loaded)
+
+
+@pytest.mark.parametrize("keep", ["auto", "files"])
+def test_an_image_beyond_pils_limit_is_named(tmp_path: Path, keep: str) -> None:
+    root = image_folder(tmp_path / "pets")
+    path = root / "train" / "cat" / "huge.bmp"
+    Image.new("RGB", (20, 20)).save(path)
+    with path.open("r+b") as file:  # a damaged header: the third byte of the width
+        file.seek(20)
+        file.write(b"\xff")
+    with pytest.raises(SettingsError, match=r"huge.bmp cannot be read as an image"):
+        read_all(data.load(folder_settings(root, keep=keep, workers=0)))
+
+
+def read_all(loaded: data.ImageData) -> None:
+    for _ in loaded.train.batches(64):
+        pass
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_a_wrong_root_leaves_no_folders(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    for module in ("cifar", "mnist"):
+        monkeypatch.setattr(
+            f"torchvision.datasets.{module}.download_and_extract_archive", no_network
+        )
+    assert "download failed" in refusal(DataSettings(name=name, root=str(tmp_path / "a" / "b")))
+    assert not list(tmp_path.iterdir())
