@@ -18,7 +18,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.settings import SettingsError, deciding, one_line, register_schemas, resolve
+from harness.settings import (
+    SettingsError,
+    as_hydra_reads,
+    deciding,
+    one_line,
+    register_schemas,
+    resolve,
+)
 
 # Hydra's, without those for other folders of configs; its parser answers others with its usage.
 _FLAGS = (
@@ -46,7 +53,7 @@ def _experiment(config: DictConfig) -> None:
 def _run(config: DictConfig) -> int:
     """Runs an experiment; what went wrong is told here, as Hydra adds lines to what passes it."""
     try:
-        settings = resolve(config)
+        settings = resolve(config, HydraConfig.get().overrides.task)
         # A wrong option is told at once; torch and Lightning take seconds to import.
         from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -86,6 +93,7 @@ def main(arguments: Sequence[str]) -> None:
     if unknown:
         sys.exit(_refuse(f"{unknown[0]}: no such flag (options are name=value; see --help)"))
     register_schemas()
+    sys.argv[1:] = as_hydra_reads(arguments)  # where Hydra looks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
         _experiment()

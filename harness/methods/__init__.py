@@ -147,7 +147,11 @@ def _moco_criterion(
         case _:
             raise NotImplementedError(f"no bank for {type(bank).__name__}")
     particles = SMCMemoryBankModule(
-        (bank.size, settings.output_dim), gather_distributed=gather, seed=seed, **options
+        (bank.size, settings.output_dim),
+        gather_distributed=gather,
+        temperature=temperature,
+        seed=seed,
+        **options,
     )
     return SMCNTXentLoss(
         temperature,

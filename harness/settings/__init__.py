@@ -5,6 +5,7 @@ by us for the digits: by kNN accuracy on a fifth of the training images (``data.
 not on the test images.
 """
 
+from harness.settings.command_line import as_hydra_reads
 from harness.settings.experiments import (
     ExperimentSettings,
     FailureModesSettings,
@@ -77,6 +78,7 @@ __all__ = [
     "TrainerSettings",
     "VICRegSettings",
     "ViewSettings",
+    "as_hydra_reads",
     "deciding",
     "one_line",
     "register_schemas",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -26,10 +27,15 @@ class RowSettings:
     bank: BankSettings | None = None  # of MoCo
 
 
+# What an experiment may use; seed, logger, output_root and overwrite are for all.
+GROUPS = ("data", "backbone", "method", "bank", "scale", "trainer", "evaluation")
+
+
 @dataclass
 class ExperimentSettings:
-    """Any experiment."""
+    """Any experiment, and which groups, or options of groups, it uses."""
 
+    uses: ClassVar[tuple[str, ...]] = GROUPS
     name: str = MISSING
 
 
@@ -37,6 +43,7 @@ class ExperimentSettings:
 class QuickstartSettings(ExperimentSettings):
     """Pipelines that differ by one line, each over several seeds from ``seed`` on."""
 
+    uses: ClassVar[tuple[str, ...]] = ("data", "backbone", "trainer", "evaluation")
     name: str = choice("quickstart")
     num_seeds: int = ranged(3, low=1)
     rows: dict[str, RowSettings] = field(default_factory=dict)
@@ -56,6 +63,7 @@ class ReplaySettings(ExperimentSettings):
 class SyntheticSettings(ExperimentSettings):
     """The paper's Experiment 1 (Huang 2026, Sec. 5.1), over several seeds from ``seed`` on."""
 
+    uses: ClassVar[tuple[str, ...]] = ("trainer.threads",)
     name: str = choice("synthetic")
     num_seeds: int = ranged(10, low=1)
     workers: int = ranged(2, low=1, high=256)  # processes, of one thread each
@@ -94,6 +102,7 @@ class LatentRowSettings:
 class MNISTLatentsSettings(ExperimentSettings):
     """Encoders, decoders and latent densities of MNIST (Huang 2026, Sec. 5.3, App. P.4)."""
 
+    uses: ClassVar[tuple[str, ...]] = ("data", "backbone", "scale", "trainer", "evaluation")
     name: str = choice("mnist_latents")
     paper_epochs: int = ranged(50, low=1)  # [P]
     decoder_epochs: int = ranged(50, low=1)  # [P]
@@ -109,6 +118,7 @@ class MNISTLatentsSettings(ExperimentSettings):
 class FailureModesSettings(ExperimentSettings):
     """Failures of the paper's objectives beside their remedies; only the seed can be chosen."""
 
+    uses: ClassVar[tuple[str, ...]] = ("trainer.threads",)
     name: str = choice("failure_modes")
 
 

@@ -13,12 +13,15 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from harness.settings import methods, parts
+from harness.settings.command_line import hint, told
 from harness.settings.experiments import (
+    GROUPS,
+    ExperimentSettings,
     FailureModesSettings,
     LatentRowSettings,
     MNISTLatentsSettings,
@@ -64,8 +67,12 @@ def register_schemas() -> None:
         ConfigStore.instance().store(group="schema", name=name, node=schema)
 
 
-def resolve(config: DictConfig) -> Settings:
+def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     """Turns a composed config into settings, with every range checked.
+
+    Args:
+        config: As composed.
+        overrides: What was typed: an experiment refuses options that it does not use.
 
     Raises:
         SettingsError: If a value is missing, out of its range, or not known to the schema.
@@ -81,7 +88,7 @@ def resolve(config: DictConfig) -> Settings:
         raise SettingsError(one_line(error)) from error
     if not isinstance(settings, Settings):
         raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
-    problems = [
+    problems = list(_unused(settings.experiment, overrides)) or [
         *_unknown_keys(config, settings, ""),
         *_out_of_range(settings, ""),
         *_impossible(settings),
@@ -96,6 +103,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         asked = "=".join(str(error.missing_cfg_file).rsplit("/", 1))
         return f"{asked}: there is no such config, only {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return told(error)
     inner = error.__cause__ or error.__context__
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
@@ -104,8 +113,8 @@ def one_line(error: BaseException) -> str:
     message = str(cause.msg or cause).splitlines()[0]
     known = [f.name for f in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
     close = difflib.get_close_matches(str(cause.key), known, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close and cause.key not in known else ""
-    return f"{cause.full_key}: {message}{hint}"
+    meant = f" (did you mean {close[0]!r}?)" if close else hint(str(cause.full_key))
+    return f"{cause.full_key}: {message}{'' if cause.key in known else meant}"
 
 
 def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]:
@@ -118,6 +127,25 @@ def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]
         elif isinstance(config[key], DictConfig):
             value = settings[key] if isinstance(settings, dict) else getattr(settings, key)
             yield from _unknown_keys(config[key], value, f"{path}{key}.")
+
+
+def _unused(experiment: ExperimentSettings, overrides: Sequence[str]) -> Iterator[str]:
+    """What was typed for an experiment that does not use it, in one sentence."""
+    names = [
+        word.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
+        for word in overrides
+    ]
+    unused = [
+        name
+        for name in names
+        if name.partition(".")[0] in GROUPS
+        and not {name, name.partition(".")[0]} & set(experiment.uses)
+    ]
+    if unused:
+        yield (
+            f"{', '.join(unused)}: not used by experiment={experiment.name}, "
+            f"which uses {', '.join(experiment.uses)}"
+        )
 
 
 def _impossible(settings: Settings) -> Iterator[str]:

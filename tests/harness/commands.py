@@ -8,17 +8,23 @@ import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from harness.settings import Settings, deciding, register_schemas, resolve
 
 ROOT = Path(__file__).parents[2]
 
 
-def settings(*overrides: str) -> Settings:
-    """The settings of a command line."""
+def composed(*overrides: str) -> DictConfig:
+    """What a command line composes to."""
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "configs")):
-        return resolve(compose("config", overrides=list(overrides)))
+        return compose("config", overrides=list(overrides))
+
+
+def settings(*overrides: str) -> Settings:
+    """The settings of a command line."""
+    return resolve(composed(*overrides))
 
 
 def words(*overrides: str) -> list[str]:
