@@ -20,6 +20,7 @@ from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
 from harness.evaluation.online_probe import ONLINE_ACCURACY
+from harness.methods import Method
 from harness.processes import is_first_process
 from harness.settings import MoCoSettings, Settings
 from harness.tracking import (
@@ -232,7 +233,7 @@ class EpochCounter(Callback):
 
 
 class EpochBar(EpochCounter):
-    """A progress bar over the epochs of one training or several.
+    """A progress bar over the epochs of one training or several; a line each without a terminal.
 
     Args:
         progress: The bar's place.
@@ -246,7 +247,23 @@ class EpochBar(EpochCounter):
 
     def describe(self, text: str) -> None:
         """Says what is being trained."""
+        self.training = text
         self.progress.update(self.task, description=text)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Moves on by an epoch, with its last loss and the online probe's accuracy."""
+        super().on_train_epoch_end(trainer, pl_module)
+        words = [f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"]
+        if isinstance(pl_module, Method):
+            words.append(f"loss {pl_module.last_loss.item():.4g}")
+            if pl_module.online_accuracy is not None:
+                words.append(f"online probe {100 * pl_module.online_accuracy:.1f} %")
+        text = f"{self.training}: {', '.join(words)}"
+        console = self.progress.console
+        if console.is_terminal:
+            self.progress.update(self.task, description=text)
+        else:
+            console.print(text, soft_wrap=True)
 
 
 def progress(console: Console) -> Progress:

@@ -115,7 +115,7 @@ def train(
             path=folder.path / CHECKPOINT,
             resume_from=folder.checkpoint,
             loggers=loggers,
-            callbacks=[*callbacks, *probes],
+            callbacks=[*probes, *callbacks],
         )
     except TorchDynamoException as error:
         told = next(iter(str(error).splitlines()), type(error).__name__)

@@ -92,7 +92,10 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
                     running[pool.submit(_do, waiting[name])] = name
                 for done in wait(running, _POLL, return_when=FIRST_COMPLETED).done:
                     _raise_if_failed(done, running[done])
-                    order.done(running.pop(done))
+                    name = running.pop(done)
+                    order.done(name)
+                    if not console.is_terminal:
+                        console.print(f"{name}: done", soft_wrap=True)
                 begun = ", ".join(list(running.values())[:workers])
                 bar.update(task, completed=before + units.value, description=begun)
         except BaseException:

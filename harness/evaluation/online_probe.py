@@ -32,7 +32,9 @@ class OnlineProbeAccuracy(Callback):
         """Measures and logs it as of the epoch's last step."""
         if (trainer.current_epoch + 1) % self.every or not trainer.is_global_zero:
             return
-        metrics = {"epoch": trainer.current_epoch, ONLINE_ACCURACY: self.accuracy(pl_module)}
+        accuracy = self.accuracy(pl_module)
+        pl_module.online_accuracy = accuracy  # type: ignore[assignment]  # a method's
+        metrics = {"epoch": trainer.current_epoch, ONLINE_ACCURACY: accuracy}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step - 1)
 

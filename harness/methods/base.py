@@ -36,6 +36,8 @@ class Method(pl.LightningModule):
     """
 
     online_probe: OnlineLinearClassifier
+    last_loss: Tensor  # of the last step
+    online_accuracy: float | None = None  # of the probe on test images, when it was last measured
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class Method(pl.LightningModule):
         images, labels, indices = batch
         loss, features = self.loss(*self.views(images, indices, epoch=self.current_epoch))
         self.observe(labels)
-        self._last_loss = loss.detach()
+        self.last_loss = loss.detach()
         if self.global_step % self.trainer_settings.log_every == 0:
             self._log({"train/loss": loss.detach(), **self.terms()})
         probe_loss, _ = self.online_probe.shared_step((features, labels), 0)
@@ -119,7 +121,7 @@ class Method(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Keeps weights that are no numbers out of checkpoints, whichever steps are logged."""
-        self._check_finite(float(self._last_loss))
+        self._check_finite(float(self.last_loss))
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):

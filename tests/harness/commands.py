@@ -34,6 +34,16 @@ def words(*overrides: str) -> list[str]:
         return deciding(overrides, compose("config", overrides=list(overrides)))
 
 
+def shown(stdout: str) -> list[str]:
+    """The lines that a run shows, without those of its progress where there is no terminal."""
+    kept = [
+        line
+        for line in stdout.splitlines()
+        if ": epoch " not in line and not line.endswith(": done")
+    ]
+    return "\n".join(kept).strip().splitlines()
+
+
 def environment() -> dict[str, str]:
     """Of a process that imports this checkout, wherever it runs, and uses one thread."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

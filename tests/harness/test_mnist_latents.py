@@ -21,7 +21,7 @@ from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.experiments.mnist_latents.tables import tables
 from harness.report import report
 from harness.settings import SettingsError
-from tests.harness.commands import harness, settings
+from tests.harness.commands import harness, settings, shown
 from tests.harness.tiny_mnist import write_tiny_mnist
 
 ASKED = [
@@ -106,7 +106,7 @@ def test_the_same_command_shows_it_again(ran: tuple[Path, str], results: dict[st
     again = harness(*ASKED, folder=ran[0].parents[2])
     assert (again.returncode, again.stderr) == (0, "")
     assert "Finished before" in again.stdout
-    assert again.stdout.strip().splitlines()[:-2] == ran[1].strip().splitlines()[:-2]
+    assert shown(again.stdout)[:-2] == shown(ran[1])[:-2]
     for table in tables(results):
         assert all(len(row) in (1, len(table.header)) for row in table.rows)
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from harness.tracking import read_metrics
 from tests.harness import wandb_file
-from tests.harness.commands import harness
+from tests.harness.commands import harness, shown
 
 ROWS = [
     "moco_fifo",
@@ -57,7 +57,7 @@ def test_the_folder_holds_what_is_promised(ran: tuple[Path, str]) -> None:
 def test_the_table_shows_every_row_in_80_columns(
     ran: tuple[Path, str], results: dict[str, Any]
 ) -> None:
-    lines = ran[1].splitlines()
+    lines = shown(ran[1])
     assert max(map(len, lines)) <= 100  # the folder's path, in pytest, is the longest line
     for row in [{"title": "untrained network", **results["untrained"]}, *results["rows"].values()]:
         line = next(line for line in lines if line.strip().startswith(f"{row['title']}  "))
@@ -141,7 +141,9 @@ def test_the_same_command_shows_it_again(ran: tuple[Path, str]) -> None:
     again = harness(*ASKED, folder=ran[0].parents[2])
     assert (again.returncode, again.stderr) == (0, "")
     assert "Finished before" in again.stdout
-    assert again.stdout.strip().splitlines()[:-1] == ran[1].strip().splitlines()[:-1]
+    told = ran[1].splitlines()
+    assert sum(": epoch 1 of" in line and "online probe" in line for line in told) == len(ROWS)
+    assert shown(again.stdout)[:-1] == shown(ran[1])[:-1]
     assert {path: path.stat().st_mtime_ns for path in ran[0].rglob("*")} == before
 
 
