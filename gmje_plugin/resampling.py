@@ -262,6 +262,34 @@ def gumbel(uniforms: Tensor) -> Tensor:
     return -(-uniforms.clamp_min(tiny).log()).log()
 
 
+def exchange(
+    leave: Tensor,  # shape: (B,)
+    size: int,
+    pool: int,
+) -> tuple[Tensor, Tensor]:  # shapes: (B,), (B,)
+    """Which pool members take which places of a bank; no host sync.
+
+    The pool is the bank's ``size`` entries and behind them B newcomers. As many entries leave as
+    newcomers stay: sorted, the entries' indices come first, and each is paired with a newcomer that
+    stays. What is left over repeats the first pair, or does nothing.
+
+    Args:
+        leave: The B members that leave, shape (B,).
+        size: Entries of the bank.
+        pool: Entries and newcomers.
+
+    Returns:
+        Places of the bank and the pool members to put there.
+    """
+    slots = leave.sort().values
+    newcomer_leaves = leave.new_zeros(pool).index_fill_(0, leave, 1)[size:]
+    order = newcomer_leaves.argsort(stable=True)
+    pairs = slots < size
+    target = torch.where(pairs, slots, slots[0]).clamp_max(size - 1)
+    source = torch.where(pairs, order + size, torch.where(pairs[0], order[0] + size, target))
+    return target, source
+
+
 def _check_vector(log_weights: Tensor) -> None:
     if not isinstance(log_weights, Tensor) or log_weights.ndim != 1 or log_weights.numel() == 0:
         got = tuple(log_weights.shape) if isinstance(log_weights, Tensor) else log_weights

@@ -18,6 +18,7 @@ from gmje_plugin.resampling import (
     SCHEMES,
     count_distinct,
     effective_sample_size,
+    exchange,
     gumbel,
     uniform,
 )
@@ -57,9 +58,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
     function of (``seed``, ``step``), alike on devices and ranks. The bank is float32, or float64
     once float64 keys have come, and follows the device of its input.
 
-    A key is not weighted by its own image's query, but that holds within one call: a symmetrised
-    MoCo that calls one criterion twice a step meets the first call's keys as particles in the
-    second, and ESS falls. Give each direction a criterion of its own.
+    A symmetrised MoCo that calls one criterion twice a step meets the first call's keys as
+    particles in the second, weighted by their own images: give each direction its own criterion.
 
     Attributes:
         size: Size of the bank as (num_features, dim); 0 disables it. A bare positive integer
@@ -227,9 +227,9 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
             queries: Queries of the batch, shape (B, dim). Default: the keys.
             particle_scores: The score of each filled entry for this rank's queries, shape
                 (count,), where a loss has it already. Default: computed here.
-            score: Maps queries (B, dim) and points (N, dim) to the logarithm of each point's
-                likelihood summed over the finite queries, shape (N,); with ``skip_diagonal=True``
-                query i is left out at point i. Default: log sum_i exp(q_i . z_j / temperature).
+            score: From queries and points to each point's log-likelihood, summed over the finite
+                queries; with ``skip_diagonal=True`` without query i at point i. Default:
+                log sum_i exp(q_i . z_j / temperature).
 
         Raises:
             ValueError: If a shape, dtype or feature size does not fit.
@@ -250,7 +250,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
                     particle_scores = gather_rows(particle_scores[None]).logsumexp(dim=0)
             accepted = finite_rows(keys)
             if full and particle_scores is not None:
-                self._reweigh(keys, accepted, queries, particle_scores, score)
+                weights = self._pool_log_weights(keys, accepted, queries, particle_scores, score)
+                self._reweigh(keys, weights, num_accepted=accepted.sum())
             else:
                 self._fill(keys[accepted])  # the only place that makes a GPU wait
             self._rejected = self._rejected + (~accepted).sum()
@@ -284,9 +285,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         size = self.size[0]
         self.step, self.count = -1, 0
         # On the CPU whatever the default device is, as the generator is there.
-        initial = torch.randn(
-            size, dim, generator=self._generator(), device="cpu", dtype=torch.float32
-        )
+        initial = torch.empty(size, dim, device="cpu", dtype=torch.float32)
+        initial.normal_(generator=self._generator())
         self.step = 0
         self.bank = normalize(initial, dim=-1)
         self.log_weights = self.bank.new_full((size,), -math.inf)
@@ -326,19 +326,11 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         self._ess = torch.full_like(self._ess, self.count)
         self._pool_size = torch.full_like(self._pool_size, self.count)
 
-    def _reweigh(
-        self,
-        keys: Tensor,
-        accepted: Tensor,
-        queries: Tensor,
-        particle_scores: Tensor,
-        score: Score,
-    ) -> None:
+    def _reweigh(self, keys: Tensor, log_weights: Tensor, *, num_accepted: Tensor) -> None:
         size = self.size[0]
-        log_weights = self._pool_log_weights(keys, accepted, queries, particle_scores, score)
         ages = torch.cat([self.ages + 1, self.ages.new_zeros(keys.shape[0])])
         self._ess = effective_sample_size(log_weights).to(keys.dtype)
-        self._pool_size = (size + accepted.sum()).to(keys.dtype)
+        self._pool_size = (size + num_accepted).to(keys.dtype)
         threshold = math.inf if self.ess_threshold is None else self.ess_threshold
         resample = self._ess < threshold * self._pool_size
         # Ages are whole numbers, so noise in [0, 1) orders equal ages at random.
@@ -382,19 +374,9 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         return (prior + likelihood).masked_fill(rejected, -math.inf)
 
     def _replace(self, leave: Tensor, keys: Tensor, log_weights: Tensor, ages: Tensor) -> None:
-        """Writes the keys that stay over the particles that leave, in place, without a sync.
-
-        ``leave`` holds B pool indices, so as many particles leave as keys stay. Sorted, the
-        particles' come first; each is paired with a key that stays, and what is left over repeats
-        the first pair.
-        """
+        """Writes the keys that stay over the particles that leave, in place, without a sync."""
         size = self.size[0]
-        slots = leave.sort().values
-        key_leaves = leave.new_zeros(ages.shape[0]).index_fill_(0, leave, 1)[size:]
-        order = key_leaves.argsort(stable=True)
-        pairs = slots < size
-        target = torch.where(pairs, slots, slots[0]).clamp_max(size - 1)
-        source = torch.where(pairs, order + size, torch.where(pairs[0], order[0] + size, target))
+        target, source = exchange(leave, size, ages.shape[0])
         entering = torch.where(
             (source < size)[:, None], self.bank[target], keys[(source - size).clamp_min(0)]
         )
