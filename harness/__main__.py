@@ -66,7 +66,8 @@ def _run(config: DictConfig) -> int:
         experiments.run(settings, RunFolder.of_command(settings, words))
     except SettingsError as error:
         # A loader's process puts its traceback before what it has to say.
-        told = str(error).splitlines()[-1].removeprefix("harness.settings.SettingsError: ")
+        kind = f"{SettingsError.__module__}.{SettingsError.__qualname__}: "
+        told = str(error).splitlines()[-1].removeprefix(kind)
         return _refuse(told)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +13,23 @@ import PIL
 import torch
 from torchvision.datasets import ImageFolder
 
-from harness.data.images import FileSet, ImageSet, Pixels
+from harness.data.images import FileSet, ImageSet, Pixels, unreadable
 from harness.settings import SettingsError
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_READING = 2  # goes up whenever ``read_image`` comes to give other pixels for a file
 
 
 def find_files(folder: Path, *, image_size: int, workers: int) -> tuple[FileSet, Sequence[str]]:
     """The images below ``folder``/CLASS and the names of the classes, both sorted by name.
 
     Raises:
-        SettingsError: If there is no such folder, or a class in it is empty.
+        SettingsError: If there is no such folder, or a class in it is empty or cannot be reached.
     """
     try:
         found = ImageFolder(str(folder))
+        for entry in folder.iterdir():
+            entry.stat()  # ImageFolder passes over a class that is a link to nowhere
     except OSError as error:  # torchvision's for no classes and for an empty one, too
         raise SettingsError(
             f"{folder} must hold one subfolder of images for each class: {error}"
@@ -55,17 +59,15 @@ def load_cached(files: FileSet, folder: Path) -> ImageSet:
 
 def _fingerprint(files: FileSet, folder: Path) -> bytes:
     """What the pixels depend on: the files, the size and the decoder."""
-    digest = hashlib.sha256(f"{files.image_size} {PIL.__version__}".encode())
+    digest = hashlib.sha256(f"{files.image_size} {PIL.__version__} {_READING}".encode())
     for name in files.paths:
         path = Path(name)
         try:
             state = path.stat()
         except OSError as error:  # a link to nowhere
-            raise SettingsError(
-                f"{path} cannot be read as an image ({error.strerror}): restore or remove it"
-            ) from error
-        line = f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n"
-        digest.update(line.encode(errors="surrogateescape"))  # not every name is UTF-8
+            raise unreadable(path, error) from error
+        digest.update(os.fsencode(path.relative_to(folder)))  # not all names are UTF-8
+        digest.update(f" {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.digest()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,6 +20,7 @@ from harness.settings import SettingsError
 Pixels = npt.NDArray[np.uint8]
 
 _SHARE_OF_DEVICE = 0.5
+_BLACK_IS_ZERO = 1  # of TIFF's photometric interpretations
 
 
 class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -172,41 +174,62 @@ def read_image(path: Path, size: int) -> Pixels:  # shape: (3, size, size)
     """A file as a uint8 RGB square: the shorter side resized to ``size``, the centre cut out.
 
     Raises:
-        SettingsError: If the file is no image, or its values have no known range.
+        SettingsError: If the file is no image, or one whose values have no known range.
     """
     try:
         with Image.open(path) as opened:
-            image = _in_eight_bits(opened, path).convert("RGB")
-    # SyntaxError: PIL's for a broken PNG
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SettingsError(
-            f"{path} cannot be read as an image ({error}): restore or remove it"
-        ) from error
-    if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
+            image = _square(_eight_bits(opened).convert("RGB"), size)
+    except Exception as error:  # PIL's decoders raise whatever they run into in a damaged file
+        raise unreadable(path, error) from error
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _in_eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """The same in 8 bits a channel: PIL cuts wider ones off at 255 and floats to whole numbers."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+def unreadable(path: Path, error: Exception) -> SettingsError:
+    """What to say of a file that cannot be read."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return SettingsError(
+        f"{path} cannot be read as an image ({reason}): restore, convert or remove it"
+    )
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image in 8 bits a channel, as PIL itself clips grey of more bits instead of scaling it.
+
+    Raises:
+        ValueError: If its values have no known range.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
         return image
-    values = np.asarray(image).astype(np.float64)
-    # PIL before version 11.3 opens a grey PNG of 16 bits in 32.
-    sixteen_bits = image.mode.startswith("I;16") or image.format == "PNG"
-    largest = 65535.0 if sixteen_bits else 1.0
-    if image.mode == "I" and not sixteen_bits:
-        raise SettingsError(f"{path} has 32 bits a pixel, of no known range: save it in 8 or 16")
-    if not (values.min() >= 0.0 and values.max() <= largest):  # not so for NaN
-        raise SettingsError(
-            f"{path} has values from {values.min():g} to {values.max():g}, which must be in "
-            f"[0, {largest:g}]: scale them"
+    bits = _bits(image)
+    if bits is None:
+        raise ValueError(
+            f"{image.format} of mode {image.mode} has no known range to scale to 8 bits"
         )
-    return Image.fromarray(np.rint(values * (255.0 / largest)).astype(np.uint8))
+    return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
+
+
+def _bits(image: Image.Image) -> int | None:
+    """How many bits the values of a grey image of more than 8 take, None where that is not told."""
+    if image.format in ("PNG", "PPM") and image.mode != "F":
+        return 16  # whatever mode PIL's version has for it; PPM's are scaled to it
+    # PIL does not invert those in which white is 0.
+    if (
+        isinstance(image, TiffImageFile)
+        and image.mode.startswith("I;16")
+        and image.tag_v2[PHOTOMETRIC_INTERPRETATION] == _BLACK_IS_ZERO
+    ):
+        return int(image.tag_v2[BITSPERSAMPLE][0])
+    return None
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
 
 
 def spread(number: int, most: int) -> Tensor:  # shape: (min(number, most),)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,21 +113,32 @@ def _mnist(settings: DataSettings) -> Source:
 
 def _torchvision(settings: DataSettings, layout: str) -> list[Any]:
     """The training and test set as torchvision reads them, downloaded if they are not there."""
-    kind = {"cifar10": CIFAR10, "mnist": MNIST}[settings.name]
-    raw = Path(settings.root, "MNIST", "raw")
-    made = [folder for folder in (raw, raw.parent, *raw.parents[1:]) if not folder.exists()]
+    root = Path(settings.root)
+    kind, folder = {"cifar10": (CIFAR10, root), "mnist": (MNIST, root / "MNIST" / "raw")}[
+        settings.name
+    ]
     try:
-        return [kind(settings.root, train=train, download=True) for train in (True, False)]
+        with _no_empty_folders(folder):
+            return [kind(settings.root, train=train, download=True) for train in (True, False)]
     # torchvision reads MNIST's files without a check, and with whatever then goes wrong.
     except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
-        for folder in made:  # by torchvision, before it came to nothing
-            with suppress(OSError):
-                folder.rmdir()
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(
             f"data.root={settings.root} holds no whole {layout} and a download failed ({reason}): "
             f"set data.root to the folder that holds it; if it is damaged, remove it"
         ) from error
+
+
+@contextmanager
+def _no_empty_folders(folder: Path) -> Iterator[None]:
+    """Removes a folder and parents of it that are made meanwhile, unless something is in them."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        yield
+    finally:
+        for part in missing:  # the innermost first
+            with suppress(OSError):  # not made, or not empty
+                part.rmdir()
 
 
 def _folder(settings: DataSettings) -> Source:

@@ -198,6 +198,27 @@ def test_missing_images_are_one_line_that_says_what_to_do(tmp_path: Path, name: 
     assert "set data.root to the folder that holds it" in message
 
 
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_a_wrong_root_makes_no_folders(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+    for root in (tmp_path / "there", tmp_path / "not" / "there"):
+        refusal(DataSettings(name=name, root=str(root)))
+        assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+def test_what_was_downloaded_before_it_failed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(url: str, root: str, **_: object) -> None:
+        Path(root).mkdir()
+        (Path(root) / "half").touch()
+        raise URLError("gone")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
+    assert "gone" in refusal(DataSettings(name="cifar10", root=str(tmp_path / "data")))
+    assert (tmp_path / "data" / "half").exists()
+
+
 def test_options_for_other_data_are_refused(tmp_path: Path) -> None:
     assert "data.keep=files is for data=folder" in refusal(DataSettings(keep="files"))
     assert "data.image_size is for data=folder" in refusal(DataSettings(image_size=16))

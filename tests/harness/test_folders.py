@@ -2,12 +2,15 @@
 
 import json
 import os
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from harness import data
 from harness.data import EpochBatches, FileSet, ImageSet, place, sources, train_loader
@@ -54,6 +57,56 @@ def test_images_of_one_channel_or_a_palette_become_rgb(tmp_path: Path) -> None:
         assert read_image(path, 16).shape == (3, 16, 16)
 
 
+RAMP = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+
+
+def change_tag(path: Path, tag: int, before: int, after: int) -> None:
+    """Changes a number in the header of a TIFF."""
+    whole = path.read_bytes()
+    entries = [struct.pack("<2H2I", tag, 3, 1, value) for value in (before, after)]
+    assert whole.count(entries[0]) == 1
+    path.write_bytes(whole.replace(*entries))
+
+
+@pytest.mark.parametrize("keep", ["auto", "files"])
+@pytest.mark.parametrize("name", ["0.png", "0.tif", "0.big_endian.tif", "0.pgm"])
+def test_grey_of_16_bits_is_scaled(tmp_path: Path, name: str, keep: str) -> None:
+    root = image_folder(tmp_path)
+    image = Image.fromarray(RAMP.astype(">u2") if "big" in name else RAMP)
+    image.save(root / "train" / "cat" / name)
+    (read,) = next(data.load(folder_settings(root, keep=keep, workers=0)).train.batches(1))
+    assert torch.equal(read, torch.from_numpy(RAMP // 256).to(torch.uint8).expand(3, 16, 16))
+
+
+def test_grey_of_12_bits_is_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "grey.tif"
+    packed = (b"\x80\x08\x00" * RAMP.nbytes)[: RAMP.nbytes]  # two values of 2,048 in three bytes
+    Image.fromarray(np.frombuffer(packed, np.uint16).reshape(RAMP.shape)).save(path)
+    change_tag(path, BITSPERSAMPLE, 16, 12)
+    assert (read_image(path, 16) == 128).all()
+
+
+@pytest.mark.parametrize("keep", ["auto", "files"])
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_values_of_no_known_range_are_refused(
+    tmp_path: Path, kind: type[np.number], keep: str
+) -> None:
+    root = image_folder(tmp_path)
+    path = root / "train" / "dog" / "grey.tif"
+    Image.fromarray((RAMP / 65535).astype(kind)).save(path)
+    settings = folder_settings(root, keep=keep, workers=0)
+    with pytest.raises(SettingsError, match=f"{path} .* no known range to scale .*convert"):
+        list(data.load(settings).train.batches(4))
+
+
+def test_grey_of_16_bits_whose_zero_is_white_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "inverted.tif"
+    Image.fromarray(RAMP).save(path)
+    change_tag(path, PHOTOMETRIC_INTERPRETATION, 1, 0)
+    with pytest.raises(SettingsError, match="TIFF of mode I;16 has no known range"):
+        read_image(path, 16)
+
+
 def test_missing_folders_are_one_line(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "pets")
     (root / "test").rename(root / "elsewhere")
@@ -73,6 +126,61 @@ def test_a_damaged_image_is_named(tmp_path: Path, keep: str) -> None:
         list(data.load(settings).train.batches(4))
     # From another process it comes with a traceback, which the command line leaves out.
     assert str(path) in str(e.value).splitlines()[-1]
+
+
+def dead_link(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere.png")
+
+
+def over_the_limit(path: Path) -> None:
+    Image.new("1", (14_000, 13_000)).save(path)
+
+
+def over_the_limit_by_damage(path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(path, "BMP")
+    header = bytearray(path.read_bytes())
+    header[20] = 255  # the third byte of the width
+    path.write_bytes(header)
+
+
+def unknown_pixel_format(path: Path) -> None:  # PIL's NotImplementedError
+    Image.new("RGB", (16, 16)).save(path, "DDS")
+    header = bytearray(path.read_bytes())
+    header[80] = 130
+    path.write_bytes(header)
+
+
+@pytest.mark.parametrize("keep", ["auto", "host", "files"])
+@pytest.mark.parametrize(
+    "make", [dead_link, over_the_limit, over_the_limit_by_damage, unknown_pixel_format]
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, make: Callable[[Path], None], keep: str
+) -> None:
+    path = image_folder(tmp_path) / "train" / "dog" / "9.png"
+    make(path)
+    settings = folder_settings(tmp_path, keep=keep, workers=0)
+    with pytest.raises(SettingsError, match=f"^{path} cannot be read as an image .*remove it$"):
+        list(data.load(settings).train.batches(4))
+
+
+def test_a_class_that_is_a_dead_link_is_named(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    for part in ("train", "test"):
+        dead_link(tmp_path / part / "fish")
+    assert str(tmp_path / "train" / "fish") in refusal(folder_settings(tmp_path))
+
+
+@pytest.mark.parametrize("keep", ["auto", "host", "files"])
+def test_names_need_not_be_utf8(tmp_path: Path, keep: str) -> None:
+    root = image_folder(tmp_path)
+    for part in ("train", "test"):
+        name = os.fsdecode(b"caf\xe9")
+        (root / part / "dog" / "0001.png").rename(root / part / "dog" / f"{name}.png")
+        (root / part / "dog").rename(root / part / name)
+    settings = folder_settings(root, keep=keep, workers=0)
+    first, again = (list(data.load(settings).train.batches(12)) for _ in range(2))
+    assert torch.equal(first[0], again[0])
 
 
 # --- the decoded copy ---------------------------------------------------------------------------
@@ -107,6 +215,18 @@ def test_a_changed_folder_is_decoded_anew(tmp_path: Path) -> None:
     path.rename(path.with_name("new.png"))  # the same size and time, elsewhere in the order
     third = data.load(folder_settings(root))
     assert third.train.images[5, :, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_copy_of_other_reading_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path)
+    Image.fromarray(RAMP).save(root / "train" / "cat" / "0.png")
+    monkeypatch.setattr("harness.data.folders._READING", 1)
+    monkeypatch.setattr("harness.data.images._eight_bits", lambda image: image)
+    clipped = data.load(folder_settings(root)).train.images
+    monkeypatch.undo()
+    assert not torch.equal(data.load(folder_settings(root)).train.images, clipped)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 100, -1])
@@ -204,87 +324,3 @@ def test_unlabelled_images_are_trained_on(tmp_path: Path, asked: list[str]) -> N
         assert "online_accuracy" not in header
     done = harness("report", "outputs", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_wide_images_are_scaled_by_their_range(tmp_path: Path) -> None:
-    grey = np.linspace(0.0, 1.0, 32 * 32).reshape(32, 32)
-    expected = np.rint(grey * 255.0)
-    for name, pixels in (
-        ("sixteen.png", (grey * 65535).astype(np.uint16)),
-        ("sixteen.tif", (grey * 65535).astype(np.uint16)),
-        ("float.tif", grey.astype(np.float32)),
-    ):
-        Image.fromarray(pixels).save(tmp_path / name)
-        read = read_image(tmp_path / name, 32)
-        assert np.abs(read[0].astype(float) - expected).max() <= 1.0, name
-        assert (read[0] == read[2]).all()
-
-
-@pytest.mark.parametrize("keep", ["auto", "files"])
-@pytest.mark.parametrize(
-    ("pixels", "message"),
-    [
-        (np.full((16, 16), 200.0, dtype=np.float32), r"values from 200 to 200.*\[0, 1\]"),
-        (np.full((16, 16), np.nan, dtype=np.float32), "values from nan"),
-        (np.full((16, 16), 70000, dtype=np.int32), "32 bits a pixel"),
-    ],
-    ids=["not in [0, 1]", "NaN", "32 bits"],
-)
-def test_images_of_no_known_range_are_refused(
-    tmp_path: Path, keep: str, pixels: np.ndarray, message: str
-) -> None:
-    root = image_folder(tmp_path / "pets")
-    Image.fromarray(pixels).save(root / "train" / "cat" / "wide.tif")
-    with pytest.raises(SettingsError, match=message):
-        read_all(data.load(folder_settings(root, keep=keep, workers=0)))
-
-
-@pytest.mark.parametrize("keep", ["auto", "files"])
-def test_a_link_to_nowhere_is_named(tmp_path: Path, keep: str) -> None:
-    root = image_folder(tmp_path / "pets")
-    (root / "train" / "cat" / "gone.png").symlink_to("/nowhere/gone.png")
-    with pytest.raises(SettingsError, match=r"gone.png cannot be read as an image"):
-        read_all(data.load(folder_settings(root, keep=keep, workers=0)))
-
-
-@pytest.mark.parametrize("keep", ["auto", "files"])
-def test_names_that_are_not_utf8(tmp_path: Path, keep: str) -> None:
-    root = image_folder(tmp_path / "pets")
-    cats = root / "train" / "cat"
-    os.rename(cats / "0000.png", os.fsencode(cats) + b"/caf\xe9.png")
-    for _ in range(2):  # decoded, and from the copy
-        loaded = data.load(folder_settings(root, keep=keep, workers=0))
-        assert len(loaded.train.labels) == 12
-        read_all(loaded)
-
-
-@pytest.mark.parametrize("keep", ["auto", "files"])
-def test_an_image_beyond_pils_limit_is_named(tmp_path: Path, keep: str) -> None:
-    root = image_folder(tmp_path / "pets")
-    path = root / "train" / "cat" / "huge.bmp"
-    Image.new("RGB", (20, 20)).save(path)
-    with path.open("r+b") as file:  # a damaged header: the third byte of the width
-        file.seek(20)
-        file.write(b"\xff")
-    with pytest.raises(SettingsError, match=r"huge.bmp cannot be read as an image"):
-        read_all(data.load(folder_settings(root, keep=keep, workers=0)))
-
-
-def read_all(loaded: data.ImageData) -> None:
-    for _ in loaded.train.batches(64):
-        pass
-
-
-@pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_a_wrong_root_leaves_no_folders(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_network(*args: object, **kwargs: object) -> None:
-        raise OSError("no network")
-
-    for module in ("cifar", "mnist"):
-        monkeypatch.setattr(
-            f"torchvision.datasets.{module}.download_and_extract_archive", no_network
-        )
-    assert "download failed" in refusal(DataSettings(name=name, root=str(tmp_path / "a" / "b")))
-    assert not list(tmp_path.iterdir())
