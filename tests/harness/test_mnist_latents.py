@@ -198,7 +198,7 @@ def test_a_row_with_prototypes_has_three_densities_of_its_own() -> None:
     criterion = GMJEPrototypeLoss(4, 2, temperature=0.1)
     with torch.no_grad():
         criterion.prototypes.copy_(torch.eye(2, 4).repeat(1, 2))
-        criterion(codes, codes)
+    criterion(codes, codes)  # the average moves with gradients enabled
     found = densities(criterion, codes, num_components=2, seed=0)
     own: dict[str, Any] = {name: density.component_distribution for name, density in found.items()}
     moment = (codes.T @ codes / len(codes)).double()
