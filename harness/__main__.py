@@ -105,6 +105,11 @@ def main(arguments: Sequence[str]) -> None:
         if not frame.f_globals["__name__"].startswith("hydra."):
             raise
         sys.exit(_refuse(one_line(error)))  # Hydra has no type of its own for some errors
+    except AssertionError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith("omegaconf."):
+            raise
+        sys.exit(_refuse("an option of method or bank needs a choice first: method=simclr, ..."))
     if any(_statuses):
         sys.exit(max(_statuses))
 

@@ -88,6 +88,12 @@ def test_options_that_are_used(words: list[str]) -> None:
     resolve(composed(*words), words)
 
 
+def test_an_option_of_a_method_that_is_not_chosen(tmp_path: Path) -> None:
+    ran = harness("method.learning_rate=3", folder=tmp_path)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "needs a choice first: method=simclr" in ran.stderr
+
+
 def test_a_command_line_as_a_whole(tmp_path: Path) -> None:
     out = tmp_path / "set(1)"
     command = ["experiment=failure_modes", "trainer.devices=4", f"output_root={out}"]
