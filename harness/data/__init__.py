@@ -40,7 +40,12 @@ def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
     Raises:
         SettingsError: If they are missing or damaged, or an option is not for them.
     """
-    source = read(settings)
+    try:
+        source = read(settings)
+    except OSError as error:  # a name too long, no permission
+        raise SettingsError(
+            f"data.root={settings.root} cannot be looked at: {error.strerror}"
+        ) from error
     train, test = source.train, source.test
     if settings.split == "validation":
         kept, held_out = split(train.labels, second=held_out_size(len(train)))

@@ -324,3 +324,7 @@ def test_unlabelled_images_are_trained_on(tmp_path: Path, asked: list[str]) -> N
         assert "online_accuracy" not in header
     done = harness("report", "outputs", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_root_that_cannot_be_looked_at_is_one_line() -> None:
+    assert "cannot be looked at: File name too long" in refusal(folder_settings(Path("x" * 300)))
