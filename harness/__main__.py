@@ -101,17 +101,20 @@ def main(arguments: Sequence[str]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_refuse(one_line(error)))
     except ValueError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("hydra."):
+        if not _raised_in("hydra", error):
             raise
         sys.exit(_refuse(one_line(error)))  # Hydra has no type of its own for some errors
     except AssertionError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("omegaconf."):
+        if not _raised_in("omegaconf", error):
             raise
         sys.exit(_refuse("an option of method or bank needs a choice first: method=simclr, ..."))
     if any(_statuses):
         sys.exit(max(_statuses))
+
+
+def _raised_in(package: str, error: Exception) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return bool(frame.f_globals["__name__"].startswith(f"{package}."))
 
 
 def _refuse(message: str) -> int:
