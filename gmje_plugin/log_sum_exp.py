@@ -14,14 +14,16 @@ from torch.autograd.function import once_differentiable
 _CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**22}
 
 
-class BankLogSumExp(torch.autograd.Function):
-    """Row and column log-sum-exps of unit-norm queries against a bank, one exponential a pair.
+class NegativesLogSumExp(torch.autograd.Function):
+    """Row and column log-sum-exps of unit-norm queries against negatives, one exponential a pair.
 
-    With e_ij = exp(q_i . z_j / temperature) and multiplicities m_j:
+    Negatives are a bank's particles and, if given, the other keys and the other queries of the
+    batch. With e_ij = exp(q_i . z_j / temperature) and multiplicities m_j of the particles:
 
     - ``rows`` (B,): log sum_j m_j e_ij a_ij, a_ij = stop_gradient(e_ij ** hardness);
-    - ``importance`` (B,): log sum_j m_j a_ij, without gradient;
-    - ``columns`` (M,): log sum_i e_ij over the finite queries, without gradient.
+    - ``importance`` (B,): log sum_j m_j a_ij, without gradient; empty at hardness 0;
+    - ``columns`` (M,), or (M + N,) with the batch's N keys: log sum_i e_ij over the finite queries
+      (query i left out at key i), without gradient.
 
     The gradient of ``rows`` with respect to the queries is formed in the forward pass, so nothing
     of the size of the bank is kept, and the bank may be overwritten before the backward pass. It
@@ -36,10 +38,13 @@ class BankLogSumExp(torch.autograd.Function):
         log_multiplicities: Tensor | None,  # shape: (M,)
         temperature: float,
         hardness: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (B,), (B,), (M,)
-        """Computes the three sums; see the class."""
+        batch_keys: Tensor | None = None,  # shape: (N, dim)
+        batch_queries: Tensor | None = None,  # shape: (N, dim)
+        first: int = 0,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (B,), (B,), (M,) or (M + N,)
+        """Computes the three sums; see the class. ``queries`` are N's rows from ``first`` on."""
         counted = finite_rows(queries)
-        scaled = queries.masked_fill(~counted[:, None], 0.0) / temperature
+        scaled = queries.nan_to_num(0.0, 0.0, 0.0).div_(temperature)
         # exp(1 / temperature) and its sums must stay within the dtype, else shift by the maxima.
         # Multiplicities may put all the mass on a distant particle, whose exponential underflows.
         largest = math.log(torch.finfo(scaled.dtype).max)
@@ -49,37 +54,58 @@ class BankLogSumExp(torch.autograd.Function):
         for part, chunk, pairs in _chunks(scaled, particles):
             torch.mm(scaled, chunk.mT, out=pairs)
             sums.add(pairs, chunk, None if log_multiplicities is None else log_multiplicities[part])
-        rows, importance, columns, direction = sums.finish()
+        for_backward: list[Tensor] = []
+        num_columns = len(particles)
+        if batch_keys is not None and batch_queries is not None:
+            num_columns += len(batch_keys)
+            points = torch.cat([batch_keys, batch_queries])
+            pairs = scaled @ points.mT
+            for own in (first, first + len(batch_keys)):
+                pairs.diagonal(own).fill_(-math.inf)
+            sums.add(pairs, points, None)
+            for_backward = [pairs, scaled, sums.rows]
+        rows, importance, columns, direction = sums.finish(temperature)
+        columns = columns[:num_columns]
         ctx.mark_non_differentiable(importance, columns)
-        ctx.save_for_backward(direction / temperature)
+        ctx.save_for_backward(direction, *for_backward)
         return rows, importance, columns
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_rows: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Scales the direction formed in the forward pass."""
-        (direction,) = ctx.saved_tensors
-        return grad_rows[:, None] * direction, None, None, None, None
+    def backward(ctx: Any, grad_rows: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Scales the direction formed in the forward pass; to the batch's points as well."""
+        direction, *in_batch = ctx.saved_tensors
+        of_batch: list[Tensor | None] = [None, None]
+        if in_batch:
+            pairs, scaled, totals = in_batch
+            share = scaled * (grad_rows / totals)[:, None]
+            of_batch = [
+                part.mT @ share if needed else None
+                for part, needed in zip(
+                    pairs.chunk(2, dim=1), ctx.needs_input_grad[5:7], strict=True
+                )
+            ]
+        return grad_rows[:, None] * direction, *[None] * 4, *of_batch, None
 
 
 class _Sums:
-    """Running sums of :class:`BankLogSumExp` over chunks of the bank, multiplicities all 1."""
+    """Running sums of :class:`NegativesLogSumExp` over chunks, multiplicities all 1."""
 
     def __init__(
         self, scaled: Tensor, counted: Tensor, *, hardness: float, with_gradient: bool
     ) -> None:
-        self.counted = counted
+        self.counted = counted.to(scaled)
         self.hardness = hardness
         self.rows = scaled.new_zeros(len(scaled))
-        self.importance = scaled.new_zeros(len(scaled))
+        self.importance = scaled.new_zeros(len(scaled) if hardness > 0.0 else 0)
         self.direction = torch.zeros_like(scaled) if with_gradient else scaled[:, :0]
         self.columns: list[Tensor] = []
 
     def add(self, logits: Tensor, chunk: Tensor, _: Tensor | None) -> None:
-        """Adds a chunk's particles; overwrites ``logits``."""
+        """Adds a chunk's negatives; ``logits`` becomes their terms of the rows' sums."""
         pairs, ones = logits.exp_(), chunk.new_ones(len(chunk))
         # Products with a vector are faster than sums over a dimension.
-        self.columns.append(torch.mv(pairs.mT, self.counted.to(chunk)).log_())
+        self.columns.append(torch.mv(pairs.mT, self.counted).log_())
         if self.hardness > 0.0:
             importance = pairs.sqrt() if self.hardness == 0.5 else pairs.pow(self.hardness)
             self.importance.addmv_(importance, ones)
@@ -88,10 +114,11 @@ class _Sums:
         if self.direction.shape[1] > 0:
             self.direction.addmm_(pairs, chunk)
 
-    def finish(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows, importance, columns and the rows' gradients (times the temperature)."""
-        direction = self.direction / self.rows[:, None]
-        return self.rows.log(), self.importance.log(), torch.cat(self.columns), direction
+    def finish(self, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows, importance, columns and the rows' gradients."""
+        columns = self.columns[0] if len(self.columns) == 1 else torch.cat(self.columns)
+        direction = self.direction.div_((temperature * self.rows)[:, None])
+        return self.rows.log(), self.importance.log(), columns, direction
 
 
 class _ShiftedSums(_Sums):
@@ -106,7 +133,7 @@ class _ShiftedSums(_Sums):
         super().__init__(scaled, counted, hardness=hardness, with_gradient=with_gradient)
         self.bias = torch.zeros_like(self.rows).masked_fill_(~counted, -math.inf)[:, None]
         self.peak = torch.full_like(self.rows, torch.finfo(scaled.dtype).min)
-        self.importance = torch.full_like(self.rows, -math.inf)
+        self.importance = torch.full_like(self.importance, -math.inf)
 
     def add(self, logits: Tensor, chunk: Tensor, log_multiplicities: Tensor | None) -> None:
         self.columns.append(torch.logsumexp(logits + self.bias, dim=0))
@@ -123,8 +150,8 @@ class _ShiftedSums(_Sums):
         if self.direction.shape[1] > 0:
             self.direction.mul_(decay[:, None]).addmm_(pairs, chunk)
 
-    def finish(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows, _, columns, direction = super().finish()
+    def finish(self, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows, _, columns, direction = super().finish(temperature)
         return rows + self.peak, self.importance, columns, direction
 
 
@@ -147,7 +174,7 @@ def column_log_sum_exp(
         The sums, shape (N,); -inf where no query is counted.
     """
     counted = finite_rows(queries)
-    scaled = queries.masked_fill(~counted[:, None], 0.0) / temperature
+    scaled = queries.nan_to_num(0.0, 0.0, 0.0).div_(temperature)
     bias = scaled.new_zeros(len(scaled), 1).masked_fill(~counted[:, None], -math.inf)
     lowest = torch.finfo(scaled.dtype).min
     ones = scaled.new_ones(len(scaled))

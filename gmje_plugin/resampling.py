@@ -145,8 +145,9 @@ def without_replacement(
                 f"n must be at most the number of finite log_weights without replacement, "
                 f"got n={n} and {finite} finite."
             )
-    noise = gumbel(uniform(log_weights.shape[0], log_weights.device, generator))
-    return torch.topk(log_weights.detach().double() + noise, n).indices
+    noise = uniform(log_weights.shape[0], log_weights.device, generator)
+    # Of u in [0, 1), -log(-log u) is Gumbel noise.
+    return torch.topk(log_weights.detach().double() - noise.log().neg_().log_(), n).indices
 
 
 SCHEMES: dict[str, Callable[..., Tensor]] = {
@@ -254,40 +255,6 @@ def uniform(count: int, device: torch.device, generator: Generator | None) -> Te
     if device.type == "cuda" and source.type == "cpu":
         drawn = drawn.pin_memory()
     return drawn.to(device, non_blocking=True)
-
-
-def gumbel(uniforms: Tensor) -> Tensor:
-    """Standard Gumbel noise by inversion of numbers in [0, 1)."""
-    tiny = torch.finfo(uniforms.dtype).tiny
-    return -(-uniforms.clamp_min(tiny).log()).log()
-
-
-def exchange(
-    leave: Tensor,  # shape: (B,)
-    size: int,
-    pool: int,
-) -> tuple[Tensor, Tensor]:  # shapes: (B,), (B,)
-    """Which pool members take which places of a bank; no host sync.
-
-    The pool is the bank's ``size`` entries and behind them B newcomers. As many entries leave as
-    newcomers stay: sorted, the entries' indices come first, and each is paired with a newcomer that
-    stays. What is left over repeats the first pair, or does nothing.
-
-    Args:
-        leave: The B members that leave, shape (B,).
-        size: Entries of the bank.
-        pool: Entries and newcomers.
-
-    Returns:
-        Places of the bank and the pool members to put there.
-    """
-    slots = leave.sort().values
-    newcomer_leaves = leave.new_zeros(pool).index_fill_(0, leave, 1)[size:]
-    order = newcomer_leaves.argsort(stable=True)
-    pairs = slots < size
-    target = torch.where(pairs, slots, slots[0]).clamp_max(size - 1)
-    source = torch.where(pairs, order + size, torch.where(pairs[0], order[0] + size, target))
-    return target, source
 
 
 def _check_vector(log_weights: Tensor) -> None:

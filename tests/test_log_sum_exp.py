@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gmje_plugin import log_sum_exp
-from gmje_plugin.log_sum_exp import BankLogSumExp, column_log_sum_exp, finite_rows
+from gmje_plugin.log_sum_exp import NegativesLogSumExp, column_log_sum_exp, finite_rows
 
 
 def unit_rows(rows: int, dim: int = 4, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -67,10 +67,12 @@ def test_sums(
     log_weights = torch.linspace(-2, 1, particles, dtype=dtype) if weighted else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(log_sum_exp._CHUNK_ELEMENTS, "cpu", elements)
-        rows, importance, _ = BankLogSumExp.apply(queries, bank, log_weights, temperature, hardness)
+        rows, importance, _ = NegativesLogSumExp.apply(
+            queries, bank, log_weights, temperature, hardness
+        )
         dirty = queries.clone()
         dirty[2] = math.nan if bad else dirty[2]
-        columns = BankLogSumExp.apply(dirty, bank, log_weights, temperature, hardness)[2]
+        columns = NegativesLogSumExp.apply(dirty, bank, log_weights, temperature, hardness)[2]
     logits = queries.double() @ bank.double().T / temperature
     m = log_weights.double() if log_weights is not None else torch.zeros(particles).double()
     counted = [0, 1, 3, 4] if bad else slice(None)
@@ -94,10 +96,39 @@ def test_gradcheck(temperature: float, weighted: bool) -> None:
     log_weights = torch.linspace(-1, 1, 24, dtype=torch.float64) if weighted else None
 
     def rows(queries: Tensor) -> Tensor:
-        result: Tensor = BankLogSumExp.apply(queries, bank, log_weights, temperature, 0.0)[0]
+        result: Tensor = NegativesLogSumExp.apply(queries, bank, log_weights, temperature, 0.0)[0]
         return result
 
     assert torch.autograd.gradcheck(rows, unit_rows(5).requires_grad_())
+
+
+@pytest.mark.parametrize("temperature", [0.002, 0.1])
+@pytest.mark.parametrize("hardness", [0.0, 0.5])
+@pytest.mark.parametrize("first", [0, 3])
+def test_negatives_of_the_batch(temperature: float, hardness: float, first: int) -> None:
+    """Against a dense matrix, with the gradients to keys and queries, the own ones left out."""
+    bank, others = unit_rows(7, seed=1), unit_rows(8, seed=2).requires_grad_()
+    keys = unit_rows(8, seed=3).requires_grad_()
+    own = torch.zeros(5, 8, dtype=torch.bool)
+    own[range(5), range(first, first + 5)] = True
+
+    queries = others[first : first + 5]
+    rows, importance, columns = NegativesLogSumExp.apply(
+        queries, bank, None, temperature, hardness, keys, others, first
+    )
+    got = torch.autograd.grad(rows.square().sum(), (others, keys))
+
+    logits = [queries @ points.T / temperature for points in (bank, keys, others)]
+    logits[1:] = [each.masked_fill(own, -math.inf) for each in logits[1:]]
+    torch.testing.assert_close(columns, torch.cat(logits[:2], dim=1).logsumexp(dim=0))
+    dense = torch.cat(logits, dim=1)
+    harder = hardness * dense.detach() if hardness > 0.0 else 0.0
+    expected_rows = (dense + harder).logsumexp(dim=1)
+    torch.testing.assert_close(rows, expected_rows)
+    if hardness > 0.0:
+        torch.testing.assert_close(importance, harder.logsumexp(dim=1))
+    expected = torch.autograd.grad(expected_rows.square().sum(), (others, keys))
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("temperature", [0.005, 0.02, 0.1])
@@ -114,7 +145,7 @@ def test_all_the_mass_on_a_distant_particle(
     for results, dtype in ((got, torch.float32), (expected, torch.float64)):
         q = query.to(dtype).clone().requires_grad_()
         if dtype == torch.float32:
-            rows = BankLogSumExp.apply(q, bank, log_m, temperature, hardness)[0]
+            rows = NegativesLogSumExp.apply(q, bank, log_m, temperature, hardness)[0]
         else:
             logits = q @ bank.T.double() / temperature
             rows = torch.logsumexp(logits + hardness * logits.detach() + log_m, dim=1)
@@ -127,7 +158,7 @@ def test_all_the_mass_on_a_distant_particle(
 @pytest.mark.parametrize("temperature", [0.001, 0.1])
 def test_hard_gradient_stops_at_the_importance(temperature: float) -> None:
     queries, bank = unit_rows(5).requires_grad_(), unit_rows(24, seed=1)
-    rows = BankLogSumExp.apply(queries, bank, None, temperature, 0.5)[0]
+    rows = NegativesLogSumExp.apply(queries, bank, None, temperature, 0.5)[0]
     (got,) = torch.autograd.grad(rows.sum(), queries)
     logits = queries @ bank.T / temperature
     expected_rows = torch.logsumexp(logits + 0.5 * logits.detach(), dim=1)
@@ -144,5 +175,5 @@ def test_keeps_nothing_of_the_size_of_the_bank() -> None:
 
     queries, bank = unit_rows(5).requires_grad_(), unit_rows(500, seed=1)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        BankLogSumExp.apply(queries, bank, None, 0.1, 0.0)
+        NegativesLogSumExp.apply(queries, bank, None, 0.1, 0.0)
     assert saved == [queries.numel()]

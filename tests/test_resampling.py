@@ -204,17 +204,6 @@ def test_temper_limits() -> None:
             resampling.temper(log_weights, target)
 
 
-@settings(deadline=None)
-@given(size=st.integers(1, 12), batch=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_an_exchange_keeps_who_does_not_leave(size: int, batch: int, seed: int) -> None:
-    batch = min(size, batch)  # a bank never takes more than it holds
-    generator = torch.Generator().manual_seed(seed)
-    leave = torch.randperm(size + batch, generator=generator)[:batch]
-    target, source = resampling.exchange(leave, size, size + batch)
-    held = torch.arange(size).index_copy(0, target, source)
-    assert set(held.tolist()) == set(range(size + batch)) - set(leave.tolist())
-
-
 def test_distinct_rows_of_a_pattern() -> None:
     pair = torch.zeros(2, 8)
     pair[0, [0, 6]] = pair[1, [2, 4]] = 2**-0.5

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
 from gmje_plugin.distributed import gather_rows, rank, require_distributed
-from gmje_plugin.log_sum_exp import BankLogSumExp, column_log_sum_exp
+from gmje_plugin.log_sum_exp import NegativesLogSumExp, column_log_sum_exp
 from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
 from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
@@ -137,52 +137,42 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
         """Log of the sum over each query's negatives, shape (B,); updates the bank."""
         bank = self.memory_bank
         bank.follow(keys, name="out1")
-        count, log_multiplicities, scores = bank.count, None, None
-        sums = []
-        if count > 0:
-            if self.weighted:
-                log_multiplicities = bank.log_weights[:count] + math.log(count)
-            *row_sums, scores = BankLogSumExp.apply(
-                queries, bank.bank[:count], log_multiplicities, self.temperature, self.hardness
-            )
-            sums.append(row_sums)
+        filled, count, first = bank.bank[: bank.count], bank.count, 0
+        log_multiplicities = batch_keys = batch_queries = None
+        if self.weighted and count > 0:
+            log_multiplicities = bank.log_weights[:count] + math.log(count)
         if self.in_batch_negatives:
-            others = self._others(queries, keys)
-            count += others.shape[1] - 2
-            sums.append(self._harden(others))
+            batch_keys, batch_queries = keys, queries
+            if self.gather_distributed:
+                first = rank() * len(keys)
+                batch_keys, batch_queries = gather_rows(keys), gather_rows(queries)
+            count += 2 * len(batch_keys) - 2
         if count == 0:  # the first batch, without others
-            negatives = torch.full_like(queries[:, 0], -math.inf)
+            negatives, scores = torch.full_like(queries[:, 0], -math.inf), queries[:0, 0]
         else:
-            negatives, importance = (
-                torch.stack(parts).logsumexp(dim=0) for parts in zip(*sums, strict=True)
+            negatives, importance, scores = NegativesLogSumExp.apply(
+                queries,
+                filled,
+                log_multiplicities,
+                self.temperature,
+                self.hardness,
+                batch_keys,
+                batch_queries,
+                first,
             )
             if self.hardness > 0.0:
                 negatives = negatives - importance + math.log(count)
         if update:  # last, so that an error leaves the bank as it was
-            score = partial(column_log_sum_exp, temperature=self.temperature)
-            bank.update(keys, queries, particle_scores=scores, score=score)
+            # The batch's columns leave own queries out.
+            has_key_scores = self.in_batch_negatives and not bank.count_own_query
+            bank.update(
+                keys,
+                queries,
+                particle_scores=scores[: bank.count],
+                key_scores=scores[bank.count :] if has_key_scores else None,
+                score=partial(column_log_sum_exp, temperature=self.temperature),
+            )
         return negatives
-
-    def _harden(self, logits: Tensor) -> list[Tensor]:
-        """What :class:`BankLogSumExp` calls ``rows`` and ``importance``, of a dense matrix."""
-        if self.hardness == 0.0:
-            return [logits.logsumexp(dim=1), logits.new_zeros(len(logits))]
-        importance = self.hardness * logits.detach()
-        return [(logits + importance).logsumexp(dim=1), importance.logsumexp(dim=1)]
-
-    def _others(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Logits of the batch's keys and queries, the own ones at -inf; shape (B, 2 N)."""
-        batch, first = len(queries), 0
-        points = [keys, queries]
-        if self.gather_distributed:
-            points = [gather_rows(rows) for rows in points]
-            first = rank() * batch
-        places = torch.arange(len(points[0]), device=queries.device)
-        own = places[first : first + batch, None] == places
-        return torch.cat(
-            [(queries @ rows.mT).masked_fill(own, -math.inf) / self.temperature for rows in points],
-            dim=1,
-        )
 
 
 def _check_bank(

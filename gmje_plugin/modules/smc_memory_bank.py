@@ -18,8 +18,6 @@ from gmje_plugin.resampling import (
     SCHEMES,
     count_distinct,
     effective_sample_size,
-    exchange,
-    gumbel,
     uniform,
 )
 from gmje_plugin.validation import (
@@ -32,6 +30,7 @@ from gmje_plugin.validation import (
 )
 
 DEFAULT_TEMPERATURE = 0.1
+_NEVER = 2**40  # an age that no entry reaches
 Score = Callable[..., Tensor]  # (queries, points, *, skip_diagonal=False) -> (N,)
 
 
@@ -155,7 +154,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
 
         While the bank fills and after loading a state, that of the entries it holds.
         """
-        return self._ess
+        return self._ess.to(self.bank.dtype)
 
     def diagnostics(self) -> dict[str, Tensor]:
         """What the bank looks like, as 0-d tensors on its device; no host sync.
@@ -168,8 +167,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         """
         ages = self.ages[: self.count].to(self.log_weights.dtype)
         return {
-            "ess": self._ess,
-            "ess_ratio": self._ess / self._pool_size.clamp_min(1),
+            "ess": self.effective_sample_size,
+            "ess_ratio": self.effective_sample_size / self._pool_size.clamp_min(1),
             "unique_fraction": count_distinct(self.bank[: self.count]) / max(self.count, 1),
             "age_mean": ages.sum() / max(self.count, 1),
             "age_max": torch.cat([ages.new_zeros(1), ages]).amax(),
@@ -218,6 +217,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         queries: Tensor | None = None,  # shape: (B, dim)
         *,
         particle_scores: Tensor | None = None,  # shape: (count,)
+        key_scores: Tensor | None = None,  # shape: (world_size * B,)
         score: Score | None = None,
     ) -> None:
         """Weighs the pool of particles and keys and keeps M of it (Eq. 34, Alg. 2).
@@ -227,6 +227,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
             queries: Queries of the batch, shape (B, dim). Default: the keys.
             particle_scores: The score of each filled entry for this rank's queries, shape
                 (count,), where a loss has it already. Default: computed here.
+            key_scores: The same of the keys, of all ranks' under ``gather_distributed``; without
+                that of a key's own query unless ``count_own_query``. Default: computed here.
             score: From queries and points to each point's log-likelihood, summed over the finite
                 queries; with ``skip_diagonal=True`` without query i at point i. Default:
                 log sum_i exp(q_i . z_j / temperature).
@@ -240,21 +242,19 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         with torch.autocast(device_type=self.bank.device.type, enabled=False):
             keys = keys.detach().to(self.bank)
             queries = keys if queries is None else queries.detach().to(self.bank)
-            full, score = self.count == self.size[0], score or self._score
-            if full and particle_scores is None:
-                particle_scores = score(queries, self.bank)
-            if self.gather_distributed:
-                queries = gather_rows(queries)
-                keys = gather_rows(keys)
-                if full and particle_scores is not None:
-                    particle_scores = gather_rows(particle_scores[None]).logsumexp(dim=0)
-            accepted = finite_rows(keys)
-            if full and particle_scores is not None:
-                weights = self._pool_log_weights(keys, accepted, queries, particle_scores, score)
-                self._reweigh(keys, weights, num_accepted=accepted.sum())
+            if self.count == self.size[0]:
+                score = score or self._score
+                if particle_scores is None:
+                    particle_scores = score(queries, self.bank)
+                if self.gather_distributed:
+                    queries, keys = gather_rows(queries), gather_rows(keys)
+                    particle_scores = _over_ranks(particle_scores)
+                    key_scores = None if key_scores is None else _over_ranks(key_scores)
+                if key_scores is None:
+                    key_scores = score(queries, keys, skip_diagonal=not self.count_own_query)
+                self._reweigh(keys, queries, particle_scores, key_scores)
             else:
-                self._fill(keys[accepted])  # the only place that makes a GPU wait
-            self._rejected = self._rejected + (~accepted).sum()
+                self._fill(gather_rows(keys) if self.gather_distributed else keys)
         self.step += 1
 
     @torch.inference_mode(False)
@@ -310,6 +310,9 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
 
     def _fill(self, keys: Tensor) -> None:
         """Appends keys; when they overflow, the oldest leave at random among equals."""
+        accepted = finite_rows(keys)
+        self._rejected = self._rejected + (~accepted).sum()
+        keys = keys[accepted]  # the only place that makes a GPU wait
         size, pool = self.size[0], self.count + keys.shape[0]
         self.ages += 1
         if pool <= size:
@@ -326,63 +329,81 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         self._ess = torch.full_like(self._ess, self.count)
         self._pool_size = torch.full_like(self._pool_size, self.count)
 
-    def _reweigh(self, keys: Tensor, log_weights: Tensor, *, num_accepted: Tensor) -> None:
-        size = self.size[0]
-        ages = torch.cat([self.ages + 1, self.ages.new_zeros(keys.shape[0])])
-        self._ess = effective_sample_size(log_weights).to(keys.dtype)
-        self._pool_size = (size + num_accepted).to(keys.dtype)
+    def _reweigh(
+        self, keys: Tensor, queries: Tensor, particle_scores: Tensor, key_scores: Tensor
+    ) -> None:
+        """Keeps M of the pool. Small tensors: what counts is how many operations there are."""
+        size, batch = self.size[0], len(keys)
+        rejected = ~finite_rows(keys)
+        num_rejected = rejected.sum()
+        self._rejected = self._rejected + num_rejected
+        self._pool_size = size + batch - num_rejected
+        newcomers = self._newcomers(queries, particle_scores, key_scores)
+        log_weights = torch.cat(
+            [self.log_weights + particle_scores, newcomers.masked_fill(rejected, -math.inf)]
+        ).double()
+        # Rows so large that their products overflow must not bring a NaN into the weights.
+        log_weights.nan_to_num_(0.0, 1e30, -1e30)
+        weights = log_weights.softmax(dim=0)
+        self._ess = weights.dot(weights).reciprocal()
         threshold = math.inf if self.ess_threshold is None else self.ess_threshold
         resample = self._ess < threshold * self._pool_size
+        ages = torch.cat([self.ages + 1, rejected * _NEVER])
         # Ages are whole numbers, so noise in [0, 1) orders equal ages at random.
-        noise = uniform(ages.shape[0], keys.device, self._generator())
-        newest = (noise - ages).masked_fill(log_weights == -math.inf, -math.inf)
+        noise = uniform(size + batch, keys.device, self._generator())
+        newest = noise - ages
         if self.resampling == "without_replacement":
-            order = torch.where(resample, log_weights + gumbel(noise), newest)
-            leave = torch.topk(order, keys.shape[0], largest=False).indices
-            self._replace(leave, keys, log_weights.to(keys.dtype), ages)
+            # Of u in [0, 1), -log(-log u) is Gumbel noise.
+            order = torch.where(resample, log_weights - noise.log().neg_().log_(), newest)
+            if size <= 2 * batch:  # to rewrite a small bank takes fewer operations
+                self._keep(torch.topk(order, size).indices, keys, log_weights, ages)
+            else:
+                self._replace(order, keys, log_weights, ages)
         else:
             drawn = SCHEMES[self.resampling](
                 log_weights, size, generator=self._generator(), validate_args=False
             )
             stay = torch.where(resample, drawn, torch.topk(newest, size).indices)
-            self.bank = torch.cat([self.bank, keys])[stay]
-            self.log_weights = log_weights[stay].to(keys.dtype)
-            self.ages = ages[stay]
-        kept = self.log_weights - self.log_weights.logsumexp(dim=0)
-        self.log_weights = torch.where(resample, torch.full_like(kept, -math.log(size)), kept)
+            self._keep(stay, keys, log_weights, ages)
+        self.log_weights = torch.where(
+            resample, -math.log(size), self.log_weights.log_softmax(dim=0)
+        ).to(keys.dtype)
 
-    def _pool_log_weights(
+    def _newcomers(
         self,
-        keys: Tensor,
-        accepted: Tensor,
-        queries: Tensor,
-        particle_scores: Tensor,
-        score: Score,
-    ) -> Tensor:  # shape: (M + B,), float64
-        size = self.size[0]
-        counted = finite_rows(queries).to(keys.dtype)
-        mean_over = counted.sum() - (0.0 if self.count_own_query else counted)
-        particles = particle_scores - counted.sum().log()
-        scores = score(queries, keys, skip_diagonal=not self.count_own_query)
-        # A key whose own query is the only one takes the mean over the particles.
-        alone = particles.logsumexp(dim=0) - math.log(size)
-        newcomers = torch.where(mean_over > 0, scores - mean_over.log(), alone)
-        # Rows so large that their products overflow must not bring a NaN into the weights.
-        likelihood = torch.cat([particles, newcomers]).double().nan_to_num(0.0, 1e30, -1e30)
-        prior = torch.cat([self.log_weights, keys.new_full((keys.shape[0],), -math.log(size))])
-        rejected = torch.cat([accepted.new_zeros(size), ~accepted])
-        return (prior + likelihood).masked_fill(rejected, -math.inf)
+        queries: Tensor,  # shape: (B, dim)
+        particle_scores: Tensor,  # shape: (M,)
+        key_scores: Tensor,  # shape: (B,)
+    ) -> Tensor:  # shape: (B,)
+        """Log-weights of the keys beside the particles' ``log_weights + particle_scores``."""
+        prior = -math.log(self.size[0])
+        if self.count_own_query:
+            return key_scores + prior
+        if len(queries) == 1:  # its own query is the only one: the mean over the particles
+            return particle_scores.logsumexp(dim=0, keepdim=True) + 2.0 * prior
+        # Scores are sums: a key's is over one query less than a particle's, if its own counts.
+        counted = finite_rows(queries).to(queries.dtype)
+        return key_scores + prior - (-counted / counted.sum()).log1p()
 
-    def _replace(self, leave: Tensor, keys: Tensor, log_weights: Tensor, ages: Tensor) -> None:
-        """Writes the keys that stay over the particles that leave, in place, without a sync."""
-        size = self.size[0]
-        target, source = exchange(leave, size, ages.shape[0])
-        entering = torch.where(
-            (source < size)[:, None], self.bank[target], keys[(source - size).clamp_min(0)]
-        )
-        self.bank.index_copy_(0, target, entering)
-        self.ages = ages[:size].index_copy(0, target, ages[source])
-        self.log_weights = log_weights[:size].index_copy(0, target, log_weights[source])
+    def _keep(self, stay: Tensor, keys: Tensor, log_weights: Tensor, ages: Tensor) -> None:
+        """Makes the bank of M members of the pool."""
+        self.bank = torch.cat([self.bank, keys])[stay]
+        self.ages = ages[stay]
+        self.log_weights = log_weights[stay]
+
+    def _replace(self, order: Tensor, keys: Tensor, log_weights: Tensor, ages: Tensor) -> None:
+        """Keeps the M first of the pool by ``order``, in place, for M > B.
+
+        Who leaves is among the keys and as many last particles, whose places the others take.
+        """
+        size, batch = self.size[0], len(keys)
+        last = torch.topk(order[:size], batch, largest=False).indices
+        candidates = torch.cat([last, torch.arange(size, size + batch, device=last.device)])
+        stay = torch.topk(order[candidates], batch).indices
+        members = candidates[stay]
+        self.bank.index_copy_(0, last, torch.cat([self.bank[last], keys])[stay])
+        self.ages = ages[:size].index_copy(0, last, ages[members])
+        self.log_weights = log_weights[:size].index_copy(0, last, log_weights[members])
 
     def _state_error(self, state: dict[str, Tensor]) -> str | None:
         (size, dim), bank, count = self.bank.shape, state["bank"], int(state["count"])
@@ -398,3 +419,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
     def _after_load(self) -> None:
         self._ess = effective_sample_size(self.log_weights)
         self._pool_size = torch.full_like(self._ess, self.count)
+
+
+def _over_ranks(scores: Tensor) -> Tensor:
+    """Scores for the queries of all ranks, from those for each rank's."""
+    return gather_rows(scores[None]).logsumexp(dim=0)

@@ -323,3 +323,21 @@ def test_diagnostics() -> None:
     assert figures["age_max"] == 3
     assert figures["unique_fraction"] == 1
     torch.testing.assert_close(figures["ess_ratio"], figures["ess"] / 40)
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 20), batch=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_places_are_exchanged_as_if_the_bank_were_rewritten(
+    size: int, batch: int, seed: int
+) -> None:
+    batch = min(batch, size)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randn(size + batch, generator=generator, dtype=torch.float64)
+    pool, keys = torch.arange(float(size + batch)), embeddings(batch, 4, seed=seed)
+    exchanged, rewritten = full_bank(size, 4), full_bank(size, 4)
+    with torch.no_grad():
+        exchanged._replace(order, keys, pool, pool.long())
+        rewritten._keep(order.topk(size).indices, keys, pool, pool.long())
+    assert rows_of(exchanged.bank) == rows_of(rewritten.bank)
+    assert set(exchanged.ages.tolist()) == set(rewritten.ages.tolist())
+    assert exchanged.ages.tolist() == exchanged.log_weights.long().tolist()
