@@ -8,15 +8,17 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from harness.files import write_text
 from harness.processes import be_first_process
 from harness.settings import LoggerSettings, SettingsError
 from harness.tracking.metrics import Row
+
+if TYPE_CHECKING:
+    import wandb
 
 _RUN_ID = "wandb-id"
 _DATA_DIR = "WANDB_DATA_DIR"
@@ -47,7 +49,7 @@ def curve_loggers(
             cannot be cut back; online, W&B keeps what it has.
 
     Raises:
-        SettingsError: If TensorBoard is not installed or W&B cannot be reached.
+        SettingsError: If TensorBoard or W&B is not installed, or W&B cannot be reached.
     """
     be_first_process()  # the others have no loggers
     if settings.name == "csv":
@@ -99,6 +101,12 @@ def _tensorboard(folder: Path) -> Logger:
 
 
 def _wandb_run(settings: LoggerSettings, folder: Path, **labels: Any) -> wandb.Run:
+    try:
+        import wandb  # a machine where curves go to metrics.csv alone need not have it
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "logger=wandb needs it: pip install wandb, or logger=csv for metrics.csv alone"
+        ) from error
     try:
         run = wandb.init(
             project=settings.project,
