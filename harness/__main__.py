@@ -1,4 +1,4 @@
-"""The commands: an experiment composed by Hydra (the default), bench, export or report."""
+"""The commands: an experiment composed by Hydra (the default), bench, export, gpu or report."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _run(config: DictConfig) -> int:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs a command; what the user got wrong is one line on stderr and exit code 2."""
-    if arguments[:1] in (["bench"], ["export"], ["report"]):
+    if arguments[:1] in (["bench"], ["export"], ["gpu"], ["report"]):
         command = importlib.import_module(f"harness.{arguments[0]}")
         try:
             command.main(arguments[1:])

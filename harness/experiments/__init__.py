@@ -23,7 +23,7 @@ from harness.settings import (
     Settings,
     SyntheticSettings,
 )
-from harness.tracking import RunFolder, log_summary
+from harness.tracking import RunFolder, check_logger, log_summary
 
 __all__ = ["run"]
 
@@ -48,6 +48,7 @@ def run(settings: Settings, folder: RunFolder) -> None:
         module.show(results, console)
         console.print(f"Finished before: {folder.path} (overwrite=true repeats it)", soft_wrap=True)
         return
+    check_logger(settings.logger)
     started = time.perf_counter()
     torch.set_num_threads(settings.trainer.threads)
     make = module.prepare(settings, experiment)

@@ -10,7 +10,7 @@ from rich.console import Console
 from harness import data, runs, training
 from harness.processes import is_first_process
 from harness.settings import Settings
-from harness.tracking import RunFolder
+from harness.tracking import RunFolder, check_logger
 
 
 def run(settings: Settings, folder: RunFolder) -> None:
@@ -30,6 +30,7 @@ def run(settings: Settings, folder: RunFolder) -> None:
 
 
 def _train(settings: Settings, folder: RunFolder, console: Console) -> dict[str, Any]:
+    check_logger(settings.logger)
     torch.set_num_threads(settings.trainer.threads)
     images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)

@@ -9,7 +9,7 @@ from harness.tracking.folder import (
     folder_name,
     leaves,
 )
-from harness.tracking.loggers import curve_loggers
+from harness.tracking.loggers import check_logger, curve_loggers
 from harness.tracking.metrics import MetricsFile, Row, column_name, curve, read_metrics
 from harness.tracking.provenance import commit, provenance
 from harness.tracking.summary import log_summary
@@ -22,6 +22,7 @@ __all__ = [
     "MetricsFile",
     "Row",
     "RunFolder",
+    "check_logger",
     "column_name",
     "commit",
     "curve",

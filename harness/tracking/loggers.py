@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 _RUN_ID = "wandb-id"
 _DATA_DIR = "WANDB_DATA_DIR"
 _CURVES_BY = "trainer/global_step"  # what Lightning's logger calls it
+
+
+def check_logger(settings: LoggerSettings) -> None:
+    """Raises ``SettingsError`` if what the settings name is not installed."""
+    if settings.name != "csv" and find_spec(settings.name) is None:
+        raise SettingsError(
+            f"logger={settings.name} needs it: pip install {settings.name}, or logger=csv for "
+            f"metrics.csv alone"
+        )
 
 
 @contextmanager
@@ -49,7 +59,7 @@ def curve_loggers(
             cannot be cut back; online, W&B keeps what it has.
 
     Raises:
-        SettingsError: If TensorBoard or W&B is not installed, or W&B cannot be reached.
+        SettingsError: If W&B cannot be reached.
     """
     be_first_process()  # the others have no loggers
     if settings.name == "csv":
@@ -92,21 +102,14 @@ def _replayed(logger: Logger, rows: Sequence[Row]) -> Logger:
 
 
 def _tensorboard(folder: Path) -> Logger:
-    try:
-        logger = TensorBoardLogger(folder, name="", version="tensorboard")
-        _ = logger.experiment  # imports it
-    except ModuleNotFoundError as error:
-        raise SettingsError("logger=tensorboard needs it: pip install tensorboard") from error
+    logger = TensorBoardLogger(folder, name="", version="tensorboard")
+    _ = logger.experiment  # makes the file
     return logger
 
 
 def _wandb_run(settings: LoggerSettings, folder: Path, **labels: Any) -> wandb.Run:
-    try:
-        import wandb  # a machine where curves go to metrics.csv alone need not have it
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            "logger=wandb needs it: pip install wandb, or logger=csv for metrics.csv alone"
-        ) from error
+    import wandb  # a machine where curves go to metrics.csv alone need not have it
+
     try:
         run = wandb.init(
             project=settings.project,
