@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +17,8 @@ from torch.distributions import (
 )
 
 from gmje_plugin.linalg import LOG_2PI, log_det, whiten
+
+_ROWS = 32  # of a factor at a time in products with many points
 
 
 def normal(
@@ -48,6 +51,42 @@ def log_density(
     )
     distances = (z - mean).square().sum(dim=-1)
     return -0.5 * (distances + log_det(factor) + len(origin) * LOG_2PI)
+
+
+def log_density_of_many(
+    mean: Tensor,  # shape: (K, D)
+    factor: Tensor,  # shape: (K, D, D)
+) -> Callable[[Tensor], Tensor]:
+    """A function from points, shape (N, D), to their log-densities, shape (N, K).
+
+    For more points than it costs to invert the factors once: instead of a triangular solve for each
+    component, a product with some rows of all inverse factors at a time, as far as those rows have
+    entries. That is half of the operations of whole products.
+    """
+    components, dim = mean.shape
+    origin = centre(mean)
+    inverse = torch.linalg.solve_triangular(
+        factor, torch.eye(dim, dtype=factor.dtype, device=factor.device), upper=False
+    )
+    # [-L^-1 m, L^-1] [1, z] is L^-1 (z - m), around an origin close to both.
+    shift = whiten(factor, (mean - origin)[:, None]).mT
+    augmented = torch.cat([-shift, inverse], dim=2)
+    ends = [*range(_ROWS, dim, _ROWS), dim]
+    blocks = [
+        augmented[:, start:end, : end + 1].reshape(-1, end + 1).mT
+        for start, end in itertools.pairwise([0, *ends])
+    ]
+    constant = log_det(factor) + dim * LOG_2PI
+
+    def log_densities(z: Tensor) -> Tensor:
+        points = torch.cat([torch.ones_like(z[:, :1]), z - origin], dim=1)
+        distances = z.new_zeros(len(z), components)
+        for block in blocks:
+            whitened = points[:, : len(block)] @ block
+            distances = distances + whitened.square().reshape(len(z), components, -1).sum(dim=2)
+        return -0.5 * (distances + constant)
+
+    return log_densities
 
 
 def centre(

@@ -15,6 +15,7 @@ from gmje_plugin.density.factored import (
     as_matrix,
     categorical_mixture,
     log_density,
+    log_density_of_many,
     scale,
     standard_normal,
 )
@@ -193,11 +194,12 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If the last dimension is not D.
         """
+        chunks = self._chunks(check_points("z", z, self.means.shape[1]))
+        joint_log_prob = self._joint_log_prob(sum(map(len, chunks)))
 
         def of_chunk(chunk: Tensor) -> Tensor:
-            return self._joint_log_prob(chunk).logsumexp(dim=-1)
+            return joint_log_prob(chunk).logsumexp(dim=-1)
 
-        chunks = self._chunks(check_points("z", z, self.means.shape[1]))
         # torch.func has no hooks on saved tensors, by which a checkpoint works.
         transformed = torch._C._are_functorch_transforms_active()
         take: Callable[[Tensor], Tensor] = of_chunk
@@ -373,9 +375,19 @@ class JointGaussianMixture(nn.Module):
             lambda z: self.log_prob(z) - other.log_prob(z), num_samples, generator
         )
 
-    def _joint_log_prob(self, z: Tensor) -> Tensor:  # shape: (..., K)
-        """Log-densities of points and components together, log(pi_k N(z; mu_k, Sigma_k))."""
-        return self.log_weights + self.components.log_prob(z.unsqueeze(-2))
+    def _joint_log_prob(self, num_points: int) -> Callable[[Tensor], Tensor]:
+        """From rows of points to log(pi_k N(z; mu_k, Sigma_k)), shape (N, K)."""
+        factor, dim = self.components.factor, self.means.shape[1]
+        if factor.ndim == 2 or len(factor) < len(self.means) or num_points < dim:
+            return lambda z: self.log_weights + self.components.log_prob(z.unsqueeze(-2))
+        with torch.autocast(device_type=factor.device.type, enabled=False):
+            log_densities = log_density_of_many(self.means, factor)
+
+        def joint(z: Tensor) -> Tensor:
+            with torch.autocast(device_type=factor.device.type, enabled=False):
+                return self.log_weights + log_densities(z.to(self.means.dtype))
+
+        return joint
 
     def _chunks(self, z: Tensor) -> tuple[Tensor, ...]:
         """The points as rows, as many at a time as are expanded to the components."""
@@ -384,7 +396,7 @@ class JointGaussianMixture(nn.Module):
 
     def _responsibilities(self, z: Tensor) -> tuple[Tensor, float]:
         """E-step: responsibilities, shape (N, K), and the mean log-likelihood."""
-        joint = torch.cat([self._joint_log_prob(chunk) for chunk in self._chunks(z)])
+        joint = torch.cat([*map(self._joint_log_prob(len(z)), self._chunks(z))])
         return joint.softmax(dim=1), float(joint.logsumexp(dim=1).mean())
 
     def _monte_carlo(

@@ -1,9 +1,10 @@
 """``python -m harness bench``: the plugin beside lightly.
 
 ``bank`` measures time and memory of a loss and bank step, ``step`` the images per second of whole
-training steps, ``losses`` how the costs of losses and densities grow with their sizes, all variants
-in turn in one process; ``drop_in`` the accuracy that README's diffs reach at lightly's own
-settings. ``bench bank --help`` and the others' say how.
+training steps, ``losses`` how the costs of losses and densities grow with their sizes, ``mixture``
+log-densities beside scikit-learn's: all variants in turn in one process. ``drop_in`` measures the
+accuracy that README's diffs reach at lightly's own settings. ``bench bank --help`` and the others'
+say how.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-_COMMANDS = ("bank", "step", "losses", "drop_in")
+_COMMANDS = ("bank", "step", "losses", "mixture", "drop_in")
 _Name = TypeVar("_Name")
 
 

@@ -5,19 +5,13 @@ bank. All variants take turns, step by step, in one process, so that whatever el
 meets all of them. The banks are filled before. "Bank only" is without in-batch negatives, as
 lightly's loss is, and so is ".paper bank"; "ratio" is to lightly's time.
 
-Extra memory is what a step adds at its peak to what is allocated before it. On a GPU that is
-``torch.cuda.max_memory_allocated``. On the CPU it is the kernel's peak of the resident memory
-(VmHWM in /proc, reset just before the step; Linux only), read in a process in which malloc gives
-large blocks back at once, so that a step cannot reuse unseen what came before it.
+What memory is: harness/bench/memory.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,10 +29,10 @@ from torch.nn.functional import normalize
 
 from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss, swap_memory_bank
 from harness.bench import OneLineParser, count, in_turn, synchronize, write
+from harness.bench.memory import Step, cpu_extra_memory, cuda_extra_memory, peak_extra_memory
 
 TEMPERATURE = 0.1
 Size = tuple[int, int]
-Step = Callable[[], None]
 
 
 def _stock(size: Size) -> nn.Module:
@@ -108,9 +102,9 @@ def _measure(size: int, batch_size: int, options: argparse.Namespace) -> list[di
         warmup=2,
     )
     if device.type == "cuda":
-        extra = {name: _cuda_extra_memory(step) for name, step in steps.items()}
+        extra = {name: cuda_extra_memory(step) for name, step in steps.items()}
     else:
-        extra = _cpu_extra_memory((size, options.dim), batch_size, options.threads)
+        extra = cpu_extra_memory("bank", [(size, options.dim), batch_size, options.threads])
     return [
         {
             "variant": name,
@@ -159,30 +153,6 @@ def _seconds(step: Step, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _cuda_extra_memory(step: Step) -> int:
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def _cpu_extra_memory(size: Size, batch_size: int, threads: int) -> dict[str, int]:
-    """Bytes for each variant, from a new process; empty where /proc does not tell."""
-    if not Path("/proc/self/clear_refs").exists():
-        return {}
-    told = subprocess.run(
-        [sys.executable, "-m", "harness.bench.bank", json.dumps([size, batch_size, threads])],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)},
-    )
-    found: dict[str, int] = json.loads(told.stdout)
-    return found
-
-
 def _memory_process(task: str) -> None:
     size, batch_size, threads = json.loads(task)
     torch.set_num_threads(threads)
@@ -191,23 +161,6 @@ def _memory_process(task: str) -> None:
         step = make_step(name, tuple(size), batch_size=batch_size, device=torch.device("cpu"))
         found[name] = peak_extra_memory(step)
     print(json.dumps(found))
-
-
-def peak_extra_memory(step: Step) -> int:
-    """Bytes that a step adds at its peak to this process's resident memory (Linux)."""
-    step()  # allocates what stays, such as the libraries' buffers
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _resident("VmRSS")
-    step()
-    return max(0, _resident("VmHWM") - before)
-
-
-def _resident(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
-    if found is None:
-        raise RuntimeError(f"/proc/self/status has no {field}")
-    return 1024 * int(found[1])
 
 
 def _table(

@@ -742,3 +742,28 @@ def test_bad_arguments_of_methods() -> None:
 
 def test_documentation() -> None:
     assert doctest.testmod(mixture).failed == 0
+
+
+@pytest.mark.parametrize("dim", [7, 32, 75])
+def test_many_points_take_products_instead_of_solves(dim: int) -> None:
+    """As many points as dimensions or more; blocks of rows that end with the matrix, or do not."""
+    generator = torch.Generator().manual_seed(dim)
+    z = torch.randn(dim, dim, generator=generator, dtype=torch.float64).requires_grad_()
+    factor = torch.randn(3, dim, dim, generator=generator, dtype=torch.float64).tril(-1) / dim
+    factor = (factor + torch.eye(dim)).requires_grad_()
+    means = torch.randn(3, dim, generator=generator, dtype=torch.float64).requires_grad_()
+    weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    density = JointGaussianMixture(weights, means, split=dim // 2, scale_tril=factor)
+    components = MultivariateNormal(means, scale_tril=factor)
+    expected = MixtureSameFamily(Categorical(weights), components).log_prob(z)
+    got = density.log_prob(z)
+    torch.testing.assert_close(got, expected)
+    variables = (z, means, factor)
+    for ours, theirs in zip(
+        torch.autograd.grad(got.sum(), variables),
+        torch.autograd.grad(expected.sum(), variables),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours.tril() if ours.ndim == 3 else ours, theirs)
+    few = density.log_prob(z[:2])  # by solves
+    torch.testing.assert_close(few, expected[:2])

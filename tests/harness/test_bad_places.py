@@ -65,25 +65,6 @@ def test_wandb_online_without_a_server(tmp_path: Path, monkeypatch: pytest.Monke
     assert "logger.mode=offline" in line
 
 
-def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = tmp_path / "hidden"
-    for name in ("tensorboard", "tensorboardX"):
-        (hidden / name).mkdir(parents=True)
-        (hidden / name / "__init__.py").write_text("raise ModuleNotFoundError('hidden')")
-    code = (
-        f"import sys; sys.path.insert(0, {str(hidden)!r}); from harness.__main__ import main; "
-        f"main(sys.argv[1:])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *ASKED, "logger=tensorboard"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert "pip install tensorboard" in refused(done)
-
-
 @pytest.mark.parametrize("asked", [["trainer.epochs=1"], ["experiment=failure_modes"]])
 def test_wandb_without_a_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]

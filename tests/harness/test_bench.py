@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from harness import bench
-from harness.bench import bank, loops, step
+from harness.bench import bank, loops, memory, mixture, step
 from harness.views import Views
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_banks_are_full_and_every_step_updates_them(name: str) -> None:
 
 def measured(expression: str) -> int:
     """A number that the bench finds, in a process where malloc hides nothing, as in the bench."""
-    script = f"import torch\nfrom harness.bench import bank\nprint({expression})"
+    script = f"import torch\nfrom harness.bench import memory\nprint({expression})"
     told = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -91,7 +91,7 @@ def measured(expression: str) -> int:
 def test_peak_memory_is_what_a_step_allocates_at_once() -> None:
     # 64 MiB and 32 MiB are held while 48 MiB more are made; all are given back after.
     made = "lambda: (torch.ones(2**24), torch.ones(2**23), torch.ones(3 * 2**22))[:0]"
-    found = measured(f"bank.peak_extra_memory({made})") / 2**20
+    found = measured(f"memory.peak_extra_memory({made})") / 2**20
     assert found == pytest.approx(144.0, abs=4.0)
 
 
@@ -99,11 +99,25 @@ def test_peak_memory_is_what_a_step_allocates_at_once() -> None:
 def test_memory_of_lightlys_step_is_its_logits_and_its_copy_of_the_bank() -> None:
     # The (B, M) similarities, the (B, M + 1) logits and these over the temperature, and the bank.
     size, batch_size = (16384, 16), 64
-    found = bank._cpu_extra_memory(size, batch_size, threads=1)
+    found = memory.cpu_extra_memory("bank", [size, batch_size, 1])
     assert set(found) == set(bank.VARIANTS)
     expected = 4 * size[0] * (3 * batch_size + size[1])
     assert found[bank.LIGHTLY] == pytest.approx(expected, rel=0.2)
     assert found[bank.PRODUCTS] == pytest.approx(4 * size[0] * batch_size, rel=0.2)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_mixture_compares_one_density(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = mixture.make_steps(60, 40, 3, device=CPU)
+    ours, theirs = steps[mixture.OURS](), steps[mixture.SKLEARN]()
+    torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-5, atol=1e-4)
+    out = tmp_path / "mixture.json"
+    sizes = ["--points", "60", "--dim", "4", "--components", "2", "--repeats", "1"]
+    bench.main(["mixture", *sizes, "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["variant"] for row in rows] == [mixture.OURS, mixture.SKLEARN]
+    assert rows[1]["of_sklearn"] == 1.0
+    assert mixture.OURS in capsys.readouterr().out
 
 
 BATCH, STEPS, ROUNDS = 8, 3, 2

@@ -31,7 +31,9 @@ def test_a_step_is_cut_off_and_goes_on(tmp_path: Path) -> None:
     gpu.carry_out(step, tmp_path, seconds=3.0)
     assert report(tmp_path, "row")["state"] == "unfinished"
     first = report(tmp_path, "row")["seconds"]
-    step = Step("row", ("-c", f"{count}; time.sleep(0.5); print('at the end')", str(tmp_path / "file")))
+    step = Step(
+        "row", ("-c", f"{count}; time.sleep(0.5); print('at the end')", str(tmp_path / "file"))
+    )
     gpu.carry_out(step, tmp_path, seconds=60.0)
     found = report(tmp_path, "row")
     assert (found["state"], found["last_lines"]) == ("done", ["at the end"])
