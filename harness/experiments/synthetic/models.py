@@ -61,7 +61,7 @@ def _jepa(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> F
             nn.ReLU(),
             nn.Linear(width, z_t.shape[1]),
         )
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.jepa_learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.jepa_learning_rate, fused=True)
     for _ in range(settings.epochs):
         optimizer.zero_grad()
         mse_loss(network(context), target).backward()  # type: ignore[no-untyped-call]
@@ -138,7 +138,7 @@ def _mdn(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fi
             scale="exp",  # [P]
         )
     criterion = GMJEMDNLoss(guard=None)  # there is no encoder to guard
-    optimizer = torch.optim.Adam(head.parameters(), lr=settings.mdn_learning_rate)
+    optimizer = torch.optim.Adam(head.parameters(), lr=settings.mdn_learning_rate, fused=True)
     for _ in range(settings.epochs):
         optimizer.zero_grad()
         criterion(head(context), target).backward()
@@ -149,7 +149,7 @@ def _mdn(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fi
 
 def _joint_smc(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fitted:
     criterion = JointSMCLoss(z_c.shape[1], settings.num_particles, seed=seed).double()
-    optimizer = torch.optim.Adam(criterion.parameters(), lr=settings.smc_learning_rate)
+    optimizer = torch.optim.Adam(criterion.parameters(), lr=settings.smc_learning_rate, fused=True)
     pairs, split = torch.cat([z_c, z_t], dim=1), z_c.shape[1]
     for epoch in _shuffled(pairs, settings.smc_epochs, seed):
         for batch in torch.split(epoch, settings.smc_batch_size):
