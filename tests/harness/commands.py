@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -49,7 +53,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def harness(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def harness_process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs ``python -m harness`` in a folder."""
     return subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
@@ -58,3 +62,39 @@ def harness(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+def harness(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a process in which all is imported already; not for what imports depend on."""
+    if not hasattr(os, "fork"):
+        return harness_process(*arguments, folder=folder)
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as told:
+        out, err = Path(told, "stdout"), Path(told, "stderr")
+        request = {
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": environment(),
+            "stdout": str(out),
+            "stderr": str(err),
+        }
+        print(json.dumps(request), file=server.stdin, flush=True)
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """One a process of pytest; it ends with its standard input."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.harness.server"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(server.kill)
+    return server

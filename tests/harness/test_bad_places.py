@@ -12,7 +12,8 @@ from pytorch_lightning.loggers import WandbLogger
 from harness import experiments
 from harness.tracking import RunFolder
 from tests.harness import wandb_file
-from tests.harness.commands import environment, harness, settings
+from tests.harness.commands import environment, settings
+from tests.harness.commands import harness_process as harness
 
 ASKED = [
     "experiment=banks",

@@ -10,7 +10,7 @@ import pytest
 from harness.processes import is_first_process
 from harness.settings import SettingsError, TrainerSettings
 from tests.harness import wandb_file
-from tests.harness.commands import harness
+from tests.harness.commands import harness_process as harness
 
 # What srun, and another launcher, tell the second of several tasks.
 SECOND = {
