@@ -20,9 +20,9 @@ from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
 from harness.evaluation.online_probe import ONLINE_ACCURACY
-from harness.methods import Method
+from harness.methods.modules.base import Method
 from harness.processes import is_first_process
-from harness.settings import MoCoSettings, Settings
+from harness.settings import Settings, registry
 from harness.tracking import (
     METRICS,
     MetricsFile,
@@ -34,23 +34,11 @@ from harness.tracking import (
     provenance,
 )
 
-_METHODS = {
-    "simclr": "SimCLR",
-    "moco": "MoCo v2",
-    "smc_gmje": "SMC-GMJE",
-    "byol": "BYOL",
-    "swav": "SwAV",
-    "vicreg": "VICReg",
-    "gje_entropy": "GJE entropy",
-    "parametric_gmje": "Parametric GMJE",
-    "gmje_mdn": "GMJE-MDN",
-}
 _CURVES = {
     "train/loss": "loss",
     ONLINE_ACCURACY: "online probe",
     "bank/ess_ratio": "ESS / pool",
 }
-_BANKS = {"fifo": "FIFO", "smc": "SMC", "smc_paper": "SMC (Algorithm 2)"}
 
 
 def title(settings: Settings) -> str:
@@ -58,12 +46,11 @@ def title(settings: Settings) -> str:
     method, bank = settings.method, settings.bank
     if settings.trainer.epochs == 0 or method is None:
         return "untrained network"
-    words = [_METHODS[method.name]]
+    words = [registry.title("method", method.name)]
     if bank is not None:
-        words += [_BANKS[bank.name], f"M = {bank.size}"]
-    if isinstance(method, MoCoSettings) and method.in_batch_negatives:
-        words.append("in-batch negatives")
-    return ", ".join(words)
+        words += [registry.title("bank", bank.name), f"M = {bank.size}"]
+    words.append(method.suffix())
+    return ", ".join(filter(None, words))
 
 
 def run_training(

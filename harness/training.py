@@ -11,14 +11,15 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch._dynamo.exc import TorchDynamoException
 
-from harness import backbones, methods
+from harness import backbones
 from harness.backbones import Backbone
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation.online_probe import OnlineProbeAccuracy
 from harness.fitting import fit
 from harness.keyed_random import seeded
-from harness.methods import Method
+from harness.methods.context import BuildContext
+from harness.methods.modules.base import Method
 from harness.settings import Settings, SettingsError
 from harness.tracking import CHECKPOINT, RunFolder
 from harness.views import Views
@@ -65,15 +66,11 @@ def build(settings: Settings, data: ImageData) -> Method:
     backbone = build_backbone(settings, data)
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     with seeded(settings.seed):
-        return methods.build(
-            settings.method,
-            settings.bank,
-            backbone,
-            views=views,
-            trainer=settings.trainer,
-            num_classes=data.num_classes,
-            seed=settings.seed,
+        method = settings.method.build(
+            BuildContext(backbone, settings.bank, views, settings.trainer, settings.seed)
         )
+        method.add_online_probe(data.num_classes)
+    return method
 
 
 def load(settings: Settings, data: ImageData, folder: RunFolder) -> Method:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from gmje_plugin import SMCMemoryBankModule
-from harness.settings import MethodSettings, QuickstartSettings, RowSettings, SMCBankSettings
+from harness.methods import SMCBankSettings
+from harness.settings import MethodSettings, QuickstartSettings, RowSettings, register_schemas
 from tests.harness.commands import ROOT, settings
 
 CONFIGS = ROOT / "configs"
@@ -15,7 +19,11 @@ SCALES = ["paper", "reduced"]
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    """The YAML files of a group and the dataclasses that are registered for it."""
+    register_schemas()
+    registered = ConfigStore.instance().repo.get(group, {})
+    files = (CONFIGS / group).glob("*.yaml")
+    return sorted(Path(name).stem for name in [*registered, *files])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,10 @@ def test_the_papers_protocols() -> None:
 def test_every_folder_is_a_group_that_is_tested() -> None:
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
     sweeps = {"sweep"}  # W&B's and no group of Hydra's: tests/harness/test_sweeps.py
-    assert folders == {*TOP_LEVEL, *OF_EXPERIMENT, "bank", "recipe"} | sweeps
+    registered = {"method", "bank", "backbone", "logger"}
+    assert registered <= {*ConfigStore.instance().repo}
+    assert not registered & folders  # one place for each
+    assert folders | registered == {*TOP_LEVEL, *OF_EXPERIMENT, "bank", "recipe"} | sweeps
     assert (
         {path.name for path in (CONFIGS / "recipe").iterdir()} == set(SCALES) == {*options("scale")}
     )

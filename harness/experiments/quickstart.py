@@ -20,15 +20,9 @@ from harness.data import ImageData
 from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
 from harness.files import write_png
+from harness.methods import ParametricGMJESettings, SMCBankSettings
 from harness.runs import EpochBar
-from harness.settings import (
-    ParametricGMJESettings,
-    QuickstartSettings,
-    RowSettings,
-    Settings,
-    SettingsError,
-    SMCBankSettings,
-)
+from harness.settings import QuickstartSettings, RowSettings, Settings, SettingsError
 from harness.tracking import RunFolder, curve, read_metrics
 
 _HEADINGS = {"knn_accuracy": "kNN %", "linear_accuracy": "linear %", "effective_rank": "rank"}

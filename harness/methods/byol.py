@@ -1,58 +1,44 @@
-"""BYOL, written as in lightly's documentation, with any predictor and criterion that fit."""
+"""BYOL with lightly's predictor and loss."""
 
 from __future__ import annotations
 
-from lightly.models.modules import BYOLProjectionHead
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from harness.backbones import Backbone
-from harness.methods.momentum import MomentumMethod
-from harness.settings import BYOLSettings, TrainerSettings
-from harness.views import Views
+from harness.settings.fields import choice, ranged
+from harness.settings.methods import MethodSettings
+from harness.settings.registry import config
+
+if TYPE_CHECKING:
+    from harness.methods.context import BuildContext
+    from harness.methods.modules.base import Method
 
 
-class BYOL(MomentumMethod):
-    """BYOL (Grill et al. 2020): one view's embedding predicts the other's target embedding.
+@config("method", "byol", "BYOL")
+@dataclass
+class BYOLSettings(MethodSettings):
+    """BYOL with lightly's ``BYOLPredictionHead`` and ``NegativeCosineSimilarity``."""
 
-    Args:
-        backbone: As in :class:`MomentumMethod`.
-        prediction_head: Maps an embedding to what the criterion compares with a target.
-        criterion: Called as ``criterion(prediction, target)``, both ways round.
-        views: As in :class:`MomentumMethod`.
-        settings: As in :class:`MomentumMethod`.
-        trainer: As in :class:`MomentumMethod`.
-    """
+    family: ClassVar[str] = "BYOL"
+    name: str = choice("byol")
+    learning_rate: float = ranged(0.1, above=0.0)  # [D]
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # [D]
+    predictor_dim: int = ranged(128, low=1)  # [R]
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        prediction_head: nn.Module,
-        criterion: nn.Module,
-        *,
-        views: Views,
-        settings: BYOLSettings,
-        trainer: TrainerSettings,
-    ) -> None:
-        super().__init__(
-            backbone,
-            BYOLProjectionHead(backbone.feature_dim, settings.hidden_dim, settings.output_dim),
+    def build(self, context: BuildContext) -> Method:
+        """As :meth:`MethodSettings.build` says."""
+        from lightly.loss import NegativeCosineSimilarity
+        from lightly.models.modules import BYOLPredictionHead
+
+        from harness.methods.modules.byol import BYOL
+
+        head = BYOLPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
+        criterion = NegativeCosineSimilarity()
+        return BYOL(
+            context.backbone,
+            head,
             criterion,
-            ema=settings.ema,
-            views=views,
-            settings=settings,
-            trainer=trainer,
+            views=context.views,
+            settings=self,
+            trainer=context.trainer,
         )
-        self.prediction_head = prediction_head
-
-    def loss(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
-        """Moves the target encoder; the criterion both ways, and the first view's features."""
-        self.move_momentum_encoder()
-        features = [self.backbone(view) for view in (view0, view1)]
-        first, second = (self.prediction_head(self.projection_head(h)) for h in features)
-        targets = [self.targets(view) for view in (view0, view1)]
-        loss = 0.5 * (self.compare(first, targets[1]) + self.compare(second, targets[0]))
-        return loss, features[0]

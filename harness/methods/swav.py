@@ -1,56 +1,44 @@
-"""SwAV on two views, written as in lightly's documentation."""
+"""SwAV with lightly's prototypes and loss."""
 
 from __future__ import annotations
 
-from lightly.loss import SwaVLoss
-from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
-from torch import Tensor
-from torch.nn.functional import normalize
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from harness.backbones import Backbone
-from harness.methods.base import Method
-from harness.settings import SwAVSettings, TrainerSettings
-from harness.views import Views
+from harness.settings.fields import choice, ranged
+from harness.settings.methods import MethodSettings
+from harness.settings.registry import config
+
+if TYPE_CHECKING:
+    from harness.methods.context import BuildContext
+    from harness.methods.modules.base import Method
 
 
-class SwAV(Method):
-    """SwAV (Caron et al. 2020) without multi-crop: a view's code predicted from the other's.
+@config("method", "swav", "SwAV")
+@dataclass
+class SwAVSettings(MethodSettings):
+    """SwAV on two views with lightly's ``SwaVPrototypes`` and ``SwaVLoss``."""
 
-    Args:
-        backbone: As in :class:`Method`.
-        criterion: lightly's loss.
-        views: As in :class:`Method`.
-        settings: As in :class:`Method`.
-        trainer: As in :class:`Method`.
-    """
+    family: ClassVar[str] = "SwAV"
+    name: str = choice("swav")
+    learning_rate: float = ranged(0.06, above=0.0)  # [R]
+    num_prototypes: int = ranged(512, low=2)  # [R]
+    temperature: float = ranged(0.1, above=0.0)  # [R]
+    sinkhorn_iterations: int = ranged(3, low=1)  # [P]
+    sinkhorn_epsilon: float = ranged(0.05, above=0.0)  # lightly's default
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        criterion: SwaVLoss,
-        *,
-        views: Views,
-        settings: SwAVSettings,
-        trainer: TrainerSettings,
-    ) -> None:
-        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
-        self.projection_head = SwaVProjectionHead(
-            backbone.feature_dim, settings.hidden_dim, settings.output_dim
+    def build(self, context: BuildContext) -> Method:
+        """As :meth:`MethodSettings.build` says."""
+        from lightly.loss import SwaVLoss
+
+        from harness.methods.modules.swav import SwAV
+
+        criterion = SwaVLoss(
+            self.temperature,
+            self.sinkhorn_iterations,
+            self.sinkhorn_epsilon,
+            sinkhorn_gather_distributed=context.gather,
         )
-        self.prototypes = SwaVPrototypes(settings.output_dim, settings.num_prototypes)
-
-    def loss(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
-        """The swapped prediction's cross-entropy, and the first view's features."""
-        self.prototypes.normalize()
-        features = [self.backbone(view) for view in (view0, view1)]
-        logits = [self._logits(h) for h in features]
-        return self.compare(logits, []).squeeze(), features[0]
-
-    def _logits(self, features: Tensor) -> Tensor:  # shape: (B, num_prototypes)
-        embeddings = normalize(self.projection_head(features).float(), dim=1)
-        logits: Tensor = self.prototypes(embeddings)
-        return logits.float()
+        return SwAV(
+            context.backbone, criterion, views=context.views, settings=self, trainer=context.trainer
+        )

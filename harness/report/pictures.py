@@ -14,6 +14,7 @@ from harness import figures
 from harness.report.document import Picture
 from harness.report.reading import QUANTITIES, Array
 from harness.report.summary import Row, differences, option
+from harness.settings import registry
 
 _AXES = {
     "train/loss": "loss",
@@ -24,7 +25,6 @@ _AXES = {
     "bank/false_negatives": "false negatives",
 }
 _FIGURE_8 = ("train/loss", "eval/online_accuracy", "bank/ess_ratio")
-_BANKS = {"fifo": "FIFO", "smc": "SMC (the plugin's default)", "smc_paper": "SMC (Algorithm 2)"}
 
 
 def figure_8(rows: Sequence[Row], *, epochs: int, name: str, about: str) -> Iterator[Picture]:
@@ -84,7 +84,7 @@ def _facets(rows: Sequence[Row]) -> dict[str, dict[str, Mapping[str, Array]]]:
     places = [(_facet(row, others), str(row.config.get("bank.name"))) for row in rows]
     found: dict[str, dict[str, Mapping[str, Array]]] = {}
     for row, (facet, bank) in zip(rows, places, strict=True):
-        line = _BANKS.get(bank, bank)
+        line = registry.title("bank", bank)
         if Counter(places)[facet, bank] > 1:  # the bank's name does not say it all
             told = (f"{name.removeprefix('bank.')} {option(row.config, name)}" for name in of_bank)
             line += f", {', '.join(told)}"

@@ -18,20 +18,7 @@ from harness.settings.experiments import (
     SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
-from harness.settings.methods import (
-    BankSettings,
-    BYOLSettings,
-    FIFOBankSettings,
-    GJEEntropySettings,
-    GMJEMDNSettings,
-    MethodSettings,
-    MoCoSettings,
-    ParametricGMJESettings,
-    SimCLRSettings,
-    SMCBankSettings,
-    SwAVSettings,
-    VICRegSettings,
-)
+from harness.settings.methods import BankSettings, MethodSettings
 from harness.settings.parts import (
     BackboneSettings,
     DataSettings,
@@ -47,36 +34,26 @@ from harness.settings.resolution import one_line, register_schemas, resolve
 from harness.settings.words import deciding
 
 __all__ = [
-    "BYOLSettings",
     "BackboneSettings",
     "BankSettings",
     "DataSettings",
     "EvaluationSettings",
     "ExperimentSettings",
-    "FIFOBankSettings",
     "FailureModesSettings",
-    "GJEEntropySettings",
-    "GMJEMDNSettings",
     "LatentRowSettings",
     "LoggerSettings",
     "MNISTLatentsSettings",
     "MethodSettings",
-    "MoCoSettings",
-    "ParametricGMJESettings",
     "QuickstartSettings",
     "ReplaySettings",
     "ResNet18Settings",
     "RowSettings",
-    "SMCBankSettings",
     "Settings",
     "SettingsError",
-    "SimCLRSettings",
     "SmallCNNSettings",
-    "SwAVSettings",
     "SyntheticSettings",
     "TimmSettings",
     "TrainerSettings",
-    "VICRegSettings",
     "ViewSettings",
     "as_hydra_reads",
     "deciding",

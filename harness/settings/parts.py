@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from harness.settings.fields import choice, ranged, ranged_list
+from harness.settings.registry import config
 
 
 @dataclass
@@ -63,6 +64,11 @@ class BackboneSettings:
     name: str = MISSING
 
 
+# The paper's encoder without its head: 1024 features of 32 x 32 pixels (Huang 2026, App. P.4).
+@config("backbone", "mnist_cnn", name="small_cnn", width=32, strides=[2, 2, 2, 2], pool=False)
+# Four convolutions of stride 2, 256 features: minutes of CIFAR-10 on a laptop.
+@config("backbone", "cifar_cnn", name="small_cnn", width=32, strides=[2, 2, 2, 2])
+@config("backbone", "small_cnn")
 @dataclass
 class SmallCNNSettings(BackboneSettings):
     """A few convolutions, for a laptop."""
@@ -73,6 +79,7 @@ class SmallCNNSettings(BackboneSettings):
     pool: bool = True  # features are means over the image; false: one for each place
 
 
+@config("backbone", "resnet18")
 @dataclass
 class ResNet18Settings(BackboneSettings):
     """torchvision's ResNet-18 with a 3 x 3 stem of stride 1 and no max-pooling [P]."""
@@ -80,6 +87,7 @@ class ResNet18Settings(BackboneSettings):
     name: str = choice("resnet18")
 
 
+@config("backbone", "timm", name=MISSING)
 @dataclass
 class TimmSettings(BackboneSettings):
     """Any model of timm, by timm's name, without pretrained weights."""
@@ -121,6 +129,9 @@ class EvaluationSettings:
     probe: str = choice("converged", "paper")
 
 
+@config("logger", "tensorboard")
+@config("logger", "csv")
+@config("logger", "wandb")
 @dataclass
 class LoggerSettings:
     """Where curves go beside metrics.csv and results.json, which are always written."""

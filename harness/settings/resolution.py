@@ -7,6 +7,7 @@ type never passes; :func:`resolve` adds the ranges and what cannot go together.
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -17,7 +18,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from harness.settings import methods, parts
+from harness.settings import parts
 from harness.settings.command_line import hint, told
 from harness.settings.experiments import (
     GROUPS,
@@ -40,21 +41,8 @@ _SCHEMAS = {
     "synthetic": SyntheticSettings,
     "failure_modes": FailureModesSettings,
     "mnist_latents": MNISTLatentsSettings,
-    "simclr": methods.SimCLRSettings,
-    "parametric_gmje": methods.ParametricGMJESettings,
-    "gje_entropy": methods.GJEEntropySettings,
-    "vicreg": methods.VICRegSettings,
-    "swav": methods.SwAVSettings,
-    "moco": methods.MoCoSettings,
-    "byol": methods.BYOLSettings,
-    "gmje_mdn": methods.GMJEMDNSettings,
-    "fifo": methods.FIFOBankSettings,
-    "smc": methods.SMCBankSettings,
     "data": parts.DataSettings,
     "views": parts.ViewSettings,
-    "small_cnn": parts.SmallCNNSettings,
-    "resnet18": parts.ResNet18Settings,
-    "timm": parts.TimmSettings,
     "trainer": parts.TrainerSettings,
     "evaluation": parts.EvaluationSettings,
     "logger": parts.LoggerSettings,
@@ -63,6 +51,7 @@ _SCHEMAS = {
 
 def register_schemas() -> None:
     """Makes the schemas known to Hydra, as the group ``schema`` that the YAML files build on."""
+    importlib.import_module("harness.methods")  # each registers itself
     for name, schema in _SCHEMAS.items():
         ConfigStore.instance().store(group="schema", name=name, node=schema)
 
@@ -171,10 +160,9 @@ def _impossible(settings: Settings) -> Iterator[str]:
             pairs = {"": (settings.method, settings.bank)}
     for path, (method, bank) in pairs.items():
         if method is not None:
-            yield from _impossible_bank(path, method, bank)
-    if settings.experiment.name == "banks" and not isinstance(
-        settings.method, methods.MoCoSettings | None
-    ):
+            problems = [*method.problems(bank), *(bank.problems() if bank else ())]
+            yield from (f"{path}{problem}" for problem in problems)
+    if settings.experiment.name == "banks" and settings.method and settings.bank is None:
         yield f"experiment=banks compares banks of moco, and {settings.method.name} has none"
     if settings.logger.mode == "online" and settings.logger.name != "wandb":
         yield f"logger.mode=online is for logger=wandb, not {settings.logger.name}"
@@ -208,30 +196,13 @@ def _impossible_latents(
         yield "trainer.epochs must be at least 1 for mnist_latents"
     for name, row in rows.items():
         path, method = f"experiment.rows.{name}", row.method
-        others = methods.MoCoSettings | methods.SwAVSettings | methods.BYOLSettings
-        if isinstance(method, others):
+        if method.family != "SimCLR":
             yield f"{path}.method must be of SimCLR's family, not {method.name}"
-        if not isinstance(method, methods.ParametricGMJESettings):
+        if method.name != "parametric_gmje":
             if row.density.startswith("prototypes"):
                 yield f"{path}.density={row.density} is for parametric_gmje"
-        elif method.entropy_weight == 0.0:
+        elif getattr(method, "entropy_weight", 1.0) == 0.0:
             yield f"{path}.method.entropy_weight must be above 0, for the average of prototypes_ema"
-
-
-def _impossible_bank(path: str, method: MethodSettings, bank: BankSettings | None) -> Iterator[str]:
-    takes_bank = isinstance(method, methods.MoCoSettings)
-    if bank is None:
-        if takes_bank:
-            yield f"{path}bank must be chosen for {method.name} (bank=fifo, smc or smc_paper)"
-        return
-    if not takes_bank:
-        yield f"{path}bank is for moco and smc_gmje, not for {method.name}"
-    if method.name == "smc_gmje" and bank.name == "fifo":
-        yield f"{path}bank=fifo with smc_gmje is MoCo: use method=moco"
-    if isinstance(bank, methods.SMCBankSettings) and bank.name == "smc_paper":
-        options = (bank.resampling, bank.ess_threshold, bank.count_own_query)
-        if options != ("multinomial", None, True):
-            yield f"{path}bank=smc_paper is Algorithm 2: change options of bank=smc"
 
 
 def _out_of_range(settings: Any, path: str) -> Iterator[str]:

@@ -43,7 +43,7 @@ def test_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     script = (
         "import sys, harness.__main__ as m, pytorch_lightning as pl\n"
         "end = pl.LightningModule.on_train_epoch_start\n"
-        "from harness.methods import Method\n"
+        "from harness.methods.modules.base import Method\n"
         "start = Method.on_train_epoch_start\n"
         "def stop(self):\n"
         "    if self.current_epoch == 1: raise KeyboardInterrupt\n"

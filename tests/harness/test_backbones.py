@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from harness import backbones
 from harness.backbones import Backbone
-from harness.methods.contrastive import SimCLR
+from harness.methods import SimCLRSettings
+from harness.methods.modules.contrastive import SimCLR
 from harness.settings import (
     BackboneSettings,
     ResNet18Settings,
     SettingsError,
-    SimCLRSettings,
     SmallCNNSettings,
     TimmSettings,
     TrainerSettings,

@@ -8,7 +8,7 @@ from lightly.models.modules.memory_bank import MemoryBankModule
 from torch.nn.functional import normalize
 
 from gmje_plugin import SMCMemoryBankModule
-from harness.methods.bank_labels import BankLabels
+from harness.methods.modules.bank_labels import BankLabels
 
 SIZE, DIM, BATCH, CLASSES = 40, 8, 16, 4
 BANKS = {

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 from harness import backbones
 from harness.__main__ import main
 from harness.backbones import Backbone
-from harness.methods.contrastive import SimCLR
+from harness.methods import SimCLRSettings
+from harness.methods.modules.contrastive import SimCLR
 from harness.settings import (
     BackboneSettings,
     ResNet18Settings,
-    SimCLRSettings,
     SmallCNNSettings,
     TimmSettings,
     TrainerSettings,

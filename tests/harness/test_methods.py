@@ -23,14 +23,9 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.data import load
-from harness.methods import Method
-from harness.settings import (
-    FIFOBankSettings,
-    MethodSettings,
-    QuickstartSettings,
-    RowSettings,
-    SMCBankSettings,
-)
+from harness.methods import FIFOBankSettings, SMCBankSettings
+from harness.methods.modules.base import Method
+from harness.settings import MethodSettings, QuickstartSettings, RowSettings
 from tests.harness.commands import settings
 
 SETTINGS = settings()

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import wandb
 import yaml
+from hydra.core.config_store import ConfigStore
 
 from harness.settings import LoggerSettings, SettingsError
 from harness.tracking import curve_loggers
@@ -115,7 +116,7 @@ def test_every_method_is_searched_alike_on_held_out_images(expanded: Expansion) 
             "method.learning_rate": found.method.learning_rate,
         }
         assert (found.data.split, found.trainer.epochs) == ("validation", 2)
-    known = {path.stem for path in (ROOT / "configs" / "method").glob("*.yaml")}
+    known = {Path(name).stem for name in ConfigStore.instance().repo["method"]}
     assert {*sweep("methods")["parameters"]["method"]["values"]} == known
     assert sweep("methods")["metric"]["name"] == "eval/linear_accuracy"
 

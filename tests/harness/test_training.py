@@ -9,7 +9,7 @@ import torch
 
 from harness import training
 from harness.data import ImageData, ImageSet, load
-from harness.methods import Method
+from harness.methods.modules.base import Method
 from harness.settings import Settings, SettingsError
 from harness.tracking import MetricsFile, RunFolder
 from tests.harness.commands import harness, settings

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from harness.backbones import Backbone
-from harness.methods.base import Method
-from harness.settings import GMJEMDNSettings, TrainerSettings
+from harness.methods import GMJEMDNSettings
+from harness.methods.modules.base import Method
+from harness.settings import TrainerSettings
 from harness.views import Views
 
 

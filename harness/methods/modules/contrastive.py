@@ -8,10 +8,11 @@ from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
-from harness.methods.bank_labels import BankLabels
-from harness.methods.base import Method
-from harness.methods.momentum import MomentumMethod
-from harness.settings import MethodSettings, MoCoSettings, TrainerSettings
+from harness.methods import MoCoSettings
+from harness.methods.modules.bank_labels import BankLabels
+from harness.methods.modules.base import Method
+from harness.methods.modules.momentum import MomentumMethod
+from harness.settings import MethodSettings, TrainerSettings
 from harness.views import Views
 
 

@@ -8,7 +8,7 @@ from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
-from harness.methods.base import Method
+from harness.methods.modules.base import Method
 from harness.settings import MethodSettings, TrainerSettings
 from harness.views import Views
 

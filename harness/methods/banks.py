@@ -1,0 +1,58 @@
+"""The memory banks of MoCo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.settings.fields import choice, ranged
+from harness.settings.methods import BankSettings
+from harness.settings.registry import config
+
+
+@config("bank", "fifo", "FIFO")
+@dataclass
+class FIFOBankSettings(BankSettings):
+    """lightly's queue."""
+
+    name: str = choice("fifo")
+
+    def options(self) -> dict[str, Any]:
+        """Lightly's loss has no in-batch negatives: a bank that never resamples is its queue."""
+        return {"ess_threshold": 0.0}
+
+
+@config(
+    "bank",
+    "smc_paper",
+    "SMC (Algorithm 2)",
+    resampling="multinomial",
+    ess_threshold=None,  # every step
+    count_own_query=True,
+)
+@config("bank", "smc", "SMC")
+@dataclass
+class SMCBankSettings(BankSettings):
+    """``SMCMemoryBankModule`` with its defaults; ``bank=smc_paper`` is Algorithm 2 [P]."""
+
+    name: str = choice("smc", "smc_paper")
+    resampling: str = choice(
+        "without_replacement", "multinomial", "stratified", "systematic", "residual"
+    )
+    ess_threshold: float | None = ranged(0.5, low=0.0, high=1.0)
+    count_own_query: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Those of ``SMCMemoryBankModule``."""
+        return {
+            "resampling": self.resampling,
+            "ess_threshold": self.ess_threshold,
+            "count_own_query": self.count_own_query,
+        }
+
+    def problems(self) -> Iterator[str]:
+        """Algorithm 2 has no options."""
+        algorithm_2 = ("multinomial", None, True)
+        if self.name == "smc_paper" and tuple(self.options().values()) != algorithm_2:
+            yield "bank=smc_paper is Algorithm 2: change options of bank=smc"

@@ -1,0 +1,37 @@
+"""What a method is built around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.settings.methods import BankSettings
+from harness.settings.parts import TrainerSettings
+
+if TYPE_CHECKING:
+    from harness.backbones import Backbone
+    from harness.views import Views
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """The rest of a run, as far as a method depends on it.
+
+    Attributes:
+        backbone: The network whose features are evaluated, untrained.
+        bank: The memory bank, for MoCo.
+        views: Makes two views of a batch of images.
+        trainer: How it is trained.
+        seed: Of the bank's random numbers.
+    """
+
+    backbone: Backbone
+    bank: BankSettings | None
+    views: Views
+    trainer: TrainerSettings
+    seed: int
+
+    @property
+    def gather(self) -> bool:
+        """Whether losses and banks take in the batches of all devices, to give what one gives."""
+        return self.trainer.devices * self.trainer.num_nodes > 1

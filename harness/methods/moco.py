@@ -1,0 +1,79 @@
+"""MoCo v2, and SMC-GMJE, which is MoCo v2 with a bank of particles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from harness.methods.banks import FIFOBankSettings
+from harness.settings.fields import choice, ranged
+from harness.settings.methods import BankSettings, MethodSettings
+from harness.settings.registry import config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods.context import BuildContext
+    from harness.methods.modules.base import Method
+
+
+@config("method", "smc_gmje", "SMC-GMJE", in_batch_negatives=True)  # SMCNTXentLoss's default
+@config("method", "moco", "MoCo v2")
+@dataclass
+class MoCoSettings(MethodSettings):
+    """MoCo v2 with any bank; with an SMC bank, SMC-GMJE."""
+
+    family: ClassVar[str] = "MoCo"
+    name: str = choice("moco", "smc_gmje")
+    learning_rate: float = ranged(0.02, above=0.0)  # [D]
+    temperature: float = ranged(0.1, above=0.0)  # [R]
+    ema: float = ranged(0.99, low=0.0, high=1.0)  # [R]
+    in_batch_negatives: bool = False  # the same on both sides wherever banks are compared
+
+    def problems(self, bank: BankSettings | None) -> Iterator[str]:
+        """Every bank fits but none, and the queue under the name of the particles."""
+        if bank is None:
+            yield f"bank must be chosen for {self.name} (bank=fifo, smc or smc_paper)"
+        elif self.name == "smc_gmje" and bank.name == "fifo":
+            yield "bank=fifo with smc_gmje is MoCo: use method=moco"
+
+    def suffix(self) -> str:
+        """Says what negatives there are beside the bank's."""
+        return "in-batch negatives" if self.in_batch_negatives else ""
+
+    def build(self, context: BuildContext) -> Method:
+        """As :meth:`MethodSettings.build` says."""
+        from harness.methods.modules.contrastive import MoCo
+
+        if context.bank is None:
+            raise NotImplementedError(f"no {self.name} without a bank")
+        criterion = self._criterion(context.bank, gather=context.gather, seed=context.seed)
+        return MoCo(
+            context.backbone, criterion, views=context.views, settings=self, trainer=context.trainer
+        )
+
+    def _criterion(self, bank: BankSettings, *, gather: bool, seed: int) -> nn.Module:
+        from lightly.loss import NTXentLoss
+
+        from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss
+
+        size = (bank.size, self.output_dim)
+        if isinstance(bank, FIFOBankSettings) and not self.in_batch_negatives:
+            stock: nn.Module = NTXentLoss(
+                self.temperature, memory_bank_size=size, gather_distributed=gather
+            )
+            return stock
+        particles = SMCMemoryBankModule(
+            size,
+            gather_distributed=gather,
+            temperature=self.temperature,
+            seed=seed,
+            **bank.options(),
+        )
+        return SMCNTXentLoss(
+            self.temperature,
+            gather_distributed=gather,
+            memory_bank=particles,
+            in_batch_negatives=self.in_batch_negatives,
+        )

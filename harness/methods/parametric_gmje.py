@@ -1,0 +1,57 @@
+"""Parametric GMJE: prototypes of a joint density in the place of NTXentLoss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.settings.fields import choice, ranged
+from harness.settings.methods import MethodSettings
+from harness.settings.registry import config
+
+if TYPE_CHECKING:
+    from harness.methods.context import BuildContext
+    from harness.methods.modules.base import Method
+
+
+@config("method", "parametric_gmje", "Parametric GMJE")
+@dataclass
+class ParametricGMJESettings(MethodSettings):
+    """SimCLR's pipeline with ``GMJEPrototypeLoss``."""
+
+    name: str = choice("parametric_gmje")
+    learning_rate: float = ranged(0.32, above=0.0)  # [D]
+    weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
+    num_prototypes: int = ranged(64, low=1)  # [R]
+    covariance: str = choice("isotropic", "diagonal", "full")  # shared; the last two are learned
+    temperature: float = ranged(0.05, above=0.0)  # [D]
+    correlation: float = ranged(0.0, low=0.0, below=1.0)  # the paper's
+    entropy_weight: float = ranged(1.0, low=0.0)  # the loss's default
+    ema: float = ranged(0.5, low=0.0, below=1.0)  # of the second moment; the loss's default
+
+    def build(self, context: BuildContext) -> Method:
+        """As :meth:`MethodSettings.build` says."""
+        from lightly.models.modules import SimCLRProjectionHead
+
+        from gmje_plugin import GMJEPrototypeLoss
+        from harness.methods.modules.contrastive import SimCLR
+
+        head = SimCLRProjectionHead(context.backbone.feature_dim, self.hidden_dim, self.output_dim)
+        criterion = GMJEPrototypeLoss(
+            self.output_dim,
+            self.num_prototypes,
+            covariance=self.covariance,
+            temperature=self.temperature,
+            correlation=self.correlation,
+            entropy_weight=self.entropy_weight,
+            momentum=self.ema,
+            gather_distributed=context.gather,
+        )
+        return SimCLR(
+            context.backbone,
+            head,
+            criterion,
+            views=context.views,
+            settings=self,
+            trainer=context.trainer,
+        )

@@ -1,0 +1,49 @@
+"""VICReg with lightly's head and loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.settings.fields import choice, ranged
+from harness.settings.methods import MethodSettings
+from harness.settings.registry import config
+
+if TYPE_CHECKING:
+    from harness.methods.context import BuildContext
+    from harness.methods.modules.base import Method
+
+
+@config("method", "vicreg", "VICReg")
+@dataclass
+class VICRegSettings(MethodSettings):
+    """SimCLR's pipeline with lightly's ``VICRegProjectionHead`` and ``VICRegLoss``."""
+
+    name: str = choice("vicreg")
+    learning_rate: float = ranged(0.06, above=0.0)  # [R]
+    invariance: float = ranged(25.0, low=0.0)  # the loss's lambda [P]
+    variance: float = ranged(25.0, low=0.0)  # its mu [P]
+    covariance: float = ranged(1.0, low=0.0)  # its nu [P]
+
+    def build(self, context: BuildContext) -> Method:
+        """As :meth:`MethodSettings.build` says."""
+        from lightly.loss import VICRegLoss
+        from lightly.models.modules.heads import VICRegProjectionHead
+
+        from harness.methods.modules.contrastive import SimCLR
+
+        head = VICRegProjectionHead(context.backbone.feature_dim, self.hidden_dim, self.output_dim)
+        criterion = VICRegLoss(
+            lambda_param=self.invariance,
+            mu_param=self.variance,
+            nu_param=self.covariance,
+            gather_distributed=context.gather,
+        )
+        return SimCLR(
+            context.backbone,
+            head,
+            criterion,
+            views=context.views,
+            settings=self,
+            trainer=context.trainer,
+        )
