@@ -171,6 +171,7 @@ def _byol_head_and_criterion(settings: BYOLSettings, gather: bool) -> tuple[nn.M
             num_components=settings.num_components,
             scale=settings.scale,
             min_scale=settings.min_scale,
+            init_scale=settings.init_scale,
             residual=settings.residual,
         )
         criterion = GMJEMDNLoss(

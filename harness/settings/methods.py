@@ -143,7 +143,8 @@ class GMJEMDNSettings(BYOLSettings):
     num_components: int = ranged(5, low=1)  # [R]
     scale: str = choice("softplus", "exp", "bounded")  # [P]
     min_scale: float = ranged(1e-3, above=0.0)  # of softplus and bounded
+    init_scale: float | None = ranged(None, above=0.0)  # the head's default
     residual: bool = False  # the head's default
     momentum_encoder: bool = True  # without one, targets are learned too and have unit norm
-    guard: str = choice("entropy", "marginal", "none")  # of the context; marginal is Eq. 23's
+    guard: str = choice("entropy", "marginal", "contrastive", "none")  # marginal is Eq. 23's
     guard_weight: float = ranged(1.0, low=0.0)  # the loss's default

@@ -188,7 +188,7 @@ def test_targets_of_another_shape(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guard": "joint"}, "guard must be one of entropy, marginal, got 'joint'"),
+        ({"guard": "joint"}, "guard must be one of contrastive, entropy, marginal, got 'joint'"),
         ({"guard_weight": -1.0}, "guard_weight must be a finite number"),
         ({"eps": math.inf}, "eps must be a finite number"),
         ({"input_dim": 0}, "input_dim must be an integer of at least 1, got 0"),
