@@ -181,7 +181,9 @@ class GMJEMDNLoss(ShowsOptions):
             log_probs = distribution.log_prob(z_t[:, None])
         rows, contexts = log_probs.shape
         if contexts < 2:
-            raise ValueError(f"z_t must have at least 2 rows for guard='contrastive', got {rows}.")
+            raise ValueError(
+                f"z_t must have at least 2 rows, got {rows}: guard='contrastive' needs others."
+            )
         # Both from one matrix, so that rounding cannot break the bound.
         own = log_probs.diagonal(offset=rank() * rows if self.gather_distributed else 0)
         return -own.mean(), log_probs.logsumexp(dim=1).mean() - math.log(contexts)
