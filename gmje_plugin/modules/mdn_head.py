@@ -143,10 +143,11 @@ class GMJEMDNHead(ShowsOptions):
             suits the features of lightly's projections (deviations of about 0.4), and 0.001 under
             "softplus".
         max_scale: Largest standard deviation under "bounded", above ``min_scale``. Default: 10.
-        init_scale: About where the standard deviations start, above ``min_scale``, as the bias of
-            their head. Under ``GMJEMDNLoss(guard="contrastive")`` its square acts as the
-            temperature at the start. Default: None, a bias as of any ``nn.Linear``: about 0.7 under
-            "softplus", 1 otherwise.
+        init_scale: Where all standard deviations start, above ``min_scale``. Default: None, they
+            start apart, around 0.7 + ``min_scale`` under "softplus", 1 otherwise, as the weights of
+            any ``nn.Linear`` are random. For ``GMJEMDNLoss(guard="contrastive")``: its square is
+            the temperature at the start, and deviations that start apart tell contexts apart by
+            output_dim times their logarithms, whatever the target.
         residual: Whether the means are the context plus 0.1 times the head's output, so that a
             prediction starts near the context; needs ``input_dim == output_dim``. It lets encoders
             that are trained from scratch, on views of one image, agree from the start.
@@ -208,6 +209,7 @@ class GMJEMDNHead(ShowsOptions):
         self.log_scales = nn.Linear(hidden_dim, num_components)
         self.init_scale = init_scale
         if init_scale is not None:
+            nn.init.zeros_(self.log_scales.weight)
             nn.init.constant_(self.log_scales.bias, self._unbound(init_scale))
 
     def forward(
