@@ -28,6 +28,9 @@ from tests import ddp
 BATCH, DIM, STEPS = 12, 4, 6
 
 
+MDN_GUARDS = {"mdn": "entropy", "mdn_contrastive": "contrastive"}
+
+
 class Model(nn.Module):
     """An encoder for the queries, a fixed one for the keys, and a criterion below them."""
 
@@ -49,10 +52,10 @@ class Model(nn.Module):
 
 def criterion_of(name: str, gather: bool) -> tuple[nn.Module, nn.Module | None]:
     head = None
-    if name == "mdn":
+    if name in MDN_GUARDS:
         torch.manual_seed(0)
         head = GMJEMDNHead(DIM, 8, DIM, num_components=3).eval()  # its batch norm stays per rank
-        return GMJEMDNLoss(DIM, gather_distributed=gather), head
+        return GMJEMDNLoss(DIM, guard=MDN_GUARDS[name], gather_distributed=gather), head
     criteria = {
         "smc": lambda: SMCNTXentLoss(0.2, (20, DIM), gather, weighted=True, hardness=0.5),
         "paper": lambda: SMCNTXentLoss(
@@ -109,7 +112,7 @@ def train(rank: int, name: str, gather: bool, parts: int) -> dict[str, Any]:
 
 
 NAMES = ["smc", "paper", "simclr", "stock", "prototype", "entropy", "joint_entropy", "nll", "mdn"]
-NAMES += ["dual", "dual_features", "hsic", "joint_smc", "joint_smc_paper"]
+NAMES += ["mdn_contrastive", "dual", "dual_features", "hsic", "joint_smc", "joint_smc_paper"]
 
 
 def everything(rank: int) -> dict[str, Any]:

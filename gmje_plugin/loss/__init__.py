@@ -3,8 +3,9 @@
 Likelihoods and entropies are sums over features, in nats. As losses they are divided by d, the
 features of one view (of the target, where the views differ): nats per dimension, as density models
 report them. Their gradients are then of the size of a cosine's, at any d, and settings chosen for
-``NTXentLoss`` or ``NegativeCosineSimilarity`` train them too. ``loss.terms`` holds the paper's
-quantities, in whole nats.
+``NTXentLoss`` or ``NegativeCosineSimilarity`` train them too. Only the contrastive bound of
+``GMJEMDNLoss`` stays in nats, as InfoNCE is. ``loss.terms`` holds the paper's quantities, in whole
+nats.
 
 Every loss is called as the one it stands in for: ``criterion(out0, out1)``, or with lightly's
 argument names.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import normalize
 
-from gmje_plugin.distributed import gather_rows, require_distributed
+from gmje_plugin.distributed import gather_rows, rank, require_distributed
 from gmje_plugin.linalg import (
     LOG_2PI,
     EMASecondMoment,
@@ -17,6 +19,7 @@ from gmje_plugin.linalg import (
     mahalanobis,
     second_moment,
 )
+from gmje_plugin.modules.mdn_head import PredictedMixture
 from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
     check_choice,
@@ -45,18 +48,33 @@ class GMJEMDNLoss(ShowsOptions):
     - "marginal": the negative log-likelihood of the context as given under N(0, S), as Eq. 23
       prints it. **It pulls the context to the origin** (the log-det cheat of App. O.4) and is here
       to show that.
+    - "contrastive": the log-density of the target under the batch's mixture of conditionals, which
+      takes the marginal's place,
+
+          guard = mean_i log (1/B) sum_j p(z_t,i | z_c,j).
+
+      nll + guard is minus a lower bound of the mutual information of target and context, at most
+      log B (van den Oord et al. 2018; Poole et al. 2019): InfoNCE with the conditional density as
+      critic, where the variances take the temperature's place. A context that says nothing of its
+      target gains nothing, so no further guard is needed, and targets may be learned too. It is
+      of InfoNCE's size, **so it is not divided by d**. It needs no ``input_dim`` and no context.
+      Made for unit-norm embeddings and ``GMJEMDNHead(..., residual=True, min_scale=0.3,
+      init_scale=0.32)``, whose deviations start as InfoNCE's temperature of 0.1 and stay above
+      0.09: where they start apart or may fall further, the bound tells contexts apart by d times
+      the deviations' logarithms, and gradients are large.
     - None: no guard.
 
     The loss is computed in float32 under autocast, in float64 for float64 embeddings.
 
     Attributes:
-        input_dim: Features of the context; needed for a guard.
-        guard: "entropy", "marginal" or None.
-        guard_weight: Weight of the guard, at least 0. Default: 1.
+        input_dim: Features of the context; needed for "entropy" and "marginal".
+        guard: "entropy", "marginal", "contrastive" or None.
+        guard_weight: Weight of the guard, at least 0; "contrastive" is a bound at 1. Default: 1.
         momentum: Share of the history in each update of S, in [0, 1). At 0.99 the entropy guard
             answers a change of the encoder 100 steps late, and the embeddings swing. Default: 0.5.
         eps: Share of the mean diagonal of S that the entropy guard adds to it, at least 0.
-        gather_distributed: Whether S is taken over the batches of all ranks.
+        gather_distributed: Whether S, or the mixture of conditionals, is taken over the batches of
+            all ranks; for "contrastive" the distribution has to be ``GMJEMDNHead``'s.
         terms: After a forward pass, the detached parts ``nll`` and, if there is one, ``guard``, in
             nats.
 
@@ -90,7 +108,8 @@ class GMJEMDNLoss(ShowsOptions):
         self.eps = check_number("eps", eps, low=0.0)
         self.gather_distributed = gather_distributed
         if guard is not None:
-            check_choice("guard", guard, ("entropy", "marginal"))
+            check_choice("guard", guard, ("entropy", "marginal", "contrastive"))
+        if guard in ("entropy", "marginal"):
             if input_dim is None:
                 raise ValueError(
                     f"input_dim must be the size of the context for guard={guard!r}, got None."
@@ -108,8 +127,8 @@ class GMJEMDNLoss(ShowsOptions):
 
         Args:
             distribution: Predicted density of the targets, of batch shape (B,) and event shape
-                (output_dim,); under a guard with the context embeddings (B, input_dim) as its
-                attribute ``context``, as ``GMJEMDNHead`` gives it.
+                (output_dim,); under "entropy" and "marginal" with the context embeddings (B,
+                input_dim) as its attribute ``context``, as ``GMJEMDNHead`` gives it.
             z_t: Target embeddings, shape (B, output_dim), as given.
 
         Returns:
@@ -133,14 +152,45 @@ class GMJEMDNLoss(ShowsOptions):
                 f"z_t must have the distribution's shape {expected}, got {tuple(z_t.shape)}."
             )
         with torch.autocast(device_type=z_t.device.type, enabled=False):
-            nll = -distribution.log_prob(z_t.to(wide_dtype(z_t))).mean()
+            value = z_t.to(wide_dtype(z_t))
+            if self.guard == "contrastive":
+                nll, guard = self._contrast(distribution, value)
+            else:
+                nll, guard = -distribution.log_prob(value).mean(), None
+                if self.guard is not None:
+                    guard = self._guard(self._context(distribution))
             terms, loss = {"nll": nll.detach()}, nll
-            if self.guard is not None:
-                guard = self._guard(self._context(distribution))
+            if guard is not None:
                 terms["guard"] = guard.detach()
                 loss = nll + self.guard_weight * guard
         self.terms = terms
-        return loss / z_t.shape[1]
+        return loss if self.guard == "contrastive" else loss / z_t.shape[1]
+
+    def _contrast(
+        self,
+        distribution: Distribution,
+        z_t: Tensor,  # shape: (B, output_dim)
+    ) -> tuple[Tensor, Tensor]:  # shapes: (), ()
+        """Negative log-likelihood, and log-density under the mixture of all contexts."""
+        if isinstance(distribution, PredictedMixture):
+            if self.gather_distributed:
+                distribution = distribution.gather()
+            log_probs = distribution.pairwise_log_prob(z_t)
+        elif self.gather_distributed:
+            raise ValueError(
+                "distribution must be GMJEMDNHead's for guard='contrastive' with "
+                f"gather_distributed=True, got {type(distribution).__name__}."
+            )
+        else:
+            log_probs = distribution.log_prob(z_t[:, None])
+        rows, contexts = log_probs.shape
+        if contexts < 2:
+            raise ValueError(
+                f"z_t must have at least 2 rows, got {rows}: guard='contrastive' needs others."
+            )
+        # Both from one matrix, so that rounding cannot break the bound.
+        own = log_probs.diagonal(offset=rank() * rows if self.gather_distributed else 0)
+        return -own.mean(), log_probs.logsumexp(dim=1).mean() - math.log(contexts)
 
     def _context(self, distribution: Distribution) -> Tensor:
         context = getattr(distribution, "context", None)

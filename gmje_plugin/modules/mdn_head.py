@@ -11,6 +11,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.nn.functional import softplus
 from torch.utils._pytree import register_pytree_node
 
+from gmje_plugin.distributed import gather_rows
 from gmje_plugin.linalg import LOG_2PI
 from gmje_plugin.options import ShowsOptions
 from gmje_plugin.validation import (
@@ -65,6 +66,31 @@ class PredictedMixture(MixtureSameFamily):
         log_probs = -0.5 * scaled.square().sum(dim=-1) - constant
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + log_probs, dim=-1)
 
+    def pairwise_log_prob(
+        self,
+        value: Tensor,  # shape: (N, output_dim)
+    ) -> Tensor:  # shape: (N, B)
+        """Log-density of every target under every one of B mixtures, by one matrix product."""
+        # Around the mean of all, where the squares of the distances cancel least.
+        origin = self.means.detach().mean(dim=(0, 1))
+        value, means = value - origin, self.means - origin
+        precisions = (-2.0 * self.log_scales).exp()[..., None]
+        slopes = precisions * means
+        constants = (
+            self.logits.log_softmax(dim=-1)
+            - means.shape[-1] * (self.log_scales + 0.5 * LOG_2PI)
+            - 0.5 * (slopes * means).sum(dim=-1)
+        ).mT
+        terms = torch.cat([slopes, -0.5 * precisions], dim=-1).transpose(0, 1)
+        powers = torch.cat([value, value.square().sum(dim=-1, keepdim=True)], dim=-1)
+        # Components before contexts, as a sum over the last few numbers of a row is slow.
+        log_probs = torch.addmm(constants.flatten(), powers, terms.flatten(0, 1).mT)
+        return log_probs.reshape(-1, *constants.shape).logsumexp(dim=1)
+
+    def gather(self) -> PredictedMixture:
+        """The mixtures of all ranks in rank order, with gradients to every rank's own."""
+        return PredictedMixture(*(gather_rows(tensor) for tensor in _tensors(self)))
+
     def expand(
         self,
         batch_shape: Size | list[int] | tuple[int, ...],
@@ -117,9 +143,15 @@ class GMJEMDNHead(ShowsOptions):
             suits the features of lightly's projections (deviations of about 0.4), and 0.001 under
             "softplus".
         max_scale: Largest standard deviation under "bounded", above ``min_scale``. Default: 10.
-        residual: Whether the means are the context plus 0.1 times the head's output, so that a
-            prediction starts near the context; needs ``input_dim == output_dim``. It lets encoders
-            that are trained from scratch, on views of one image, agree from the start.
+        init_scale: Where all standard deviations start, above ``min_scale``. Default: None, they
+            start apart, around 0.7 + ``min_scale`` under "softplus", 1 otherwise, as the weights of
+            any ``nn.Linear`` are random. For ``GMJEMDNLoss(guard="contrastive")``: its square is
+            the temperature at the start, and deviations that start apart tell contexts apart by
+            output_dim times their logarithms, whatever the target.
+        residual: Whether the means are the context plus 0.1 times the head's output, which starts
+            at 0, so that a prediction starts at the context; needs ``input_dim == output_dim``. It
+            lets encoders that are trained from scratch, on views of one image, agree from the
+            start.
             Default: False, as in the paper.
 
     Raises:
@@ -144,6 +176,7 @@ class GMJEMDNHead(ShowsOptions):
         scale: str = "bounded",
         min_scale: float | None = None,
         max_scale: float = 10.0,
+        init_scale: float | None = None,
         residual: bool = False,
     ) -> None:
         super().__init__()
@@ -175,6 +208,13 @@ class GMJEMDNHead(ShowsOptions):
         self.logits = nn.Linear(hidden_dim, num_components)
         self.means = nn.Linear(hidden_dim, num_components * output_dim)
         self.log_scales = nn.Linear(hidden_dim, num_components)
+        if residual:
+            nn.init.zeros_(self.means.weight)
+            nn.init.zeros_(self.means.bias)
+        self.init_scale = init_scale
+        if init_scale is not None:
+            nn.init.zeros_(self.log_scales.weight)
+            nn.init.constant_(self.log_scales.bias, self._unbound(init_scale))
 
     def forward(
         self,
@@ -211,6 +251,21 @@ class GMJEMDNHead(ShowsOptions):
             return outputs
         if self.scale == "softplus":
             return (softplus(outputs) + self.min_scale).log()
-        low, high = math.log(self.min_scale), math.log(self.max_scale)
-        centre, reach = 0.5 * (low + high), 0.5 * (high - low)
+        centre, reach = self._centre_and_reach()
         return centre + reach * torch.tanh((outputs - centre) / reach)
+
+    def _unbound(self, scale: float) -> float:
+        """The output whose standard deviation is ``scale``, the inverse of ``_bound``."""
+        low = 0.0 if self.scale == "exp" else self.min_scale
+        high = self.max_scale if self.scale == "bounded" else math.inf
+        check_number("init_scale", scale, low=low, high=high, low_open=True, high_open=True)
+        if self.scale == "exp":
+            return math.log(scale)
+        if self.scale == "softplus":
+            return scale - low + math.log(-math.expm1(low - scale))
+        centre, reach = self._centre_and_reach()
+        return centre + reach * math.atanh((math.log(scale) - centre) / reach)
+
+    def _centre_and_reach(self) -> tuple[float, float]:
+        low, high = math.log(self.min_scale), math.log(self.max_scale)
+        return 0.5 * (low + high), 0.5 * (high - low)

@@ -25,9 +25,10 @@ class GMJEMDNSettings(BYOLSettings):
     num_components: int = ranged(5, low=1)  # [R]
     scale: str = choice("softplus", "exp", "bounded")  # [P]
     min_scale: float = ranged(1e-3, above=0.0)  # of softplus and bounded
+    init_scale: float | None = ranged(None, above=0.0)  # the head's default
     residual: bool = False  # the head's default
     momentum_encoder: bool = True  # without one, targets are learned too and have unit norm
-    guard: str = choice("entropy", "marginal", "none")  # of the context; marginal is Eq. 23's
+    guard: str = choice("entropy", "marginal", "contrastive", "none")  # marginal is Eq. 23's
     guard_weight: float = ranged(1.0, low=0.0)  # the loss's default
 
     def build(self, context: BuildContext) -> Method:
@@ -43,6 +44,7 @@ class GMJEMDNSettings(BYOLSettings):
             num_components=self.num_components,
             scale=self.scale,
             min_scale=self.min_scale,
+            init_scale=self.init_scale,
             residual=self.residual,
         )
         criterion = GMJEMDNLoss(

@@ -158,6 +158,15 @@ def test_gmje_mdn_without_a_momentum_encoder_learns_its_targets() -> None:
     assert module.backbone.network[0].weight.grad.abs().sum() > 0
 
 
+def test_gmje_mdn_as_a_contrastive_bound() -> None:
+    options = ("method=gmje_mdn", "method.guard=contrastive", "method.init_scale=0.3")
+    module = training.build(settings("experiment=benchmark", *options), DATA)
+    assert (module.criterion.guard, module.prediction_head.init_scale) == ("contrastive", 0.3)
+    loss_of_a_batch(module).backward()
+    assert module.terms().keys() == {"train/nll", "train/guard"}
+    assert module.backbone.network[0].weight.grad.abs().sum() > 0
+
+
 def test_all_methods_of_a_seed_start_from_one_backbone() -> None:
     weights = [build(row).backbone.state_dict() for row in ROWS.values()]
     for other in weights[1:]:

@@ -22,10 +22,10 @@ DIM = 4
 
 
 class Predicted(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, guard: str = "entropy") -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.head, self.criterion = GMJEMDNHead(DIM, 8, DIM), GMJEMDNLoss(DIM)
+        self.head, self.criterion = GMJEMDNHead(DIM, 8, DIM), GMJEMDNLoss(DIM, guard=guard)
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         loss: Tensor = self.criterion(self.head(out0), out1)
@@ -39,6 +39,7 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "entropy": GJEEntropyLoss,
     "nll": lambda: GJENLLLoss(DIM),
     "mdn": Predicted,
+    "mdn contrastive": lambda: Predicted("contrastive"),
     "dual": GJEDualLoss,
     "hsic": HSICLoss,
 }

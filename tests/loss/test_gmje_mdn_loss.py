@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
 )
-from torch.nn.functional import mse_loss, normalize
+from torch.nn.functional import cross_entropy, mse_loss, normalize
 
 from gmje_plugin import GJEEntropyLoss, GMJEMDNHead, GMJEMDNLoss
 from gmje_plugin.linalg import second_moment
+from gmje_plugin.modules.mdn_head import PredictedMixture
 
 BATCH, DIM, OUTPUT = 20, 4, 3
 
@@ -22,7 +24,7 @@ def rows(dim: int, seed: int = 0, batch: int = BATCH) -> Tensor:
     return torch.randn(batch, dim, generator=Generator().manual_seed(seed)).double()
 
 
-def head(dim: int = DIM, **options: int) -> GMJEMDNHead:
+def head(dim: int = DIM, **options: Any) -> GMJEMDNHead:
     torch.manual_seed(0)
     return GMJEMDNHead(dim, 16, OUTPUT, **options).double()
 
@@ -90,6 +92,70 @@ def test_guards(guard: str) -> None:
     assert criterion.terms["guard"].item() == pytest.approx(expected.item(), rel=1e-10)
     total = criterion.terms["nll"] + 0.3 * criterion.terms["guard"]
     assert OUTPUT * loss.item() == pytest.approx(total.item(), rel=1e-12)
+
+
+def test_contrastive_is_conditional_minus_aggregate() -> None:
+    """Pair by pair, through torch's own distributions."""
+    z_t, mixture = rows(OUTPUT, seed=1), head()(rows(DIM))
+    weights = mixture.mixture_distribution.probs
+    components = mixture.component_distribution.base_dist
+    densities = torch.zeros(BATCH, BATCH).double()
+    for i in range(BATCH):
+        for j in range(BATCH):
+            gaussians = [
+                MultivariateNormal(mean, scale.square() * torch.eye(OUTPUT).double())
+                for mean, scale in zip(components.mean[j], components.scale[j, :, 0], strict=True)
+            ]
+            terms = [g.log_prob(z_t[i]).exp() for g in gaussians]
+            densities[i, j] = (weights[j] * torch.stack(terms)).sum()
+    nll, guard = -densities.diagonal().log().mean(), densities.mean(dim=1).log().mean()
+    criterion = GMJEMDNLoss(guard="contrastive")
+    plain = MixtureSameFamily(mixture.mixture_distribution, mixture.component_distribution)
+    for distribution in (mixture, plain):
+        loss = criterion(distribution, z_t)
+        assert loss.item() == pytest.approx((nll + guard).item(), rel=1e-10)
+        assert criterion.terms["nll"].item() == pytest.approx(nll.item(), rel=1e-10)
+        assert criterion.terms["guard"].item() == pytest.approx(guard.item(), rel=1e-10)
+    half = GMJEMDNLoss(guard="contrastive", guard_weight=0.5)(mixture, z_t)
+    assert half.item() == pytest.approx((nll + 0.5 * guard).item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_contrastive_of_one_component_of_known_scale_is_infonce(dtype: torch.dtype) -> None:
+    """From targets to contexts, of unit norm, with scale^2 for temperature."""
+    means = normalize(rows(OUTPUT).to(dtype), dim=1)[:, None]
+    zeros = torch.zeros(BATCH, 1, dtype=dtype)
+    mixture = PredictedMixture(zeros, means, zeros + math.log(0.3), rows(DIM))
+    z_t = normalize(rows(OUTPUT, seed=1).to(dtype), dim=1)
+    logits = z_t @ means[:, 0].T / 0.3**2
+    expected = cross_entropy(logits, torch.arange(BATCH)) - math.log(BATCH)
+    loss = GMJEMDNLoss(guard="contrastive")(mixture, z_t)
+    tolerance = 100 * torch.finfo(dtype).eps
+    torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_contrastive_is_at_least_minus_the_logarithm_of_the_batch() -> None:
+    z = 10.0 * rows(OUTPUT)
+    zeros = torch.zeros(BATCH, 1).double()
+    mixture = PredictedMixture(zeros, z[:, None], zeros - 3.0, z)  # each at its target
+    loss = GMJEMDNLoss(guard="contrastive")(mixture, z)
+    assert loss.item() == pytest.approx(-math.log(BATCH), rel=1e-12)
+    same = PredictedMixture(zeros, zeros[:, None].expand(-1, 1, OUTPUT), zeros, z)
+    assert GMJEMDNLoss(guard="contrastive")(same, z).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_contrastive_gradients() -> None:
+    z_c, z_t = rows(DIM, batch=5).requires_grad_(), rows(OUTPUT, seed=1, batch=5).requires_grad_()
+    predictor = head(num_components=2).eval()
+    criterion = GMJEMDNLoss(guard="contrastive")
+    assert torch.autograd.gradcheck(lambda c, t: criterion(predictor(c), t), (z_c, z_t))
+
+
+def test_contrastive_needs_the_heads_distribution_to_gather() -> None:
+    criterion = GMJEMDNLoss(guard="contrastive", gather_distributed=True)
+    assert criterion(head()(rows(DIM)), rows(OUTPUT)).isfinite()
+    with pytest.raises(ValueError, match=r"distribution must be GMJEMDNHead's .* got MixtureSame"):
+        criterion(with_context(rows(DIM)), torch.zeros(BATCH, 1))
 
 
 def train_free_vectors(guard: str) -> tuple[Tensor, Tensor]:
@@ -188,7 +254,7 @@ def test_targets_of_another_shape(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guard": "joint"}, "guard must be one of entropy, marginal, got 'joint'"),
+        ({"guard": "joint"}, "guard must be one of contrastive, entropy, marginal, got 'joint'"),
         ({"guard_weight": -1.0}, "guard_weight must be a finite number"),
         ({"eps": math.inf}, "eps must be a finite number"),
         ({"input_dim": 0}, "input_dim must be an integer of at least 1, got 0"),

@@ -66,6 +66,37 @@ def test_softplus_has_a_floor_and_exp_has_not() -> None:
         torch.testing.assert_close(deviations, torch.full_like(deviations, smallest))
 
 
+@pytest.mark.parametrize("scale", ["bounded", "exp", "softplus"])
+@pytest.mark.parametrize("start", [0.16, 0.316, 3.0])
+def test_scales_start_where_they_are_told(scale: str, start: float) -> None:
+    torch.manual_seed(0)
+    head = GMJEMDNHead(INPUT, HIDDEN, OUTPUT, scale=scale, min_scale=0.15, init_scale=start)
+    deviations = head(context()).component_distribution.base_dist.scale
+    torch.testing.assert_close(deviations, torch.full_like(deviations, start))
+
+
+@pytest.mark.parametrize(
+    ("scale", "start"),
+    [("bounded", 0.15), ("bounded", 10.0), ("softplus", 0.15), ("exp", 0.0), ("exp", math.inf)],
+)
+def test_a_start_of_the_scales_out_of_range(scale: str, start: float) -> None:
+    with pytest.raises(ValueError, match="init_scale must be a finite number"):
+        GMJEMDNHead(INPUT, HIDDEN, OUTPUT, scale=scale, min_scale=0.15, init_scale=start)
+
+
+@pytest.mark.parametrize("far", [0.0, 30.0])
+def test_densities_of_all_pairs(far: float) -> None:
+    """Also far from the origin, where products of float32 cancel."""
+    torch.manual_seed(0)
+    head = GMJEMDNHead(INPUT, HIDDEN, INPUT, residual=True).eval()
+    z_c, z_t = context() + far, context(12, seed=1) + far
+    exact = head.double()(z_c.double())
+    expected = exact.log_prob(z_t.double()[:, None])
+    torch.testing.assert_close(exact.pairwise_log_prob(z_t.double()), expected, rtol=1e-11, atol=0)
+    found = head.float()(z_c).pairwise_log_prob(z_t).double()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-3)
+
+
 def test_it_has_lightlys_defaults() -> None:
     stock = inspect.signature(BYOLPredictionHead).parameters
     ours = inspect.signature(GMJEMDNHead).parameters
@@ -115,14 +146,16 @@ def test_it_is_a_distribution_of_torch() -> None:
     assert hash(density) != hash(wide)
 
 
-def test_residual_means_are_relative_to_the_context_and_start_near_it() -> None:
+def test_residual_means_are_relative_to_the_context_and_start_at_it() -> None:
     torch.manual_seed(0)
     head = GMJEMDNHead(INPUT, HIDDEN, INPUT, residual=True).eval()
     z_c = context()
     means = head(z_c).component_distribution.base_dist.mean
+    assert torch.equal(means, z_c[:, None].expand(-1, NUM, -1))
+    torch.nn.init.normal_(head.means.weight)
+    means = head(z_c).component_distribution.base_dist.mean
     shift = 0.1 * head.means(head.trunk(z_c)).reshape(8, NUM, INPUT)
     torch.testing.assert_close(means, z_c[:, None] + shift)
-    assert shift.abs().max() < 0.2 * z_c.abs().mean()
     with pytest.raises(ValueError, match="residual must be False unless input_dim is output_dim"):
         GMJEMDNHead(INPUT, HIDDEN, OUTPUT, residual=True)
 

@@ -20,7 +20,8 @@ class GMJEMDN(Method):
     bound of their mutual information, H(z_t) + E log p(z_t | z_c). It is none: the guard is the
     entropy of a Gaussian of the same second moment, which is at least H. As targets learn to be
     predictable, embeddings drop what differs between views, which targets of a momentum encoder
-    never do under this loss. Embeddings have unit norm, or targets would shrink.
+    never do under this loss. The contrastive guard makes it a bound (van den Oord et al. 2018).
+    Embeddings have unit norm, or targets would shrink.
 
     Args:
         backbone: As in :class:`Method`.
