@@ -35,9 +35,12 @@ _ROWS = {
     "fifo_in_batch": ("method=moco", "method.in_batch_negatives=true"),
     "smc": ("method=smc_gmje", "bank=smc", "method.in_batch_negatives=true"),
     "algorithm_2": ("method=smc_gmje",),
+    "gmje_mdn": (
+        *("method=gmje_mdn", "method.guard=contrastive", "method.weight_decay=5e-4"),
+        *("method.residual=true", "method.init_scale=0.32", "method.min_scale=0.3"),
+    ),
     "simclr": ("method=simclr",),
     "gje_entropy": ("method=gje_entropy",),
-    "gmje_mdn": ("method=gmje_mdn",),
 }
 
 
