@@ -3,7 +3,8 @@
 ``bank`` measures time and memory of a loss and bank step, ``step`` the images per second of whole
 training steps, ``losses`` how the costs of losses and densities grow with their sizes, ``mixture``
 log-densities beside scikit-learn's: all variants in turn in one process. ``drop_in`` measures the
-accuracy that README's diffs reach at lightly's own settings. ``bench bank --help`` and the others'
+accuracy that README's diffs reach at lightly's own settings, ``bank_error`` how well banks stand in
+for all training images. ``bench bank --help`` and the others'
 say how.
 """
 
@@ -19,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-_COMMANDS = ("bank", "step", "losses", "mixture", "drop_in")
+_COMMANDS = ("bank", "step", "losses", "mixture", "drop_in", "bank_error")
 _Name = TypeVar("_Name")
 
 
