@@ -143,15 +143,15 @@ class GMJEMDNHead(ShowsOptions):
             suits the features of lightly's projections (deviations of about 0.4), and 0.001 under
             "softplus".
         max_scale: Largest standard deviation under "bounded", above ``min_scale``. Default: 10.
-        init_scale: Where all standard deviations start, above ``min_scale``. Default: None, they
-            start apart, around 0.7 + ``min_scale`` under "softplus", 1 otherwise, as the weights of
-            any ``nn.Linear`` are random. For ``GMJEMDNLoss(guard="contrastive")``: its square is
-            the temperature at the start, and deviations that start apart tell contexts apart by
-            output_dim times their logarithms, whatever the target.
-        residual: Whether the means are the context plus 0.1 times the head's output, which starts
-            at 0, so that a prediction starts at the context; needs ``input_dim == output_dim``. It
-            lets encoders that are trained from scratch, on views of one image, agree from the
-            start.
+        init_scale: Where all standard deviations start, above ``min_scale``; with ``residual`` all
+            means start at the context, too. Default: None, they start apart, around 0.7 +
+            ``min_scale`` under "softplus", 1 otherwise, as the weights of any ``nn.Linear`` are
+            random. For ``GMJEMDNLoss(guard="contrastive")``: its square is the temperature at the
+            start, and deviations that start apart tell contexts apart by output_dim times their
+            logarithms, whatever the target.
+        residual: Whether the means are the context plus 0.1 times the head's output, so that a
+            prediction starts near the context; needs ``input_dim == output_dim``. It lets encoders
+            that are trained from scratch, on views of one image, agree from the start.
             Default: False, as in the paper.
 
     Raises:
@@ -208,13 +208,13 @@ class GMJEMDNHead(ShowsOptions):
         self.logits = nn.Linear(hidden_dim, num_components)
         self.means = nn.Linear(hidden_dim, num_components * output_dim)
         self.log_scales = nn.Linear(hidden_dim, num_components)
-        if residual:
-            nn.init.zeros_(self.means.weight)
-            nn.init.zeros_(self.means.bias)
         self.init_scale = init_scale
         if init_scale is not None:
             nn.init.zeros_(self.log_scales.weight)
             nn.init.constant_(self.log_scales.bias, self._unbound(init_scale))
+            if residual:
+                nn.init.zeros_(self.means.weight)
+                nn.init.zeros_(self.means.bias)
 
     def forward(
         self,
