@@ -12,10 +12,16 @@ import runpy
 import sys
 from typing import Any
 
-import pytorch_lightning  # noqa: F401  imported before any child is forked
 import torch
 
-import harness.experiments  # noqa: F401
+# W&B, which timm imports, makes a folder for its media when it is imported and removes it at exit:
+# each child needs its own.
+sys.modules["wandb"] = None  # type: ignore[assignment]
+import pytorch_lightning  # noqa: E402, F401  imported before any child is forked
+
+import harness.experiments  # noqa: E402, F401
+
+del sys.modules["wandb"]
 
 
 def become(request: dict[str, Any]) -> None:
