@@ -146,8 +146,7 @@ def without_replacement(
                 f"got n={n} and {finite} finite."
             )
     noise = uniform(log_weights.shape[0], log_weights.device, generator)
-    # Of u in [0, 1), -log(-log u) is Gumbel noise.
-    return torch.topk(log_weights.detach().double() - noise.log().neg_().log_(), n).indices
+    return torch.topk(perturbed(log_weights.detach().double(), noise), n).indices
 
 
 SCHEMES: dict[str, Callable[..., Tensor]] = {
@@ -172,11 +171,10 @@ def effective_sample_size(
         ValueError: If ``log_weights`` is not a floating vector.
     """
     _check_vector(log_weights)
-    values = log_weights.to(wide_dtype(log_weights))
-    peak = values.amax()
-    shifted = torch.where(torch.isneginf(peak), values, values - peak)
-    total, squares = shifted.exp().sum(), (2.0 * shifted).exp().sum()
-    return total.square() / torch.where(squares > 0, squares, torch.ones_like(squares))
+    values = log_weights.double()  # whose rounding does not show in float32
+    weights = values.softmax(dim=0)
+    ess = weights.dot(weights).reciprocal().masked_fill(values.amax() == -torch.inf, 0.0)
+    return ess.to(wide_dtype(log_weights))
 
 
 def temper(
@@ -255,6 +253,11 @@ def uniform(count: int, device: torch.device, generator: Generator | None) -> Te
     if device.type == "cuda" and source.type == "cpu":
         drawn = drawn.pin_memory()
     return drawn.to(device, non_blocking=True)
+
+
+def perturbed(log_weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Log-weights with Gumbel noise, -log(-log u) of numbers u in [0, 1)."""
+    return log_weights - uniforms.log().neg_().log_()
 
 
 def _check_vector(log_weights: Tensor) -> None:

@@ -9,7 +9,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.settings import (
+    CONFIGS,
     SettingsError,
     as_hydra_reads,
     deciding,
@@ -39,10 +39,9 @@ _CANNOT_WRITE = {
     if hasattr(errno, name)
 }
 _statuses: list[int] = []  # of a multirun's jobs
-_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-@hydra.main(version_base="1.3", config_path=str(_CONFIGS), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def _experiment(config: DictConfig) -> None:
     status = _run(config)
     if status and HydraConfig.get().mode is not RunMode.MULTIRUN:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -69,8 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--out", type=Path, default=Path("outputs/gpu"), help="a folder")
     options = parser.parse_args(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU")
+    parser.check_device(options.device)
     deadline = time.monotonic() + 60.0 * options.minutes
     out = options.out.resolve()
     steps = _steps(out, options.device, options.overrides, quick=options.quick)

@@ -18,6 +18,7 @@ from gmje_plugin.resampling import (
     SCHEMES,
     count_distinct,
     effective_sample_size,
+    perturbed,
     uniform,
 )
 from gmje_plugin.validation import (
@@ -344,8 +345,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         ).double()
         # Rows so large that their products overflow must not bring a NaN into the weights.
         log_weights.nan_to_num_(0.0, 1e30, -1e30)
-        weights = log_weights.softmax(dim=0)
-        self._ess = weights.dot(weights).reciprocal()
+        self._ess = effective_sample_size(log_weights)
         threshold = math.inf if self.ess_threshold is None else self.ess_threshold
         resample = self._ess < threshold * self._pool_size
         ages = torch.cat([self.ages + 1, rejected * _NEVER])
@@ -353,8 +353,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         noise = uniform(size + batch, keys.device, self._generator())
         newest = noise - ages
         if self.resampling == "without_replacement":
-            # Of u in [0, 1), -log(-log u) is Gumbel noise.
-            order = torch.where(resample, log_weights - noise.log().neg_().log_(), newest)
+            order = torch.where(resample, perturbed(log_weights, noise), newest)
             if size <= 2 * batch:  # to rewrite a small bank takes fewer operations
                 self._keep(torch.topk(order, size).indices, keys, log_weights, ages)
             else:

@@ -4,8 +4,7 @@
 training steps, ``losses`` how the costs of losses and densities grow with their sizes, ``mixture``
 log-densities beside scikit-learn's: all variants in turn in one process. ``drop_in`` measures the
 accuracy that README's diffs reach at lightly's own settings, ``bank_error`` how well banks stand in
-for all training images. ``bench bank --help`` and the others'
-say how.
+for all training images. ``bench bank --help`` and the others' say how.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import argparse
 import importlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -51,11 +51,15 @@ class OneLineParser(argparse.ArgumentParser):
         self.add_argument("--threads", type=count, default=threads, help="of one CPU operation")
         self.add_argument("--out", type=Path, default=out)
 
+    def check_device(self, device: str) -> None:
+        """Ends the process if there is no such device."""
+        if device == "cuda" and not torch.cuda.is_available():
+            self.error("--device cuda: torch sees no GPU")
+
     def checked(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The options, with the device there and the file's folder made, before minutes pass."""
         options = self.parse_args(arguments)
-        if options.device == "cuda" and not torch.cuda.is_available():
-            self.error("--device cuda: torch sees no GPU")
+        self.check_device(options.device)
         try:
             options.out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -97,6 +101,15 @@ def synchronize(device: torch.device) -> None:
     """Waits for what the device has still to do."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def seconds_of(step: Callable[[], object], device: torch.device) -> float:
+    """What a step takes, waiting for the device before and after."""
+    synchronize(device)
+    started = time.perf_counter()
+    step()
+    synchronize(device)
+    return time.perf_counter() - started
 
 
 def write(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss, swap_memory_bank
-from harness.bench import OneLineParser, count, in_turn, synchronize, write
+from harness.bench import OneLineParser, count, in_turn, seconds_of, write
 from harness.bench.memory import Step, cpu_extra_memory, cuda_extra_memory, peak_extra_memory
 
 TEMPERATURE = 0.1
@@ -97,7 +96,7 @@ def _measure(size: int, batch_size: int, options: argparse.Namespace) -> list[di
         for name in VARIANTS
     }
     seconds = in_turn(
-        {name: partial(_seconds, step, device) for name, step in steps.items()},
+        {name: partial(seconds_of, step, device) for name, step in steps.items()},
         rounds=options.repeats,
         warmup=2,
     )
@@ -143,14 +142,6 @@ def make_step(name: str, size: Size, *, batch_size: int, device: torch.device) -
         criterion(queries, keys).backward()
 
     return step
-
-
-def _seconds(step: Step, device: torch.device) -> float:
-    synchronize(device)
-    started = time.perf_counter()
-    step()
-    synchronize(device)
-    return time.perf_counter() - started
 
 
 def _memory_process(task: str) -> None:

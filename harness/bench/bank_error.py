@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -30,10 +30,9 @@ from harness import training
 from harness.bench import OneLineParser, count, write
 from harness.data import ImageSet, load
 from harness.methods import MoCoSettings
-from harness.settings import SettingsError, deciding, register_schemas, resolve
+from harness.settings import SettingsError, composing, deciding, resolve
 from harness.tracking import RunFolder
 
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _BATCH = 256
 _ENCODED = 2000  # images at a time
 # A bank's name, how it is made, and whether its weights count.
@@ -125,9 +124,8 @@ def _embeddings(
     overrides: Sequence[str], device: str
 ) -> tuple[Tensor, Tensor, Tensor, float]:  # shapes: (N, dim), (N, dim), (Q, dim), ()
     """Queries and keys of all training images and queries of test images, of a finished run."""
-    register_schemas()
     words = ["experiment=banks", *overrides]
-    with initialize_config_dir(version_base="1.3", config_dir=str(_CONFIGS)):
+    with composing():
         config = compose("config", overrides=words)
         settings = resolve(config, words)
         folder = RunFolder.of_command(settings, deciding(words, config))

@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Generator, Tensor, nn
 
 from gmje_plugin import GJEDualLoss, GrowingNeuralGas, HSICLoss, JointGaussianMixture
-from harness.bench import OneLineParser, count, in_turn, synchronize, write
+from harness.bench import OneLineParser, count, in_turn, seconds_of, write
 
 DIM = 64  # features of a view
 _GAS_SAMPLES = 1000  # timed together, as a call copies the K x K ages of edges
@@ -103,14 +103,7 @@ def _loss(make: Callable[[], nn.Module], size: int, device: torch.device) -> Mea
     criterion = make()
     z = _normal(2, size, DIM).to(device).requires_grad_()
 
-    def seconds() -> float:
-        synchronize(device)
-        started = time.perf_counter()
-        criterion(*z).backward()
-        synchronize(device)
-        return time.perf_counter() - started
-
-    return seconds
+    return partial(seconds_of, lambda: criterion(*z).backward(), device)
 
 
 def _gas(size: int, device: torch.device) -> Measurement:
@@ -133,22 +126,15 @@ def _em(size: int, device: torch.device) -> Measurement:
     """A step of full-covariance EM on ``size`` samples: what more steps take more."""
     z_c, z_t = _normal(2, size, _EM_DIM).to(device)
 
-    def fit(steps: int) -> float:
-        synchronize(device)
-        started = time.perf_counter()
-        JointGaussianMixture.fit(
-            z_c,
-            z_t,
-            _EM_COMPONENTS,
-            max_steps=steps,
-            tolerance=0.0,
-            generator=Generator().manual_seed(0),
+    def fit(steps: int) -> JointGaussianMixture:
+        generator = Generator().manual_seed(0)
+        return JointGaussianMixture.fit(
+            z_c, z_t, _EM_COMPONENTS, max_steps=steps, tolerance=0.0, generator=generator
         )
-        synchronize(device)
-        return time.perf_counter() - started
 
     def seconds() -> float:
-        return (fit(1 + _EM_STEPS) - fit(1)) / _EM_STEPS
+        long, short = (seconds_of(partial(fit, n), device) for n in (1 + _EM_STEPS, 1))
+        return (long - short) / _EM_STEPS
 
     return seconds
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from torch import Generator
 
 from gmje_plugin import JointGaussianMixture
-from harness.bench import OneLineParser, count, in_turn, synchronize, write
+from harness.bench import OneLineParser, count, in_turn, seconds_of, write
 from harness.bench.memory import cpu_extra_memory, cuda_extra_memory, peak_extra_memory
 
 OURS, SKLEARN = "JointGaussianMixture", "scikit-learn's GaussianMixture"
@@ -54,7 +53,7 @@ def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     with threadpool_limits(options.threads):  # NumPy's products
         steps = make_steps(options.points, options.dim, options.components, device=device)
         seconds = in_turn(
-            {name: partial(_seconds, step, device) for name, step in steps.items()},
+            {name: partial(seconds_of, step, device) for name, step in steps.items()},
             rounds=options.repeats,
             warmup=1,
         )
@@ -96,14 +95,6 @@ def make_steps(
         OURS: lambda: ours.log_prob(moved),
         SKLEARN: lambda: torch.from_numpy(theirs.score_samples(array)),
     }
-
-
-def _seconds(step: Callable[[], Any], device: torch.device) -> float:
-    synchronize(device)
-    started = time.perf_counter()
-    step()
-    synchronize(device)
-    return time.perf_counter() - started
 
 
 def _table(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> Table:

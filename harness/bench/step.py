@@ -27,7 +27,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +45,7 @@ from harness.bench.loops import (
     whole_step,
 )
 from harness.data import ImageData
-from harness.settings import Settings, register_schemas, resolve
+from harness.settings import Settings, composing, resolve
 
 WHOLE, TRAINER, RESIDENT, LIGHTLY = (
     "whole step",
@@ -53,7 +53,6 @@ WHOLE, TRAINER, RESIDENT, LIGHTLY = (
     "step on a ready batch",
     "step on lightly's batches",
 )
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,6 @@ def _sizes(backbone: str, options: argparse.Namespace) -> Sizes:
 
 def _settings(backbone: str, batch_size: int, options: argparse.Namespace) -> Settings:
     """The reduced protocol's, but for what never ends or measures."""
-    register_schemas()
     overrides = [
         "experiment=benchmark",
         f"method={options.method}",
@@ -216,7 +214,7 @@ def _settings(backbone: str, batch_size: int, options: argparse.Namespace) -> Se
         f"trainer.epochs={FOREVER}",
         f"trainer.probe_every={FOREVER}",
     ]
-    with initialize_config_dir(version_base="1.3", config_dir=str(_CONFIGS)):
+    with composing():
         return resolve(compose("config", overrides=overrides))
 
 

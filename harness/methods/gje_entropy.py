@@ -10,8 +10,7 @@ from harness.settings.methods import MethodSettings
 from harness.settings.registry import config
 
 if TYPE_CHECKING:
-    from harness.methods.context import BuildContext
-    from harness.methods.modules.base import Method
+    from torch import nn
 
 
 @config("method", "gje_entropy", "GJE entropy")
@@ -24,20 +23,8 @@ class GJEEntropySettings(MethodSettings):
     weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
     weight: float = ranged(1.0, low=0.0)  # the loss's default; 0.3 and less were worse [D]
 
-    def build(self, context: BuildContext) -> Method:
-        """As :meth:`MethodSettings.build` says."""
-        from lightly.models.modules import SimCLRProjectionHead
-
+    def criterion(self, *, gather: bool) -> nn.Module:
+        """As :meth:`MethodSettings.criterion` says."""
         from gmje_plugin import GJEEntropyLoss
-        from harness.methods.modules.contrastive import SimCLR
 
-        head = SimCLRProjectionHead(context.backbone.feature_dim, self.hidden_dim, self.output_dim)
-        criterion = GJEEntropyLoss(self.weight, gather_distributed=context.gather)
-        return SimCLR(
-            context.backbone,
-            head,
-            criterion,
-            views=context.views,
-            settings=self,
-            trainer=context.trainer,
-        )
+        return GJEEntropyLoss(self.weight, gather_distributed=gather)

@@ -53,16 +53,8 @@ class GMJEMDNSettings(BYOLSettings):
             guard_weight=self.guard_weight,
             gather_distributed=context.gather,
         )
-        if self.momentum_encoder:
-            return BYOL(
-                context.backbone,
-                head,
-                criterion,
-                views=context.views,
-                settings=self,
-                trainer=context.trainer,
-            )
-        return GMJEMDN(
+        kind: type[BYOL | GMJEMDN] = BYOL if self.momentum_encoder else GMJEMDN
+        return kind(
             context.backbone,
             head,
             criterion,

@@ -48,12 +48,12 @@ class MoCoSettings(MethodSettings):
 
         if context.bank is None:
             raise NotImplementedError(f"no {self.name} without a bank")
-        criterion = self._criterion(context.bank, gather=context.gather, seed=context.seed)
+        criterion = self._loss(context.bank, gather=context.gather, seed=context.seed)
         return MoCo(
             context.backbone, criterion, views=context.views, settings=self, trainer=context.trainer
         )
 
-    def _criterion(self, bank: BankSettings, *, gather: bool, seed: int) -> nn.Module:
+    def _loss(self, bank: BankSettings, *, gather: bool, seed: int) -> nn.Module:
         from lightly.loss import NTXentLoss
 
         from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss

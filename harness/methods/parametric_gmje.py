@@ -10,8 +10,7 @@ from harness.settings.methods import MethodSettings
 from harness.settings.registry import config
 
 if TYPE_CHECKING:
-    from harness.methods.context import BuildContext
-    from harness.methods.modules.base import Method
+    from torch import nn
 
 
 @config("method", "parametric_gmje", "Parametric GMJE")
@@ -29,15 +28,11 @@ class ParametricGMJESettings(MethodSettings):
     entropy_weight: float = ranged(1.0, low=0.0)  # the loss's default
     ema: float = ranged(0.5, low=0.0, below=1.0)  # of the second moment; the loss's default
 
-    def build(self, context: BuildContext) -> Method:
-        """As :meth:`MethodSettings.build` says."""
-        from lightly.models.modules import SimCLRProjectionHead
-
+    def criterion(self, *, gather: bool) -> nn.Module:
+        """As :meth:`MethodSettings.criterion` says."""
         from gmje_plugin import GMJEPrototypeLoss
-        from harness.methods.modules.contrastive import SimCLR
 
-        head = SimCLRProjectionHead(context.backbone.feature_dim, self.hidden_dim, self.output_dim)
-        criterion = GMJEPrototypeLoss(
+        return GMJEPrototypeLoss(
             self.output_dim,
             self.num_prototypes,
             covariance=self.covariance,
@@ -45,13 +40,5 @@ class ParametricGMJESettings(MethodSettings):
             correlation=self.correlation,
             entropy_weight=self.entropy_weight,
             momentum=self.ema,
-            gather_distributed=context.gather,
-        )
-        return SimCLR(
-            context.backbone,
-            head,
-            criterion,
-            views=context.views,
-            settings=self,
-            trainer=context.trainer,
+            gather_distributed=gather,
         )

@@ -10,8 +10,7 @@ from harness.settings.methods import MethodSettings
 from harness.settings.registry import config
 
 if TYPE_CHECKING:
-    from harness.methods.context import BuildContext
-    from harness.methods.modules.base import Method
+    from torch import nn
 
 
 @config("method", "simclr", "SimCLR")
@@ -23,20 +22,9 @@ class SimCLRSettings(MethodSettings):
     learning_rate: float = ranged(0.4, above=0.0)  # [D]
     temperature: float = ranged(0.2, above=0.0)  # [D]
 
-    def build(self, context: BuildContext) -> Method:
-        """As :meth:`MethodSettings.build` says."""
+    def criterion(self, *, gather: bool) -> nn.Module:
+        """As :meth:`MethodSettings.criterion` says."""
         from lightly.loss import NTXentLoss
-        from lightly.models.modules import SimCLRProjectionHead
 
-        from harness.methods.modules.contrastive import SimCLR
-
-        head = SimCLRProjectionHead(context.backbone.feature_dim, self.hidden_dim, self.output_dim)
-        criterion = NTXentLoss(self.temperature, gather_distributed=context.gather)
-        return SimCLR(
-            context.backbone,
-            head,
-            criterion,
-            views=context.views,
-            settings=self,
-            trainer=context.trainer,
-        )
+        loss: nn.Module = NTXentLoss(self.temperature, gather_distributed=gather)
+        return loss

@@ -10,8 +10,7 @@ from harness.settings.methods import MethodSettings
 from harness.settings.registry import config
 
 if TYPE_CHECKING:
-    from harness.methods.context import BuildContext
-    from harness.methods.modules.base import Method
+    from torch import nn
 
 
 @config("method", "vicreg", "VICReg")
@@ -25,25 +24,21 @@ class VICRegSettings(MethodSettings):
     variance: float = ranged(25.0, low=0.0)  # its mu [P]
     covariance: float = ranged(1.0, low=0.0)  # its nu [P]
 
-    def build(self, context: BuildContext) -> Method:
-        """As :meth:`MethodSettings.build` says."""
-        from lightly.loss import VICRegLoss
+    def head(self, feature_dim: int) -> nn.Module:
+        """Lightly's of three layers."""
         from lightly.models.modules.heads import VICRegProjectionHead
 
-        from harness.methods.modules.contrastive import SimCLR
+        head: nn.Module = VICRegProjectionHead(feature_dim, self.hidden_dim, self.output_dim)
+        return head
 
-        head = VICRegProjectionHead(context.backbone.feature_dim, self.hidden_dim, self.output_dim)
-        criterion = VICRegLoss(
+    def criterion(self, *, gather: bool) -> nn.Module:
+        """As :meth:`MethodSettings.criterion` says."""
+        from lightly.loss import VICRegLoss
+
+        loss: nn.Module = VICRegLoss(
             lambda_param=self.invariance,
             mu_param=self.variance,
             nu_param=self.covariance,
-            gather_distributed=context.gather,
+            gather_distributed=gather,
         )
-        return SimCLR(
-            context.backbone,
-            head,
-            criterion,
-            views=context.views,
-            settings=self,
-            trainer=context.trainer,
-        )
+        return loss

@@ -30,10 +30,17 @@ from harness.settings.parts import (
     TrainerSettings,
     ViewSettings,
 )
-from harness.settings.resolution import one_line, register_schemas, resolve
+from harness.settings.resolution import (
+    CONFIGS,
+    composing,
+    one_line,
+    register_schemas,
+    resolve,
+)
 from harness.settings.words import deciding
 
 __all__ = [
+    "CONFIGS",
     "BackboneSettings",
     "BankSettings",
     "DataSettings",
@@ -56,6 +63,7 @@ __all__ = [
     "TrainerSettings",
     "ViewSettings",
     "as_hydra_reads",
+    "composing",
     "deciding",
     "one_line",
     "register_schemas",

@@ -17,6 +17,8 @@ from omegaconf import MISSING
 from harness.settings.fields import choice, ranged
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from harness.methods.context import BuildContext
     from harness.methods.modules.base import Method
 
@@ -53,8 +55,30 @@ class MethodSettings:
     def build(self, context: BuildContext) -> Method:
         """The untrained method, with weights from torch's global generator.
 
-        Imports what it needs here, as settings are read without torch.
+        Here SimCLR's: what differs in its family is the head, or the criterion alone. What needs
+        torch is imported inside these functions, as settings are read without it.
         """
+        from harness.methods.modules.contrastive import SimCLR
+
+        head = self.head(context.backbone.feature_dim)
+        return SimCLR(
+            context.backbone,
+            head,
+            self.criterion(gather=context.gather),
+            views=context.views,
+            settings=self,
+            trainer=context.trainer,
+        )
+
+    def head(self, feature_dim: int) -> nn.Module:
+        """The projection head of SimCLR's family."""
+        from lightly.models.modules import SimCLRProjectionHead
+
+        head: nn.Module = SimCLRProjectionHead(feature_dim, self.hidden_dim, self.output_dim)
+        return head
+
+    def criterion(self, *, gather: bool) -> nn.Module:
+        """The loss of SimCLR's family, over the batches of all devices if ``gather``."""
         raise NotImplementedError(f"no method for {type(self).__name__}")
 
     def problems(self, bank: BankSettings | None) -> Iterator[str]:

@@ -10,9 +10,12 @@ import difflib
 import importlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -34,6 +37,7 @@ from harness.settings.experiments import (
 from harness.settings.fields import SettingsError
 from harness.settings.methods import BankSettings, MethodSettings
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,
@@ -45,7 +49,6 @@ _SCHEMAS = {
     "views": parts.ViewSettings,
     "trainer": parts.TrainerSettings,
     "evaluation": parts.EvaluationSettings,
-    "logger": parts.LoggerSettings,
 }
 
 
@@ -54,6 +57,14 @@ def register_schemas() -> None:
     importlib.import_module("harness.methods")  # each registers itself
     for name, schema in _SCHEMAS.items():
         ConfigStore.instance().store(group="schema", name=name, node=schema)
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Within it, ``hydra.compose`` finds the configs of this checkout."""
+    register_schemas()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        yield
 
 
 def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
@@ -162,7 +173,7 @@ def _impossible(settings: Settings) -> Iterator[str]:
         if method is not None:
             problems = [*method.problems(bank), *(bank.problems() if bank else ())]
             yield from (f"{path}{problem}" for problem in problems)
-    if settings.experiment.name == "banks" and settings.method and settings.bank is None:
+    if settings.experiment.name == "banks" and settings.method and settings.method.family != "MoCo":
         yield f"experiment=banks compares banks of moco, and {settings.method.name} has none"
     if settings.logger.mode == "online" and settings.logger.name != "wandb":
         yield f"logger.mode=online is for logger=wandb, not {settings.logger.name}"

@@ -11,18 +11,17 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig
 
-from harness.settings import Settings, deciding, register_schemas, resolve
+from harness.settings import Settings, composing, deciding, resolve
 
 ROOT = Path(__file__).parents[2]
 
 
 def composed(*overrides: str) -> DictConfig:
     """What a command line composes to."""
-    register_schemas()
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "configs")):
+    with composing():
         return compose("config", overrides=list(overrides))
 
 
@@ -33,8 +32,7 @@ def settings(*overrides: str) -> Settings:
 
 def words(*overrides: str) -> list[str]:
     """Those of a command line that decide what comes out."""
-    register_schemas()
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "configs")):
+    with composing():
         return deciding(overrides, compose("config", overrides=list(overrides)))
 
 

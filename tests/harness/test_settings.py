@@ -8,8 +8,8 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.settings import SettingsError, one_line
-from tests.harness.commands import harness, settings
+from harness.settings import SettingsError, one_line, resolve
+from tests.harness.commands import composed, harness, settings
 
 ROW = "experiment.rows.moco_smc"
 WRONG = {
@@ -53,6 +53,14 @@ WRONG = {
     # not Hydra's grammar
     "epochs": "Error parsing override 'epochs'",
 }
+
+
+def test_a_missing_bank_is_one_problem() -> None:
+    config = composed("experiment=banks")
+    config.bank = None
+    with pytest.raises(SettingsError) as error:
+        resolve(config)
+    assert str(error.value) == "bank must be chosen for moco (bank=fifo, smc or smc_paper)"
 
 
 @pytest.mark.parametrize("override", WRONG)
