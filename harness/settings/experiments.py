@@ -46,6 +46,7 @@ class QuickstartSettings(ExperimentSettings):
     uses: ClassVar[tuple[str, ...]] = ("data", "backbone", "trainer", "evaluation")
     name: str = choice("quickstart")
     num_seeds: int = ranged(3, low=1)
+    workers: int = ranged(2, low=1, high=256)  # processes, of trainer.threads each
     rows: dict[str, RowSettings] = field(default_factory=dict)
 
 

@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from harness import data, runs, training
+from harness.callbacks import EpochProgress
 from harness.data import ImageData
 from harness.evaluation import encode
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.fitting import fit
 from harness.keyed_random import seeded
-from harness.runs import EpochCounter
+from harness.progress import Report
 from harness.settings import LatentRowSettings, MNISTLatentsSettings, Settings, SettingsError
 from harness.tracking import RunFolder
-from harness.workers import Advance
 
 CLASSIFIER_EPOCHS = 5  # 99 % of the test images
 
@@ -56,19 +55,19 @@ class Phases:
         settings: Of the run.
         data: The images.
         folder: The run's.
-        counter: Told of every epoch of anything.
+        report: Told of every epoch of anything.
     """
 
     settings: Settings
     data: ImageData
     folder: RunFolder
-    counter: Callback
+    report: Report
 
     @classmethod
-    def of(cls, settings: Settings, path: Path, advance: Advance) -> Phases:
+    def of(cls, settings: Settings, path: Path, report: Report) -> Phases:
         """Those of a run's folder, in any process."""
         images = data.load(settings.data, seed=settings.seed)
-        return cls(settings, images, RunFolder(path, settings), EpochCounter(advance))
+        return cls(settings, images, RunFolder(path, settings), report)
 
     @property
     def experiment(self) -> MNISTLatentsSettings:
@@ -80,7 +79,7 @@ class Phases:
         folder, title = self._encoder_folder(name), self.experiment.rows[name].title
         try:
             return runs.run_training(
-                folder.settings, self.data, folder, title=title, name=name, callbacks=[self.counter]
+                folder.settings, self.data, folder, title=title, name=name, report=self.report
             )
         except SettingsError as error:
             raise SettingsError(f"experiment.rows.{name}: {error}") from error
@@ -120,5 +119,5 @@ class Phases:
             path=path,
             resume_from=path if path.exists() else None,
             epochs=epochs,
-            callbacks=[self.counter],
+            callbacks=[EpochProgress(self.report)],
         )
