@@ -36,8 +36,6 @@ def prepare(
     settings: Settings, experiment: QuickstartSettings
 ) -> Callable[[RunFolder, Console], dict[str, Any]]:
     """Loads the data; what it returns trains and evaluates every row over all seeds."""
-    if settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise SettingsError("trainer.devices and trainer.num_nodes are for benchmark and banks")
     images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)
 
