@@ -129,7 +129,7 @@ class TrainerSettings:
                 f"batch_size must hold at least 2 images for each of the {self.world_size} "
                 f"devices, got {self.batch_size}"
             )
-        elif self.batch_size % self.world_size:
+        elif self.world_size and self.batch_size % self.world_size:
             yield (
                 f"batch_size must be a multiple of the {self.world_size} devices that share it, "
                 f"got {self.batch_size}"

@@ -86,11 +86,11 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         raise SettingsError(one_line(error)) from error
     if not isinstance(settings, Settings):
         raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
-    problems = (
-        list(_unused(settings.experiment, overrides))
-        or [*_unknown_keys(config, settings, ""), *_out_of_range(settings)]
-        or list(_not_together(settings))
-    )
+    problems = list(_unused(settings.experiment, overrides)) or [
+        *_unknown_keys(config, settings, ""),
+        *_out_of_range(settings),
+        *_not_together(settings),
+    ]
     if problems:
         raise SettingsError("; ".join(problems))
     return settings

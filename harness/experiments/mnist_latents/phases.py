@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from harness import data, runs, training
 from harness.callbacks import EpochProgress
+from harness.checkpoints import write_tensors
 from harness.data import ImageData
 from harness.evaluation import encode
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
@@ -85,18 +87,25 @@ class Phases:
             raise SettingsError(f"experiment.rows.{name}: {error}") from error
 
     def row(self, name: str) -> TrainedRow:
-        """Trains a row's encoder, then its decoder."""
+        """Trains a row's encoder and decoder, or loads what is trained."""
         results, folder = self.encoder(name), self._encoder_folder(name)
         method = training.load(folder.settings, self.data, folder)
-        train, test = (
-            normalize(encode(method, part, self.data)[0].cpu(), dim=1)
-            for part in (self.data.train, self.data.test)
-        )
+        train, test = self._embeddings(name, method)
         with seeded(self.settings.seed):
             decoder = Decoder(train)
         self.fit(decoder, f"decoders/{name}", epochs=self.experiment.decoder_epochs)
         row = self.experiment.rows[name]
         return TrainedRow(row, results, method.criterion, method, train, test, decoder)
+
+    def _embeddings(self, name: str, encoder: nn.Module) -> tuple[Tensor, Tensor]:
+        """Those of all training and test images, encoded once."""
+        path = self.folder.path / "embeddings" / f"{name}.pt"
+        if not path.exists():
+            parts = {"train": self.data.train, "test": self.data.test}
+            encoded = {key: encode(encoder, part, self.data)[0] for key, part in parts.items()}
+            write_tensors(path, {key: normalize(z.cpu(), dim=1) for key, z in encoded.items()})
+        found = torch.load(path, weights_only=True)
+        return found["train"], found["test"]
 
     def _encoder_folder(self, name: str) -> RunFolder:
         method = self.experiment.rows[name].method

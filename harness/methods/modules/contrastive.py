@@ -90,6 +90,8 @@ class MoCo(MomentumMethod):
 
     def observe(self, step: Step, labels: Tensor) -> None:
         """Keeps track of which classes the bank holds."""
+        if self.num_classes == 1:
+            return
         keys: Any = step.keys
         if self.trainer.world_size > 1:
             gather: Any = self.all_gather
