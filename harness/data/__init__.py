@@ -8,7 +8,7 @@ from torch import Tensor
 from harness.data.batches import EpochBatches, train_loader
 from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, place, spread
 from harness.data.sources import channel_statistics, read
-from harness.data.splits import held_out_size, imbalanced, split
+from harness.data.splits import few_per_class, held_out_size, imbalanced, split
 from harness.settings import DataSettings, SettingsError
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "FileSet",
     "ImageData",
     "ImageSet",
+    "few_per_class",
     "load",
     "place",
     "spread",

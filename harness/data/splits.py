@@ -66,3 +66,14 @@ def imbalanced(
         members = order[labels[order] == k]
         kept.append(members[: max(1, round(int(counts.min()) * ratio ** (-k / last)))])
     return torch.cat(kept).sort().values
+
+
+def few_per_class(
+    labels: Tensor,  # shape: (N,)
+    *,
+    count: int,
+    seed: int,
+) -> Tensor:  # shape: (M,)
+    """Indices of ``count`` random images of each class, or of all if it has fewer."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return torch.cat([order[labels[order] == label][:count] for label in torch.unique(labels)])

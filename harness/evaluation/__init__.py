@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 
-from harness.data import ImageData, spread
+from harness.data import ImageData, few_per_class, spread
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.encoding import BATCH_SIZE, encode, evaluating
 from harness.evaluation.knn import knn_accuracy
@@ -18,6 +19,7 @@ from harness.views import Views
 __all__ = ["encode", "evaluate"]
 
 PROBE = "checkpoints/probe.ckpt"
+_DRAWS = 10  # of few labelled images, the same for every network
 _PAIRS = 2000  # images whose pairs uniformity is taken over, and whose views alignment
 
 
@@ -57,22 +59,32 @@ def _accuracies(
     labels: Tensor,  # shape: (T,)
     path: Path,
 ) -> dict[str, float]:
-    asked, train = settings.evaluation, encode(backbone, data.train, data)
-    if asked.probe == "paper":
-        linear = paper_accuracy(backbone, data, settings, path=path)
-    else:
-        linear = converged_accuracy(*train, test, labels)
-    return {
-        "knn_accuracy": knn_accuracy(
-            *train,
+    asked = settings.evaluation
+    features, train_labels = encode(backbone, data.train, data)
+    draws = [torch.arange(len(train_labels))]
+    if asked.labels_per_class is not None:
+        draws = [
+            few_per_class(train_labels.cpu(), count=asked.labels_per_class, seed=seed)
+            for seed in range(_DRAWS)
+        ]
+    neighbours = [
+        knn_accuracy(
+            features[labelled],
+            train_labels[labelled],
             test,
             labels,
             num_classes=data.num_classes,
             neighbours=asked.neighbours,
             temperature=asked.temperature,
-        ),
-        "linear_accuracy": linear,
-    }
+        )
+        for labelled in draws
+    ]
+    linear = (
+        [paper_accuracy(backbone, data, settings, path=path)]
+        if asked.probe == "paper"
+        else [converged_accuracy(features[i], train_labels[i], test, labels) for i in draws]
+    )
+    return {"knn_accuracy": fmean(neighbours), "linear_accuracy": fmean(linear)}
 
 
 @torch.no_grad()

@@ -146,6 +146,9 @@ class EvaluationSettings:
     # The linear probe: logistic regression fitted to convergence on images as they are, or the
     # paper's SGD over 100 epochs of cropped and flipped ones.
     probe: str = choice("converged", "paper")
+    # Labelled training images of each class that neighbours and converged probe have, mean over
+    # ten draws; null: all, as the paper's probe has.
+    labels_per_class: int | None = ranged(None, low=1)
 
 
 @config("logger", "tensorboard")

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness import data
 from harness.data import EpochBatches
 from harness.data.batches import drifting_order
-from harness.data.splits import held_out_size, imbalanced, split
+from harness.data.splits import few_per_class, held_out_size, imbalanced, split
 from harness.settings import DataSettings
 from tests.harness.image_folders import folder_settings, image_folder, refusal
 
@@ -110,3 +110,15 @@ def test_neighbouring_batches_of_a_class_correlated_stream_share_classes() -> No
     assert all(one & other for one, other in pairwise(classes))
     shuffled = EpochBatches(labels, batch_size=50, seed=0)
     assert min(len(set(labels[batch].tolist())) for batch in shuffled) > 5
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 2**31)
+)
+@settings(deadline=None)
+def test_few_of_each_class(classes: list[int], count: int, seed: int) -> None:
+    labels = torch.tensor(classes)
+    kept = few_per_class(labels, count=count, seed=seed)
+    assert len(kept.unique()) == len(kept)
+    for label in set(classes):
+        assert (labels[kept] == label).sum() == min(count, classes.count(label))

@@ -187,7 +187,8 @@ def test_evaluate_gives_every_figure_and_pixels_do_well(tmp_path: Path) -> None:
     data = load(DataSettings())
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     nn.init.eye_(network[1].weight)
-    found = evaluate(network, data, settings(), folder=tmp_path)
+    every = settings("evaluation.labels_per_class=null", "evaluation.neighbours=20")
+    found = evaluate(network, data, every, folder=tmp_path)
     assert list(found) == [
         "knn_accuracy",
         "linear_accuracy",
@@ -198,6 +199,23 @@ def test_evaluate_gives_every_figure_and_pixels_do_well(tmp_path: Path) -> None:
     ]
     assert found["knn_accuracy"] > 0.96
     assert 1.0 < found["effective_rank"] < 64.0
+
+
+def test_few_labels_are_a_mean_over_draws_and_as_many_as_there_are_are_all(tmp_path: Path) -> None:
+    data = load(DataSettings())
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
+    nn.init.eye_(network[1].weight)
+
+    def accuracies(labels: int | None) -> list[float]:
+        word = "null" if labels is None else labels
+        asked = settings(f"evaluation.labels_per_class={word}")
+        found = evaluate(network, data, asked, folder=tmp_path)
+        return [found["knn_accuracy"], found["linear_accuracy"]]
+
+    few, many, all_of_them = map(accuracies, (2, 10**6, None))
+    assert many == pytest.approx(all_of_them, abs=1e-3)
+    for part, whole in zip(few, all_of_them, strict=True):
+        assert 0.4 < part < whole - 0.1
 
 
 @pytest.mark.parametrize("probe", ["converged", "paper"])
