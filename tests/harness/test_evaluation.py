@@ -139,7 +139,8 @@ def test_the_papers_probe_learns_and_is_a_function_of_its_seed(
     data = replace(load(DataSettings()), train=images, test=images, num_classes=2)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.BatchNorm1d(16))
     before = torch.get_rng_state()
-    asked = settings("seed=1", "trainer.devices=2", "data.order=class_correlated")
+    stream = ("trainer.devices=2", "data.order=class_correlated")
+    asked = settings("experiment=benchmark", "data=digits", "seed=1", *stream)
 
     def probe(name: str) -> tuple[float, Tensor]:
         path = tmp_path / name / "probe.ckpt"
