@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
+from gmje_plugin.density.covariance import KINDS
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import (
     check_choice,
@@ -19,8 +20,6 @@ from gmje_plugin.validation import (
     check_positive,
     wide_dtype,
 )
-
-COVARIANCES = ("full", "diagonal", "isotropic")
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def join_views(
 
 def check_options(kind: str, max_steps: int, tolerance: float, covariance_floor: float) -> None:
     """Raises ``ValueError`` unless the options of a mixture's fit are in their ranges."""
-    check_choice("covariance", kind, COVARIANCES)
+    check_choice("covariance", kind, tuple(KINDS))
     check_count("max_steps", max_steps)
     check_number("tolerance", tolerance, low=0.0)
     check_positive("covariance_floor", covariance_floor)

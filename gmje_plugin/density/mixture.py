@@ -7,18 +7,10 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Distribution, MixtureSameFamily
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.utils.checkpoint import checkpoint
 
 from gmje_plugin.density.checks import check_parameters, check_points, check_weights
-from gmje_plugin.density.factored import (
-    as_matrix,
-    categorical_mixture,
-    log_density,
-    log_density_of_many,
-    scale,
-    standard_normal,
-)
 from gmje_plugin.density.fitting import (
     check_enough,
     check_options,
@@ -29,7 +21,11 @@ from gmje_plugin.density.fitting import (
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import JointGaussian, check_other
-from gmje_plugin.density.monte_carlo import MonteCarloEstimate, stratified_mean
+from gmje_plugin.density.monte_carlo import (
+    MonteCarloEstimate,
+    standard_normal,
+    stratified_mean,
+)
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_count, wide_dtype
 
@@ -86,10 +82,10 @@ class JointGaussianMixture(nn.Module):
         super().__init__()
         names = ("means", "covariances")
         check_weights(weights, means, validate_values=validate_args)
-        spread = check_parameters(
+        given, _ = check_parameters(
             means, covariances, scale_tril, names=names, validate_values=validate_args
         )
-        dtype = wide_dtype(weights, means, spread)
+        dtype = wide_dtype(weights, means, given)
         zero = weights == 0
         # Not log(0), whose gradient would be NaN.
         log_weights = torch.where(zero, 1.0, weights.to(dtype)).log()
@@ -220,7 +216,7 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If ``view`` is neither.
         """
-        return categorical_mixture(self.log_weights, self.components.marginal(view))
+        return _mixture(self.log_weights, self.components.marginal(view))
 
     def condition(
         self,
@@ -239,11 +235,9 @@ class JointGaussianMixture(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         points = check_points("z_c", z_c, self.split).to(self.means.dtype).unsqueeze(-2)
-        components = self.components
-        log_joint = self.log_weights + log_density(
-            self.means[:, : self.split], components.block("context"), points
-        )
-        return categorical_mixture(log_joint, components.condition(points))
+        context = self.components.held.block(slice(self.split))
+        log_joint = self.log_weights + context.log_density(self.means[:, : self.split], points)
+        return _mixture(log_joint, self.components.condition(points))
 
     def moments(
         self,
@@ -263,17 +257,16 @@ class JointGaussianMixture(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         conditional = self.condition(z_c)
-        shares = conditional.mixture_distribution.probs
-        means = conditional.component_distribution.mean
+        weights = conditional.mixture_distribution.probs
         mean = conditional.mean
-        with torch.autocast(device_type=shares.device.type, enabled=False):
-            spread = means - mean[..., None, :]
-            ambiguity = (shares[..., None] * spread).mT @ spread
+        with torch.autocast(device_type=weights.device.type, enabled=False):
+            centred = conditional.component_distribution.mean - mean[..., None, :]
+            ambiguity = (weights[..., None] * centred).mT @ centred
             own = self.components.conditional_covariance
             if len(own) == 1:  # shared
-                shares = shares.sum(dim=-1, keepdim=True)
-            within = torch.tensordot(shares, own, dims=1)
-        return mean, as_matrix(within, mean), ambiguity
+                weights = weights.sum(dim=-1, keepdim=True)
+            within = torch.tensordot(weights, own, dims=1)
+        return mean, self.components.held.as_matrix(within, mean.shape[-1]), ambiguity
 
     @ordinary_tensors()
     def swapped(self) -> JointGaussianMixture:
@@ -311,7 +304,7 @@ class JointGaussianMixture(nn.Module):
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
         counts = torch.bincount(drawn, minlength=self.log_weights.shape[0]).tolist()
         samples = torch.empty_like(noise)
-        samples[order] = self.means[component] + scale(self.components.factor, noise, counts)
+        samples[order] = self.means[component] + self.components.held.scale(noise, counts)
         return samples.reshape(*shape, -1)
 
     def entropy(
@@ -377,17 +370,8 @@ class JointGaussianMixture(nn.Module):
 
     def _joint_log_prob(self, num_points: int) -> Callable[[Tensor], Tensor]:
         """From rows of points to log(pi_k N(z; mu_k, Sigma_k)), shape (N, K)."""
-        factor, dim = self.components.factor, self.means.shape[1]
-        if factor.ndim == 2 or len(factor) < len(self.means) or num_points < dim:
-            return lambda z: self.log_weights + self.components.log_prob(z.unsqueeze(-2))
-        with torch.autocast(device_type=factor.device.type, enabled=False):
-            log_densities = log_density_of_many(self.means, factor)
-
-        def joint(z: Tensor) -> Tensor:
-            with torch.autocast(device_type=factor.device.type, enabled=False):
-                return self.log_weights + log_densities(z.to(self.means.dtype))
-
-        return joint
+        log_densities = self.components.held.log_densities(self.means, num_points)
+        return lambda z: self.log_weights + log_densities(z.to(self.means.dtype))
 
     def _chunks(self, z: Tensor) -> tuple[Tensor, ...]:
         """The points as rows, as many at a time as are expanded to the components."""
@@ -407,3 +391,9 @@ class JointGaussianMixture(nn.Module):
         count = max(-(-num_samples // self.means.shape[0]), 2)
         draws = self.components.rsample((count,), generator=generator)
         return stratified_mean(self.weights, function(draws))
+
+
+def _mixture(logits: Tensor, components: Distribution) -> MixtureSameFamily:
+    """A mixture of torch; unchecked, as its components are."""
+    weights = Categorical(logits=logits, validate_args=False)
+    return MixtureSameFamily(weights, components, validate_args=False)

@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
+from gmje_plugin.density.covariance import KINDS
 from gmje_plugin.density.fitting import (
-    COVARIANCES,
     covariance_floor,
     covariances_around,
     ordinary_tensors,
@@ -157,7 +157,7 @@ class GrowingNeuralGas(nn.Module):
             RuntimeError: If no samples have been followed.
             ValueError: If the shape or an option does not fit, or a value is not finite.
         """
-        check_choice("covariance", covariance, COVARIANCES)
+        check_choice("covariance", covariance, tuple(KINDS))
         samples = self._checked(samples)
         nodes = self.nodes
         if len(nodes) == 0:
