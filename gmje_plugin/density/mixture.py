@@ -12,11 +12,12 @@ from torch.utils.checkpoint import checkpoint
 
 from gmje_plugin.density.checks import check_parameters, check_points, check_weights
 from gmje_plugin.density.fitting import (
+    assign_to_nearest,
     check_enough,
     check_options,
     join_views,
-    maximise,
-    nearest_seed,
+    kmeans_plus_plus,
+    m_step,
     ordinary_tensors,
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
@@ -105,12 +106,13 @@ class JointGaussianMixture(nn.Module):
         num_components: int,
         *,
         covariance: str = "full",
+        init: str | Tensor | JointGaussianMixture = "kmeans++",  # Tensor of shape: (K, D)
         max_steps: int = 100,
         tolerance: float = 1e-3,
         covariance_floor: float = 1e-6,
         generator: Generator | None = None,
     ) -> JointGaussianMixture:
-        """Fits a mixture by expectation maximisation, from a k-means++ start.
+        """Fits a mixture by expectation maximisation.
 
         EM ends in a local optimum: of several fits, keep the one of highest likelihood.
 
@@ -119,21 +121,25 @@ class JointGaussianMixture(nn.Module):
             z_t: Target embeddings, shape (N, D - split).
             num_components: K, from 1 to N.
             covariance: "full", "diagonal" or "isotropic".
+            init: Where EM starts: "kmeans++", at the rows nearest to each of K seeds among them;
+                means, shape (K, D), at the rows nearest to each; or a mixture, learned or fitted
+                before, at its responsibilities, whatever its kind of covariance. The first
+                component of the fit is that which starts as the first, and so on.
             max_steps: Largest number of EM steps.
             tolerance: EM stops when a step gains less than this in mean log-likelihood, in nats.
             covariance_floor: Share of the embeddings' own covariance (its diagonal, or mean
                 variance) that every step adds to the components' covariances, without which one
                 could shrink onto a point. Where the embeddings do not vary, the share is taken of
                 their mean variance.
-            generator: Source of the start's randomness. Default: torch's CPU generator.
+            generator: Source of the randomness of "kmeans++". Default: torch's CPU generator.
 
         Returns:
             The mixture after the last step, without a gradient. The steps are taken in float64,
             whatever the mixture comes out in.
 
         Raises:
-            ValueError: If a shape, dtype or option does not fit, a value is not finite, there are
-                fewer rows than components, or all rows are equal.
+            ValueError: If a shape, dtype or option does not fit, ``init`` included, a value is not
+                finite, there are fewer rows than components, or all rows are equal.
         """
         check_options(covariance, max_steps, tolerance, covariance_floor)
         joint = join_views(z_c, z_t)
@@ -141,12 +147,12 @@ class JointGaussianMixture(nn.Module):
         check_enough(z, num_components)
         with torch.autocast(device_type=z.device.type, enabled=False):
             floor = floor_of(z, covariance_floor, covariance, dtype)
-            shares = nearest_seed(z, num_components, generator)
+            responsibilities = _start(z, num_components, init, generator)
             previous = -torch.inf
             for _ in range(max_steps):
-                parameters = maximise(z, shares, covariance, floor)
+                parameters = m_step(z, responsibilities, covariance, floor)
                 mixture = cls(*parameters, split=z_c.shape[1], validate_args=False)
-                shares, likelihood = mixture._responsibilities(z)
+                responsibilities, likelihood = mixture._e_step(z)
                 if likelihood - previous < tolerance:
                     break
                 previous = likelihood
@@ -378,8 +384,8 @@ class JointGaussianMixture(nn.Module):
         rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
         return torch.split(z.reshape(-1, self.means.shape[1]), rows)
 
-    def _responsibilities(self, z: Tensor) -> tuple[Tensor, float]:
-        """E-step: responsibilities, shape (N, K), and the mean log-likelihood."""
+    def _e_step(self, z: Tensor) -> tuple[Tensor, float]:
+        """Responsibilities, shape (N, K), and the mean log-likelihood."""
         joint = torch.cat([*map(self._joint_log_prob(len(z)), self._chunks(z))])
         return joint.softmax(dim=1), float(joint.logsumexp(dim=1).mean())
 
@@ -397,3 +403,26 @@ def _mixture(logits: Tensor, components: Distribution) -> MixtureSameFamily:
     """A mixture of torch; unchecked, as its components are."""
     weights = Categorical(logits=logits, validate_args=False)
     return MixtureSameFamily(weights, components, validate_args=False)
+
+
+def _start(
+    z: Tensor,  # shape: (N, D)
+    num_components: int,
+    init: str | Tensor | JointGaussianMixture,
+    generator: Generator | None,
+) -> Tensor:  # shape: (N, K)
+    """The responsibilities that EM starts with."""
+    if isinstance(init, str) and init == "kmeans++":
+        return assign_to_nearest(z, kmeans_plus_plus(z, num_components, generator))
+    means = init.means if isinstance(init, JointGaussianMixture) else init
+    if not isinstance(means, Tensor) or means.shape != (num_components, z.shape[1]):
+        got = tuple(means.shape) if isinstance(means, Tensor) else repr(means)
+        raise ValueError(
+            f"init must be 'kmeans++', a mixture or means of {num_components} components in "
+            f"{z.shape[1]} dimensions, got {got}."
+        )
+    if not bool(means.isfinite().all()):
+        raise ValueError("init must be finite, got NaN or infinite means.")
+    if isinstance(init, JointGaussianMixture):
+        return init._e_step(z.to(init.means))[0].to(z)
+    return assign_to_nearest(z, means.to(z))
