@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
+from gmje_plugin.linalg import squared_distances
 from gmje_plugin.validation import check_choice
 
 KERNELS = ("rbf", "linear")
@@ -49,18 +50,6 @@ def gram_diagonal(
 ) -> Tensor:  # shape: (N,)
     """Kernel values of the rows with themselves: 1 for "rbf", the squared norms for "linear"."""
     return x.square().sum(dim=1) if kernel == "linear" else x.new_ones(x.shape[0])
-
-
-def squared_distances(
-    x: Tensor,  # shape: (N, D)
-    y: Tensor,  # shape: (M, D)
-) -> Tensor:  # shape: (N, M)
-    """Squared distances by one matrix product, at least 0, with a gradient at distance 0."""
-    # The product cancels badly far from the origin, so bring the origin to the points.
-    origin = y.detach().mean(dim=0)
-    x, y = x - origin, y - origin
-    squares = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
-    return (squares - 2.0 * x @ y.mT).clamp_min(0.0)
 
 
 def median_distance(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import pdist
 from torch import Generator, Tensor
 
 from gmje_plugin.kernels import (
@@ -15,7 +15,6 @@ from gmje_plugin.kernels import (
     median_distance,
     random_fourier_features,
     random_fourier_frequencies,
-    squared_distances,
 )
 from tests.references.kernels import kernel_matrix
 
@@ -51,20 +50,6 @@ def test_rbf_matrices_are_positive_semi_definite(seed: int, rows: int, scale: fl
     assert values.min() >= 0.0
     assert values.max() <= 1.0
     assert torch.linalg.eigvalsh(values).min() > -1e-12
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_distances_far_from_the_origin(offset: float) -> None:
-    x, y = (offset + points(6, seed=seed, dtype=torch.float32) for seed in (0, 1))
-    expected = cdist(x.double().numpy(), y.double().numpy(), "sqeuclidean")
-    np.testing.assert_allclose(squared_distances(x, y).numpy(), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_distances_have_a_gradient_at_zero() -> None:
-    x = points(4).requires_grad_()
-    squared_distances(x, x).sum().backward()
-    expected = 4.0 * (len(x) * x - x.sum(dim=0))
-    torch.testing.assert_close(x.grad, expected.detach())
 
 
 @pytest.mark.parametrize("rows", [2, 3, 8, 9])

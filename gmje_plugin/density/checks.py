@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from gmje_plugin.density.covariance import KINDS, Covariance, Full
 from gmje_plugin.validation import check_count
 
 
@@ -46,54 +49,48 @@ def check_parameters(
     *,
     validate_values: bool,
     names: tuple[str, str] = ("mean", "covariance"),
-) -> Tensor:
-    """Returns the covariance or factor given if it makes a Gaussian with the mean, else raises."""
+) -> tuple[Tensor, type[Covariance]]:
+    """Returns what is given of covariance and factor, and its kind, if it fits, else raises."""
+    kinds = KINDS
     if covariance is not None and scale_tril is None:
-        spread_name, spread = names[1], covariance
+        name, given = names[1], covariance
     elif scale_tril is not None and covariance is None:
-        spread_name, spread = "scale_tril", scale_tril
+        name, given, kinds = "scale_tril", scale_tril, {"full": Full}
     else:
         got = "neither" if covariance is None else "both"
         raise ValueError(f"one of {names[1]} and scale_tril must be given, got {got}.")
-    for name, value in ((names[0], mean), (spread_name, spread)):
+    for each, value in ((names[0], mean), (name, given)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"{name} must be a floating tensor, got {value!r}.")
+            raise ValueError(f"{each} must be a floating tensor, got {value!r}.")
         if validate_values and not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{name} must be finite, got NaN or infinite entries.")
+            raise ValueError(f"{each} must be finite, got NaN or infinite entries.")
     if mean.ndim < 1 or mean.shape[-1] < 2:
         raise ValueError(
             f"{names[0]} must have a last dimension of at least 2, got shape {tuple(mean.shape)}."
         )
-    _check_shape(spread_name, spread, mean, matrix_only=scale_tril is not None)
+    kind = _check_shape(name, given, mean, kinds)
     if validate_values and scale_tril is not None:
         _check_factor(scale_tril)
     elif validate_values:
-        _check_covariance(spread_name, spread, full=spread.ndim > mean.ndim)
-    return spread
+        kind.check(name, given)
+    return given, kind
 
 
-def _check_shape(name: str, spread: Tensor, mean: Tensor, *, matrix_only: bool) -> None:
-    dim, batch = mean.shape[-1], tuple(mean.shape[:-1])
-    kinds = {"full": (dim, dim), "diagonal": (dim,), "isotropic": ()}
-    if matrix_only:
-        del kinds["diagonal"], kinds["isotropic"]
-    shared = (1,) * len(batch)
-    if any(spread.shape in ((*batch, *kind), (*shared, *kind)) for kind in kinds.values()):
-        return
-    *rest, last = (f"{(*batch, *kind)} ({label})" for label, kind in kinds.items())
+def _check_shape(
+    name: str, given: Tensor, mean: Tensor, kinds: Mapping[str, type[Covariance]]
+) -> type[Covariance]:
+    """The kind whose shape it is, a copy for each of the means or one that all share."""
+    batch, dim = tuple(mean.shape[:-1]), mean.shape[-1]
+    shapes = {label: kind.event_dims * (dim,) for label, kind in kinds.items()}
+    for label, shape in shapes.items():
+        if given.shape in ((*batch, *shape), (*[1] * len(batch), *shape)):
+            return kinds[label]
+    *rest, last = (f"{(*batch, *shape)} ({label})" for label, shape in shapes.items())
     allowed = f"{', '.join(rest)} or {last}" if rest else last
     sharing = ", or with 1 for a batch dimension if all share it" if batch else ""
-    raise ValueError(f"{name} must have shape {allowed}{sharing}, got {tuple(spread.shape)}.")
+    raise ValueError(f"{name} must have shape {allowed}{sharing}, got {tuple(given.shape)}.")
 
 
 def _check_factor(factor: Tensor) -> None:
     if bool(factor.triu(1).any()) or not bool((factor.diagonal(dim1=-2, dim2=-1) > 0).all()):
         raise ValueError("scale_tril must be lower triangular with a positive diagonal.")
-
-
-def _check_covariance(name: str, covariance: Tensor, *, full: bool) -> None:
-    if not full:
-        if not bool((covariance > 0).all()):
-            raise ValueError(f"{name} must be positive, got {float(covariance.min())}.")
-    elif bool((covariance - covariance.mT).abs().max() > 1e-4 * covariance.abs().max()):
-        raise ValueError(f"{name} must be symmetric.")

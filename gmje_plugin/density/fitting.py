@@ -10,6 +10,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
+from gmje_plugin.density.covariance import KINDS
+from gmje_plugin.linalg import distances
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import (
     check_choice,
@@ -19,8 +21,6 @@ from gmje_plugin.validation import (
     check_positive,
     wide_dtype,
 )
-
-COVARIANCES = ("full", "diagonal", "isotropic")
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def join_views(
 
 def check_options(kind: str, max_steps: int, tolerance: float, covariance_floor: float) -> None:
     """Raises ``ValueError`` unless the options of a mixture's fit are in their ranges."""
-    check_choice("covariance", kind, COVARIANCES)
+    check_choice("covariance", kind, tuple(KINDS))
     check_count("max_steps", max_steps)
     check_number("tolerance", tolerance, low=0.0)
     check_positive("covariance_floor", covariance_floor)
@@ -132,19 +132,18 @@ def covariance_floor(
     return floor
 
 
-def maximise(
+def m_step(
     z: Tensor,  # shape: (N, D)
-    shares: Tensor,  # shape: (N, K)
+    responsibilities: Tensor,  # shape: (N, K)
     kind: str,
     floor: Tensor,  # shape: (D, D) | (D,) | ()
 ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (K,), (K, D), (K, D, D) | (K, D) | (K,)
-    """M-step: the weights, means and covariances of highest likelihood, the last plus ``floor``.
+    """The weights, means and covariances of highest likelihood, the last plus ``floor``.
 
-    ``shares`` are the components' responsibilities for the rows. A component without any gets
-    weight 0, mean 0 and the floor as its covariance.
+    A component without responsibilities gets weight 0, mean 0 and the floor as its covariance.
     """
-    counts = shares.sum(dim=0)
-    columns = (shares / counts.clamp_min(torch.finfo(z.dtype).tiny)).mT
+    counts = responsibilities.sum(dim=0)
+    columns = (responsibilities / counts.clamp_min(torch.finfo(z.dtype).tiny)).mT
     means = columns @ z
     return counts / z.shape[0], means, covariances_around(means, z, columns, kind, floor)
 
@@ -168,12 +167,12 @@ def covariances_around(
     )
 
 
-def nearest_seed(
+def kmeans_plus_plus(
     z: Tensor,  # shape: (N, D)
     num_seeds: int,
     generator: Generator | None,
-) -> Tensor:  # shape: (N, K)
-    """One-hot memberships of the rows in the cells of greedy k-means++ seeds.
+) -> Tensor:  # shape: (K, D)
+    """Greedy k-means++ seeds, rows of ``z`` far from each other.
 
     A seed is drawn with a probability proportional to its squared distance from the seeds before
     it; of a few such draws, the one that leaves the smallest distances is kept (Arthur and
@@ -182,18 +181,21 @@ def nearest_seed(
     tiny = torch.finfo(z.dtype).tiny
     draws = 2 + int(math.log(num_seeds))
     seeds = z[multinomial(z.new_zeros(z.shape[0]), 1, generator=generator)]
-    nearest = _squared_distances(z, seeds)
+    nearest = distances(z, seeds).square()
     for _ in range(num_seeds - 1):
         # Clamped: where only copies of the seeds are left, any of them will do.
         log_weights = nearest[:, 0].clamp_min(tiny).log()
         drawn = z[multinomial(log_weights, draws, generator=generator, validate_args=False)]
-        left = torch.minimum(nearest, _squared_distances(z, drawn))
+        left = torch.minimum(nearest, distances(z, drawn).square())
         best = left.sum(dim=0).argmin(dim=0, keepdim=True)
         nearest = left[:, best]
         seeds = torch.cat([seeds, drawn[best]])
-    return one_hot(_squared_distances(z, seeds).argmin(dim=1), num_seeds).to(z.dtype)
+    return seeds
 
 
-def _squared_distances(z: Tensor, points: Tensor) -> Tensor:
-    # Not through z @ points.T, which loses small distances far from the origin.
-    return torch.cdist(z, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+def assign_to_nearest(
+    z: Tensor,  # shape: (N, D)
+    points: Tensor,  # shape: (K, D)
+) -> Tensor:  # shape: (N, K)
+    """Responsibilities, 1 for the nearest point of each row and 0 for the others."""
+    return one_hot(distances(z, points).argmin(dim=1), len(points)).to(z.dtype)

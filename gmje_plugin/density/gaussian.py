@@ -9,22 +9,15 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from gmje_plugin.density.checks import check_parameters, check_points, check_split
-from gmje_plugin.density.factored import (
-    as_matrix,
-    centre,
-    log_density,
-    matvec,
-    normal,
-    standard_normal,
-)
+from gmje_plugin.density.covariance import KINDS, Covariance, Full
 from gmje_plugin.density.fitting import (
-    COVARIANCES,
     join_views,
     ordinary_tensors,
     rounding,
     weighted_covariance,
 )
-from gmje_plugin.linalg import cholesky, triangular
+from gmje_plugin.density.monte_carlo import standard_normal
+from gmje_plugin.linalg import cholesky
 from gmje_plugin.validation import check_choice, wide_dtype
 
 
@@ -78,20 +71,25 @@ class JointGaussian(nn.Module):
         validate_args: bool = True,
     ) -> None:
         super().__init__()
-        spread = check_parameters(mean, covariance, scale_tril, validate_values=validate_args)
-        self.split = check_split(split, mean)
-        dtype = wide_dtype(mean, spread)
+        given, kind = check_parameters(mean, covariance, scale_tril, validate_values=validate_args)
+        dtype = wide_dtype(mean, given)
         # Copies: load_state_dict writes into them, and must not reach the caller's tensors.
-        self.register_buffer("mean", mean.to(dtype, copy=True))
-        if scale_tril is not None:
-            factor = scale_tril.to(dtype, copy=True)
-        elif spread.ndim > mean.ndim:
-            factor = cholesky(spread.to(dtype), name="covariance")
+        if scale_tril is None:
+            held = kind.of(given.to(dtype))
         else:
-            factor = spread.to(dtype).sqrt()
-            if spread.ndim < mean.ndim:  # isotropic
-                factor = factor.unsqueeze(-1)
-        self.register_buffer("factor", factor)
+            held = Full(scale_tril.to(dtype, copy=True))
+        self._hold(mean.to(dtype, copy=True), held, check_split(split, mean))
+
+    def _hold(self, mean: Tensor, held: Covariance, split: int) -> None:
+        self.split = split
+        self.register_buffer("mean", mean)
+        self.register_buffer("factor", held.factor)
+        self._kind = type(held)
+
+    @property
+    def held(self) -> Covariance:
+        """The covariance as what its kind can do."""
+        return self._kind(self.factor)
 
     @classmethod
     @ordinary_tensors()
@@ -122,24 +120,23 @@ class JointGaussian(nn.Module):
             ValueError: If a shape, dtype or option does not fit, a value is not finite, or a
                 diagonal or isotropic variance is 0.
         """
-        check_choice("covariance", covariance, COVARIANCES)
+        check_choice("covariance", covariance, tuple(KINDS))
         narrow = join_views(z_c, z_t)
         dtype, z, split = narrow.dtype, narrow.double(), z_c.shape[1]
         mean = torch.zeros_like(z[0]) if zero_mean else z.mean(dim=0)
-        shares = z.new_full((z.shape[0],), 1.0 / z.shape[0])
-        spread = weighted_covariance(z - mean, shares, covariance)
+        weights = z.new_full((z.shape[0],), 1.0 / z.shape[0])
+        estimate = weighted_covariance(z - mean, weights, covariance)
         if covariance != "full":
-            return cls(mean.to(dtype), spread.to(dtype), split)
-        factor = cholesky(spread, name="covariance", dtype=dtype, smallest=rounding(z, dtype))
+            return cls(mean.to(dtype), estimate.to(dtype), split)
+        factor = cholesky(estimate, name="covariance", dtype=dtype, smallest=rounding(z, dtype))
         return cls(mean.to(dtype), split=split, scale_tril=factor, validate_args=False)
 
     @property
     def covariance(self) -> Tensor:  # shape: (..., D, D) | (..., D) | (...)
         """The covariance in the form it was given in; a shared one as a view for each mean."""
-        covariance = self._square(self.factor)
-        batch = self.mean.ndim - 1
-        covariance = covariance.expand(*self.mean.shape[:-1], *covariance.shape[batch:])
-        return covariance.squeeze(-1) if covariance.shape[-1] == 1 else covariance
+        covariance = self.held.as_given()
+        batch = self.mean.shape[:-1]
+        return covariance.expand((*batch, *covariance.shape[len(batch) :]))
 
     @property
     def conditional_covariance(self) -> Tensor:  # shape: (..., d, d) | (..., d) | (..., 1)
@@ -147,7 +144,7 @@ class JointGaussian(nn.Module):
 
         One for all means, with ones as its batch shape, if they share the covariance.
         """
-        return self._square(self.block("target"))
+        return self.held.block(slice(self.split, None)).square()
 
     def log_prob(
         self,
@@ -165,7 +162,7 @@ class JointGaussian(nn.Module):
             ValueError: If the last dimension is not D.
         """
         z = check_points("z", z, self.mean.shape[-1]).to(self.mean.dtype)
-        return log_density(self.mean, self.factor, z)
+        return self.held.log_density(self.mean, z)
 
     def marginal(self, view: str) -> Distribution:
         """The density of one view.
@@ -182,11 +179,8 @@ class JointGaussian(nn.Module):
         """
         check_choice("view", view, ("context", "target"))
         if view == "context":
-            return self._normal(self.mean[..., : self.split], self.block("context"))
-        factor = self.block("target")
-        if self._is_full:
-            factor = triangular(self.factor[..., self.split :, :])
-        return self._normal(self.mean[..., self.split :], factor)
+            return self.held.block(slice(self.split)).normal(self.mean[..., : self.split])
+        return self.held.last(self.split).normal(self.mean[..., self.split :])
 
     def condition(
         self,
@@ -205,23 +199,8 @@ class JointGaussian(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         z_c = check_points("z_c", z_c, self.split).to(self.mean.dtype)
-        mean_c, mean_t = self.mean[..., : self.split], self.mean[..., self.split :]
-        if self._is_full:
-            cross = self.factor[..., self.split :, : self.split]
-            # L_tc L_cc^-1 = S_tc S_cc^-1
-            predictor = torch.linalg.solve_triangular(
-                self.block("context"), cross, upper=False, left=False
-            )
-            if self._is_shared:
-                # A product for each point and each mean, instead of one for each pair of them.
-                origin = centre(mean_c)
-                mean_t = mean_t - matvec(predictor, mean_c - origin)
-                mean_c = origin
-            mean = mean_t + matvec(predictor, z_c - mean_c)
-        else:
-            # Independent of the context, but of its batch shape, and NaN where it is.
-            mean = mean_t + 0.0 * z_c.sum(dim=-1, keepdim=True)
-        return self._normal(mean, self.block("target"))
+        mean = self.held.conditional_mean(self.mean, z_c)
+        return self.held.block(slice(self.split, None)).normal(mean)
 
     def moments(
         self,
@@ -240,7 +219,7 @@ class JointGaussian(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         mean = self.condition(z_c).mean
-        covariance = as_matrix(self.conditional_covariance, self.mean[..., self.split :])
+        covariance = self.held.as_matrix(self.conditional_covariance, mean.shape[-1])
         aleatoric = covariance.expand(*mean.shape, -1)
         return mean, aleatoric, torch.zeros_like(aleatoric)
 
@@ -252,13 +231,10 @@ class JointGaussian(nn.Module):
         anew from this one's, by QR (Huang 2026, Sec. 4.2, App. B).
         """
         rest = self.mean.shape[-1] - self.split
-        mean = self.mean.roll(rest, dims=-1)
-        if self._is_full:
-            factor = triangular(self.factor.roll(rest, dims=-2))
-            return JointGaussian(mean, split=rest, scale_tril=factor, validate_args=False)
-        isotropic = self.factor.shape[-1] == 1
-        deviations = self.factor.squeeze(-1) if isotropic else self.factor.roll(rest, dims=-1)
-        return JointGaussian(mean, deviations.square(), rest, validate_args=False)
+        swapped = JointGaussian.__new__(JointGaussian)
+        nn.Module.__init__(swapped)
+        swapped._hold(self.mean.roll(rest, dims=-1), self.held.rolled(rest), rest)
+        return swapped
 
     def rsample(
         self,
@@ -276,8 +252,7 @@ class JointGaussian(nn.Module):
             The draws, shape (*shape, D); a batch shape goes between the two.
         """
         noise = standard_normal((*shape, *self.mean.shape), self.mean, generator)
-        scaled = matvec(self.factor, noise) if self._is_full else self.factor * noise
-        return self.mean + scaled
+        return self.mean + self.held.matvec(noise)
 
     @torch.no_grad()
     def sample(
@@ -291,12 +266,13 @@ class JointGaussian(nn.Module):
 
     def entropy(self) -> Tensor:  # shape: (...)
         """Differential entropy of the joint density, in nats (Huang 2026, Eq. 38)."""
-        return self._normal(self.mean, self.factor).entropy()
+        return self.held.normal(self.mean).entropy()
 
     def mutual_information(self) -> Tensor:  # shape: (...)
         """Mutual information of context and target, in nats (Huang 2026, Eq. 41)."""
-        given_context = self._normal(self.mean[..., self.split :], self.block("target"))
-        return self.marginal("target").entropy() - given_context.entropy()
+        given_context = self.held.block(slice(self.split, None))
+        mean = self.mean[..., self.split :]
+        return self.marginal("target").entropy() - given_context.normal(mean).entropy()
 
     def kl(self, other: JointGaussian) -> Tensor:  # shape: (...)
         """Kullback-Leibler divergence to another Gaussian, in nats (Huang 2026, Eq. 39-40).
@@ -312,41 +288,14 @@ class JointGaussian(nn.Module):
         """
         check_other(other, self.mean.shape[-1])
         dtype = wide_dtype(self.mean, other.mean)
-        full = self._is_full or other._is_full
+        pair = [self.held, other.held]
+        if any(isinstance(held, Full) for held in pair):
+            pair = [Full(held.as_matrix(held.factor, self.mean.shape[-1])) for held in pair]
         p, q = (
-            normal(
-                each.mean.to(dtype),
-                (as_matrix(each.factor, each.mean) if full else each.factor).to(dtype),
-                full=full,
-            )
-            for each in (self, other)
+            type(held)(held.factor.to(dtype)).normal(each.mean.to(dtype))
+            for held, each in zip(pair, (self, other), strict=True)
         )
         return kl_divergence(p, q)
-
-    @property
-    def _is_full(self) -> bool:
-        return self.factor.ndim > self.mean.ndim
-
-    @property
-    def _is_shared(self) -> bool:
-        """Whether several means have one covariance."""
-        return self.factor.shape[: self.mean.ndim - 1] != self.mean.shape[:-1]
-
-    def block(self, view: str) -> Tensor:
-        """The view's block on the diagonal of the factor."""
-        rows = slice(None, self.split) if view == "context" else slice(self.split, None)
-        if self._is_full:
-            return self.factor[..., rows, rows]
-        return self.factor if self.factor.shape[-1] == 1 else self.factor[..., rows]
-
-    def _square(self, factor: Tensor) -> Tensor:
-        if not self._is_full:
-            return factor.square()
-        with torch.autocast(device_type=factor.device.type, enabled=False):
-            return factor @ factor.mT
-
-    def _normal(self, mean: Tensor, factor: Tensor) -> Distribution:
-        return normal(mean, factor, full=self._is_full)
 
 
 def check_other(other: object, dim: int) -> None:

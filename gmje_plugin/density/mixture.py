@@ -7,29 +7,26 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Distribution, MixtureSameFamily
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.utils.checkpoint import checkpoint
 
 from gmje_plugin.density.checks import check_parameters, check_points, check_weights
-from gmje_plugin.density.factored import (
-    as_matrix,
-    categorical_mixture,
-    log_density,
-    log_density_of_many,
-    scale,
-    standard_normal,
-)
 from gmje_plugin.density.fitting import (
+    assign_to_nearest,
     check_enough,
     check_options,
     join_views,
-    maximise,
-    nearest_seed,
+    kmeans_plus_plus,
+    m_step,
     ordinary_tensors,
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import JointGaussian, check_other
-from gmje_plugin.density.monte_carlo import MonteCarloEstimate, stratified_mean
+from gmje_plugin.density.monte_carlo import (
+    MonteCarloEstimate,
+    standard_normal,
+    stratified_mean,
+)
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_count, wide_dtype
 
@@ -86,10 +83,10 @@ class JointGaussianMixture(nn.Module):
         super().__init__()
         names = ("means", "covariances")
         check_weights(weights, means, validate_values=validate_args)
-        spread = check_parameters(
+        given, _ = check_parameters(
             means, covariances, scale_tril, names=names, validate_values=validate_args
         )
-        dtype = wide_dtype(weights, means, spread)
+        dtype = wide_dtype(weights, means, given)
         zero = weights == 0
         # Not log(0), whose gradient would be NaN.
         log_weights = torch.where(zero, 1.0, weights.to(dtype)).log()
@@ -109,12 +106,13 @@ class JointGaussianMixture(nn.Module):
         num_components: int,
         *,
         covariance: str = "full",
+        init: str | Tensor | JointGaussianMixture = "kmeans++",  # Tensor of shape: (K, D)
         max_steps: int = 100,
         tolerance: float = 1e-3,
         covariance_floor: float = 1e-6,
         generator: Generator | None = None,
     ) -> JointGaussianMixture:
-        """Fits a mixture by expectation maximisation, from a k-means++ start.
+        """Fits a mixture by expectation maximisation.
 
         EM ends in a local optimum: of several fits, keep the one of highest likelihood.
 
@@ -123,21 +121,25 @@ class JointGaussianMixture(nn.Module):
             z_t: Target embeddings, shape (N, D - split).
             num_components: K, from 1 to N.
             covariance: "full", "diagonal" or "isotropic".
+            init: Where EM starts: "kmeans++", at the rows nearest to each of K seeds among them;
+                means, shape (K, D), at the rows nearest to each; or a mixture, learned or fitted
+                before, at its responsibilities, whatever its kind of covariance. The first
+                component of the fit is that which starts as the first, and so on.
             max_steps: Largest number of EM steps.
             tolerance: EM stops when a step gains less than this in mean log-likelihood, in nats.
             covariance_floor: Share of the embeddings' own covariance (its diagonal, or mean
                 variance) that every step adds to the components' covariances, without which one
                 could shrink onto a point. Where the embeddings do not vary, the share is taken of
                 their mean variance.
-            generator: Source of the start's randomness. Default: torch's CPU generator.
+            generator: Source of the randomness of "kmeans++". Default: torch's CPU generator.
 
         Returns:
             The mixture after the last step, without a gradient. The steps are taken in float64,
             whatever the mixture comes out in.
 
         Raises:
-            ValueError: If a shape, dtype or option does not fit, a value is not finite, there are
-                fewer rows than components, or all rows are equal.
+            ValueError: If a shape, dtype or option does not fit, ``init`` included, a value is not
+                finite, there are fewer rows than components, or all rows are equal.
         """
         check_options(covariance, max_steps, tolerance, covariance_floor)
         joint = join_views(z_c, z_t)
@@ -145,12 +147,12 @@ class JointGaussianMixture(nn.Module):
         check_enough(z, num_components)
         with torch.autocast(device_type=z.device.type, enabled=False):
             floor = floor_of(z, covariance_floor, covariance, dtype)
-            shares = nearest_seed(z, num_components, generator)
+            responsibilities = _start(z, num_components, init, generator)
             previous = -torch.inf
             for _ in range(max_steps):
-                parameters = maximise(z, shares, covariance, floor)
+                parameters = m_step(z, responsibilities, covariance, floor)
                 mixture = cls(*parameters, split=z_c.shape[1], validate_args=False)
-                shares, likelihood = mixture._responsibilities(z)
+                responsibilities, likelihood = mixture._e_step(z)
                 if likelihood - previous < tolerance:
                     break
                 previous = likelihood
@@ -220,7 +222,7 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If ``view`` is neither.
         """
-        return categorical_mixture(self.log_weights, self.components.marginal(view))
+        return _mixture(self.log_weights, self.components.marginal(view))
 
     def condition(
         self,
@@ -239,11 +241,9 @@ class JointGaussianMixture(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         points = check_points("z_c", z_c, self.split).to(self.means.dtype).unsqueeze(-2)
-        components = self.components
-        log_joint = self.log_weights + log_density(
-            self.means[:, : self.split], components.block("context"), points
-        )
-        return categorical_mixture(log_joint, components.condition(points))
+        context = self.components.held.block(slice(self.split))
+        log_joint = self.log_weights + context.log_density(self.means[:, : self.split], points)
+        return _mixture(log_joint, self.components.condition(points))
 
     def moments(
         self,
@@ -263,17 +263,16 @@ class JointGaussianMixture(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         conditional = self.condition(z_c)
-        shares = conditional.mixture_distribution.probs
-        means = conditional.component_distribution.mean
+        weights = conditional.mixture_distribution.probs
         mean = conditional.mean
-        with torch.autocast(device_type=shares.device.type, enabled=False):
-            spread = means - mean[..., None, :]
-            ambiguity = (shares[..., None] * spread).mT @ spread
+        with torch.autocast(device_type=weights.device.type, enabled=False):
+            centred = conditional.component_distribution.mean - mean[..., None, :]
+            ambiguity = (weights[..., None] * centred).mT @ centred
             own = self.components.conditional_covariance
             if len(own) == 1:  # shared
-                shares = shares.sum(dim=-1, keepdim=True)
-            within = torch.tensordot(shares, own, dims=1)
-        return mean, as_matrix(within, mean), ambiguity
+                weights = weights.sum(dim=-1, keepdim=True)
+            within = torch.tensordot(weights, own, dims=1)
+        return mean, self.components.held.as_matrix(within, mean.shape[-1]), ambiguity
 
     @ordinary_tensors()
     def swapped(self) -> JointGaussianMixture:
@@ -311,7 +310,7 @@ class JointGaussianMixture(nn.Module):
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
         counts = torch.bincount(drawn, minlength=self.log_weights.shape[0]).tolist()
         samples = torch.empty_like(noise)
-        samples[order] = self.means[component] + scale(self.components.factor, noise, counts)
+        samples[order] = self.means[component] + self.components.held.scale(noise, counts)
         return samples.reshape(*shape, -1)
 
     def entropy(
@@ -377,25 +376,16 @@ class JointGaussianMixture(nn.Module):
 
     def _joint_log_prob(self, num_points: int) -> Callable[[Tensor], Tensor]:
         """From rows of points to log(pi_k N(z; mu_k, Sigma_k)), shape (N, K)."""
-        factor, dim = self.components.factor, self.means.shape[1]
-        if factor.ndim == 2 or len(factor) < len(self.means) or num_points < dim:
-            return lambda z: self.log_weights + self.components.log_prob(z.unsqueeze(-2))
-        with torch.autocast(device_type=factor.device.type, enabled=False):
-            log_densities = log_density_of_many(self.means, factor)
-
-        def joint(z: Tensor) -> Tensor:
-            with torch.autocast(device_type=factor.device.type, enabled=False):
-                return self.log_weights + log_densities(z.to(self.means.dtype))
-
-        return joint
+        log_densities = self.components.held.log_densities(self.means, num_points)
+        return lambda z: self.log_weights + log_densities(z.to(self.means.dtype))
 
     def _chunks(self, z: Tensor) -> tuple[Tensor, ...]:
         """The points as rows, as many at a time as are expanded to the components."""
         rows = max(_CHUNK_ELEMENTS // self.means.numel(), 1)
         return torch.split(z.reshape(-1, self.means.shape[1]), rows)
 
-    def _responsibilities(self, z: Tensor) -> tuple[Tensor, float]:
-        """E-step: responsibilities, shape (N, K), and the mean log-likelihood."""
+    def _e_step(self, z: Tensor) -> tuple[Tensor, float]:
+        """Responsibilities, shape (N, K), and the mean log-likelihood."""
         joint = torch.cat([*map(self._joint_log_prob(len(z)), self._chunks(z))])
         return joint.softmax(dim=1), float(joint.logsumexp(dim=1).mean())
 
@@ -407,3 +397,32 @@ class JointGaussianMixture(nn.Module):
         count = max(-(-num_samples // self.means.shape[0]), 2)
         draws = self.components.rsample((count,), generator=generator)
         return stratified_mean(self.weights, function(draws))
+
+
+def _mixture(logits: Tensor, components: Distribution) -> MixtureSameFamily:
+    """A mixture of torch; unchecked, as its components are."""
+    weights = Categorical(logits=logits, validate_args=False)
+    return MixtureSameFamily(weights, components, validate_args=False)
+
+
+def _start(
+    z: Tensor,  # shape: (N, D)
+    num_components: int,
+    init: str | Tensor | JointGaussianMixture,
+    generator: Generator | None,
+) -> Tensor:  # shape: (N, K)
+    """The responsibilities that EM starts with."""
+    if isinstance(init, str) and init == "kmeans++":
+        return assign_to_nearest(z, kmeans_plus_plus(z, num_components, generator))
+    means = init.means if isinstance(init, JointGaussianMixture) else init
+    if not isinstance(means, Tensor) or means.shape != (num_components, z.shape[1]):
+        got = tuple(means.shape) if isinstance(means, Tensor) else repr(means)
+        raise ValueError(
+            f"init must be 'kmeans++', a mixture or means of {num_components} components in "
+            f"{z.shape[1]} dimensions, got {got}."
+        )
+    if not bool(means.isfinite().all()):
+        raise ValueError("init must be finite, got NaN or infinite means.")
+    if isinstance(init, JointGaussianMixture):
+        return init._e_step(z.to(init.means))[0].to(z)
+    return assign_to_nearest(z, means.to(z))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import one_hot
 
+from gmje_plugin.density.covariance import KINDS
 from gmje_plugin.density.fitting import (
-    COVARIANCES,
+    assign_to_nearest,
     covariance_floor,
     covariances_around,
     ordinary_tensors,
@@ -150,31 +150,26 @@ class GrowingNeuralGas(nn.Module):
             covariance: "full", "diagonal" or "isotropic".
 
         Returns:
-            The mixture: weights are the shares of samples won, covariances those of the samples won
-            around the node, plus 1e-6 of that of all samples, as in the fit of a mixture.
+            The mixture: weights are the fractions of samples won, covariances those of the samples
+            won around the node, plus 1e-6 of that of all samples, as in the fit of a mixture.
 
         Raises:
             RuntimeError: If no samples have been followed.
             ValueError: If the shape or an option does not fit, or a value is not finite.
         """
-        check_choice("covariance", covariance, COVARIANCES)
+        check_choice("covariance", covariance, tuple(KINDS))
         samples = self._checked(samples)
         nodes = self.nodes
         if len(nodes) == 0:
             raise RuntimeError("GrowingNeuralGas has no nodes: call partial_fit(samples) first.")
-        # Not by a matrix product, which loses small distances far from the origin.
-        exact = "donot_use_mm_for_euclid_dist"
-        winners = torch.cdist(samples, nodes, compute_mode=exact).argmin(dim=1)
-        counts = torch.bincount(winners, minlength=len(nodes))
+        # In float64 but for the distances, as the fit of a mixture is.
+        z, responsibilities = samples.double(), assign_to_nearest(samples, nodes).double()
+        counts = responsibilities.sum(dim=0)
         won = counts > 0
-        # In float64, as the fit of a mixture is.
-        z, means = samples.double(), nodes[won].double()
-        shares = one_hot(winners, len(nodes))[:, won].to(z.dtype) / counts[won]
+        means, columns = nodes[won].double(), (responsibilities / counts).mT[won]
         floor = covariance_floor(z, _COVARIANCE_FLOOR, covariance, samples.dtype)
-        covariances = covariances_around(means, z, shares.mT, covariance, floor)
-        mixture = JointGaussianMixture(
-            counts[won] / z.new_tensor(len(z)), means, covariances, split
-        )
+        covariances = covariances_around(means, z, columns, covariance, floor)
+        mixture = JointGaussianMixture(counts[won] / len(z), means, covariances, split)
         return mixture.to(samples.dtype)
 
     def _checked(self, samples: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.distributed import ParameterCheck, gather_rows, require_distributed
-from gmje_plugin.kernels import squared_distances
 from gmje_plugin.linalg import (
     LOG_2PI,
     EMASecondMoment,
@@ -19,6 +18,7 @@ from gmje_plugin.linalg import (
     log_det,
     mahalanobis,
     second_moment,
+    squared_distances,
     whiten,
 )
 from gmje_plugin.options import ShowsOptions
@@ -273,7 +273,7 @@ class GMJEPrototypeLoss(ShowsOptions):
                 factors = 1.0 + self.correlation, 1.0 - self.correlation
                 variances = torch.cat([factors[0] * sums, factors[1] * differences], dim=1)
             log_dets = variances.log().sum(dim=1)
-            distances = _squared_distances(z, means, 1.0 / variances)
+            distances = squared_distances(z, means, 1.0 / variances)
         return -0.5 * (distances + log_dets + dim * LOG_2PI)
 
     def _entropy(self, z: Tensor) -> Tensor:
@@ -300,17 +300,3 @@ def _sum_and_difference(
     """The axes, of unit length, in which views correlated feature by feature are uncorrelated."""
     first, second = z.chunk(2, dim=1)
     return torch.cat([first + second, first - second], dim=1) / math.sqrt(2.0)
-
-
-def _squared_distances(
-    points: Tensor,  # shape: (B, D)
-    centres: Tensor,  # shape: (K, D)
-    precisions: Tensor,  # shape: (1 | K, D)
-) -> Tensor:  # shape: (B, K)
-    """Squared distances in units of the centres' variances, by matrix products alone."""
-    # The products cancel badly far from the origin, so bring the origin to the centres.
-    origin = centres.detach().mean(dim=0)
-    points, centres = points - origin, centres - origin
-    weighted = centres * precisions
-    norms = points.square() @ precisions.mT + (centres * weighted).sum(dim=1)
-    return norms - 2.0 * points @ weighted.mT

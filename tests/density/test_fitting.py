@@ -13,19 +13,24 @@ from sklearn.mixture import GaussianMixture
 from torch import Generator, Tensor
 
 from gmje_plugin.density import JointGaussian, JointGaussianMixture, mixture
-from gmje_plugin.density.fitting import covariance_floor, nearest_seed, weighted_covariance
+from gmje_plugin.density.fitting import (
+    assign_to_nearest,
+    covariance_floor,
+    kmeans_plus_plus,
+    weighted_covariance,
+)
 
 SKLEARN = {"full": "full", "diagonal": "diag", "isotropic": "spherical"}
 FLOOR = 1e-6
 
 
-def blobs(rows: int = 300, *, spread: float = 0.5, seed: int = 0) -> tuple[Tensor, Tensor]:
+def blobs(rows: int = 300, *, std: float = 0.5, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Rows around (1, 1, 1), (-3, 0, 2) and (2, -2, -1) times 3, and the labels."""
     generator = Generator().manual_seed(seed)
     centres = 3 * torch.tensor([[1, 1, 1], [-3, 0, 2], [2, -2, -1]], dtype=torch.float64)
     labels = torch.randint(3, (rows,), generator=generator)
     noise = torch.randn(rows, 3, dtype=torch.float64, generator=generator)
-    return centres[labels] + spread * noise, labels
+    return centres[labels] + std * noise, labels
 
 
 def fit(z: Tensor, count: int, *, seed: int = 0, **options: object) -> JointGaussianMixture:
@@ -41,7 +46,7 @@ def precisions(covariances: Tensor) -> np.ndarray:
 def test_steps_are_those_of_scikit_learn(kind: str) -> None:
     # Overlapping clusters, so that responsibilities are soft and EM is far from its end. Whitened,
     # so that a share of their covariance is scikit-learn's multiple of the identity.
-    z, _ = blobs(spread=4.0)
+    z, _ = blobs(std=4.0)
     z = (z - z.mean(dim=0)) @ torch.linalg.inv(torch.linalg.cholesky(z.mT.cov(correction=0))).mT
     start = fit(z, 4, covariance=kind, max_steps=1)
     oracle = GaussianMixture(
@@ -57,7 +62,9 @@ def test_steps_are_those_of_scikit_learn(kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         oracle.fit(z.numpy())
-    fitted = fit(z, 4, covariance=kind, max_steps=7, tolerance=0.0, covariance_floor=FLOOR)
+    options = {"covariance": kind, "tolerance": 0.0, "covariance_floor": FLOOR}
+    fitted = fit(z, 4, init=start, max_steps=6, **options)
+    torch.testing.assert_close(fitted.means, fit(z, 4, max_steps=7, **options).means)
     assert (fitted.means - start.means).abs().max() > 0.1
     for actual, expected in (
         (fitted.weights, oracle.weights_),
@@ -91,7 +98,7 @@ def test_separated_clusters_are_found(kind: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("kind", SKLEARN)
 def test_one_component_is_the_gaussian_but_for_the_floor(kind: str) -> None:
-    z, _ = blobs(spread=2.0)
+    z, _ = blobs(std=2.0)
     fitted = fit(z, 1, covariance=kind, covariance_floor=1e-12)
     gaussian = JointGaussian.fit(z[:, :1], z[:, 1:], covariance=kind)
     torch.testing.assert_close(fitted.means[0], gaussian.mean)
@@ -101,7 +108,7 @@ def test_one_component_is_the_gaussian_but_for_the_floor(kind: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(kind=st.sampled_from(list(SKLEARN)), count=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_every_step_raises_the_likelihood(kind: str, count: int, seed: int) -> None:
-    z, _ = blobs(120, spread=3.0, seed=seed)
+    z, _ = blobs(120, std=3.0, seed=seed)
     likelihoods = [
         float(
             fit(
@@ -122,10 +129,34 @@ def test_every_step_raises_the_likelihood(kind: str, count: int, seed: int) -> N
 
 
 def test_tolerance_ends_the_steps() -> None:
-    z, _ = blobs(spread=4.0)
+    z, _ = blobs(std=4.0)
     eager = fit(z, 4, tolerance=1e9)
     torch.testing.assert_close(eager.means, fit(z, 4, max_steps=2).means, rtol=0, atol=0)
     assert not torch.equal(eager.means, fit(z, 4, max_steps=3).means)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_start_from_means_is_that_of_the_rows_nearest_to_each(dtype: torch.dtype) -> None:
+    z = blobs(std=4.0)[0].to(dtype)
+    means = torch.tensor([[5.0, 0.0, -5.0], [0.0, 0.0, 0.0], [-5.0, 5.0, 5.0]])
+    nearest = np.linalg.norm(z.numpy()[:, None] - means.numpy(), axis=2).argmin(axis=1)
+    state = torch.get_rng_state()
+    fitted = JointGaussianMixture.fit(z[:, :1], z[:, 1:], 3, init=means, max_steps=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    for component in range(3):
+        rows = z.numpy()[nearest == component]
+        np.testing.assert_allclose(fitted.means[component], rows.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(fitted.weights[component], len(rows) / len(z), rtol=1e-5)
+
+
+def test_a_start_from_a_mixture_with_gradients_keeps_its_order() -> None:
+    z, labels = blobs()
+    means = torch.stack([z[labels == label].mean(dim=0) for label in (2, 0, 1)]).float()
+    learned = (means + 0.5).requires_grad_()
+    start = JointGaussianMixture(torch.full((3,), 1 / 3), learned, torch.ones(3), split=1)
+    fitted = fit(z, 3, init=start)
+    torch.testing.assert_close(fitted.means.float(), means, rtol=0, atol=1e-3)
+    assert not fitted.means.requires_grad
 
 
 def test_floor_is_relative_and_keeps_components_from_shrinking() -> None:
@@ -173,7 +204,7 @@ def test_views_that_nearly_agree(noise: float, count: int | None) -> None:
 @settings(max_examples=25, deadline=None)
 @given(kind=st.sampled_from(list(SKLEARN)), seed=st.integers(0, 1000))
 def test_a_fit_in_float32_is_that_in_float64_rounded(kind: str, seed: int) -> None:
-    z = blobs(60, spread=3.0, seed=seed)[0].float()
+    z = blobs(60, std=3.0, seed=seed)[0].float()
     exact, fitted = (
         JointGaussian.fit(x[:, :1], x[:, 1:], covariance=kind) for x in (z.double(), z)
     )
@@ -255,7 +286,7 @@ def test_repeated_rows_leave_components_empty_but_nothing_nan(kind: str) -> None
 
 def test_far_from_the_origin_in_float32() -> None:
     # Two clusters 1 apart, 1,000 from the origin, where float32 is spaced 6e-5.
-    z = blobs(200, spread=0.01)[0].float() * 0.01 + 1000
+    z = blobs(200, std=0.01)[0].float() * 0.01 + 1000
     z[:100] += 1.0
     fitted = fit(z, 2)
     order = fitted.means[:, 0].argsort()
@@ -267,7 +298,7 @@ def test_far_from_the_origin_in_float32() -> None:
 
 
 def test_a_fit_is_a_function_of_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    z, _ = blobs(spread=4.0)
+    z, _ = blobs(std=4.0)
     state = torch.get_rng_state()
     first = fit(z, 4, seed=3)
     torch.testing.assert_close(first.means, fit(z, 4, seed=3).means, rtol=0, atol=0)
@@ -279,7 +310,7 @@ def test_a_fit_is_a_function_of_the_generator(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_fit_has_no_gradient_and_ignores_autocast() -> None:
-    z = blobs(spread=4.0)[0].float().requires_grad_()
+    z = blobs(std=4.0)[0].float().requires_grad_()
     plain = fit(z, 3)
     assert not plain.means.requires_grad
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -293,7 +324,7 @@ def test_seeds_are_drawn_by_squared_distance() -> None:
     z = torch.randn(1000, 2, generator=Generator().manual_seed(0), dtype=torch.float64)
     z[0] = 1500.0
     for seed in range(100):
-        memberships = nearest_seed(z, 2, Generator().manual_seed(seed))
+        memberships = assign_to_nearest(z, kmeans_plus_plus(z, 2, Generator().manual_seed(seed)))
         assert memberships.sum(dim=0).sort().values.tolist() == [1, 999]
 
 
@@ -308,6 +339,15 @@ def test_bad_fits() -> None:
         ("tolerance must be a finite number", z, 2, {"tolerance": -1.0}),
         ("covariance_floor must be a finite number", z, 2, {"covariance_floor": 0.0}),
         ("z_c and z_t must have the same number of rows", z[:5], 2, {}),
+        (
+            r"init must be 'kmeans\+\+', a mixture or means of 2 .* 'random'",
+            z,
+            2,
+            {"init": "random"},
+        ),
+        (r"means of 2 components in 6 dimensions, got \(3, 6\)", z, 2, {"init": torch.ones(3, 6)}),
+        (r"means of 2 components in 6 dimensions, got None", z, 2, {"init": None}),
+        ("init must be finite", z, 2, {"init": torch.full((2, 6), math.nan)}),
     ):
         with pytest.raises(ValueError, match=match):
             JointGaussianMixture.fit(z_c, z, count, **options)

@@ -149,8 +149,8 @@ class TestAgainstReferences:
         deviation = true.diagonal().sqrt()
         error = (z.mean(dim=0) - mean).abs() * math.sqrt(len(z)) / deviation
         assert (error < 5).all()
-        spread = (true.square() + torch.outer(deviation, deviation).square()).sqrt()
-        assert ((z.mT.cov() - true).abs() * math.sqrt(len(z)) / spread < 5).all()
+        std = (true.square() + torch.outer(deviation, deviation).square()).sqrt()
+        assert ((z.mT.cov() - true).abs() * math.sqrt(len(z)) / std < 5).all()
 
     def test_samples_are_a_function_of_the_generator(self, kind: str) -> None:
         density = JointGaussian(*parameters(kind), SPLIT)

@@ -126,7 +126,7 @@ class TestAgainstReferences:
 
     def test_sample(self, kind: str) -> None:
         # 20,000 draws, seed 0, every mean and covariance entry within 5 standard errors (by the
-        # draws' own spread): fails with probability below 3e-5 if the seed is changed.
+        # draws' own std): fails with probability below 3e-5 if the seed is changed.
         given = parameters(kind)
         density = JointGaussianMixture(*given, SPLIT)
         z = density.sample((100, 200), generator=Generator().manual_seed(0))
@@ -383,7 +383,7 @@ def test_far_components_make_known_entropy_and_information() -> None:
     close(density.kl(density).value, 0.0)
 
 
-def test_standard_errors_tell_the_spread_of_the_estimates() -> None:
+def test_standard_errors_tell_the_std_of_the_estimates() -> None:
     # 400 estimates, seeds 0..399. The variance of the standardised errors is 1, its own standard
     # error about sqrt(2/400) = 0.07: outside [0.6, 1.4] for fewer than 1e-6 of other seeds. The
     # mean, of standard error 0.05, is within 0.25 of 0 as often.
