@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
 from harness.files import write_png
 from harness.methods import ParametricGMJESettings, SMCBankSettings
+from harness.metrics import METRICS
 from harness.runs import EpochBar
 from harness.settings import QuickstartSettings, RowSettings, Settings, SettingsError
 from harness.tracking import RunFolder, curve, read_metrics
 
-_HEADINGS = {"knn_accuracy": "kNN %", "linear_accuracy": "linear %", "effective_rank": "rank"}
+_MEASURED = ("knn_accuracy", "linear_accuracy", "effective_rank")
 
 
 def prepare(
@@ -171,7 +172,7 @@ class _Quickstart:
 
 def _measured(found: Mapping[str, Any]) -> list[str]:
     """The metrics of the table that there are: images of one class have no accuracies."""
-    return [metric for metric in _HEADINGS if metric in found]
+    return [metric for metric in _MEASURED if metric in found]
 
 
 def _accuracies(found: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -195,7 +196,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     )
     table.add_column("pipeline", no_wrap=True)
     for metric in _measured(results["untrained"]):
-        table.add_column(_HEADINGS[metric], justify="right", no_wrap=True)
+        table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
     table.add_row("untrained network", *_cells(results["untrained"]), "", end_section=True)
     for row in results["rows"].values():
@@ -204,10 +205,4 @@ def show(results: Mapping[str, Any], console: Console) -> None:
 
 
 def _cells(found: Mapping[str, Sequence[float]]) -> list[str]:
-    cells = []
-    for metric in _measured(found):
-        scale = 1.0 if metric == "effective_rank" else 100.0
-        values = [scale * value for value in found[metric]]
-        spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-        cells.append(f"{fmean(values):.1f}{spread}")
-    return cells
+    return [METRICS[name].mean_and_std(found[name], decimals=1) for name in _measured(found)]

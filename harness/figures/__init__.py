@@ -18,6 +18,7 @@ from harness.figures.training import (
     ess_curves,
     loss_curves,
     run_curves,
+    shown_metrics,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "latent_map",
     "loss_curves",
     "run_curves",
+    "shown_metrics",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.evaluation.density import PlanarDensity
+from harness.metrics import METRICS, Metric
 
 Array = npt.NDArray[np.float64]
 
@@ -176,16 +178,14 @@ def density(
 
 def bank_curves(
     facets: Mapping[str, Mapping[str, Mapping[str, Array]]],  # shapes: (seeds, points)
-    quantities: Mapping[str, str],
     *,
     epochs: int,
 ) -> Figure:
     """The paper's Figure 8 (Huang 2026): quantities side by side, a line a bank.
 
     Args:
-        facets: For each row of panels, for each line, for some of ``quantities``, its curves over
-            the whole training.
-        quantities: The panels from left to right, by their headings; each is in some row.
+        facets: For each row of panels, for each line, its curves over the whole training by their
+            columns of metrics.csv, a panel each.
         epochs: The training's length.
     """
     lines = dict.fromkeys(line for facet in facets.values() for line in facet)
@@ -194,12 +194,12 @@ def bank_curves(
         facet: {quantity for curves in banks.values() for quantity in curves}
         for facet, banks in facets.items()
     }
-    figure, axes = _grid(there, quantities, height=2.1)
-    for panels, facet in zip(axes, facets.values(), strict=True):
-        for axis, quantity in zip(panels, quantities, strict=True):
-            for line, curves in facet.items():
-                if quantity in curves:
-                    _range_over_seeds(axis, curves[quantity], epochs=epochs, style=styles[line])
+    figure, panels = _grid(there, height=2.1)
+    for (facet, shown), axis in panels.items():
+        for line, curves in facets[facet].items():
+            if shown.name in curves:
+                values = shown.scale * curves[shown.name]
+                _range_over_seeds(axis, values, epochs=epochs, style=styles[line])
     handles = [Line2D([], [], linewidth=1.6, **styles[line]) for line in lines]
     figure.legend(
         handles, lines, loc="outside upper center", ncols=3, frameon=False, handlelength=3
@@ -209,39 +209,37 @@ def bank_curves(
 
 def run_curves(
     rows: Mapping[str, Mapping[str, Array]],  # shapes: (runs, points)
-    quantities: Mapping[str, str],
     *,
     epochs: int,
 ) -> Figure:
     """Every run's curves: a row of panels a configuration, a thin line a run.
 
     Args:
-        rows: For each configuration, for some of ``quantities``, the runs' curves over the whole
-            training.
-        quantities: The panels from left to right, by their headings; each is in some row.
+        rows: For each configuration, the runs' curves over the whole training by their columns of
+            metrics.csv, a panel each.
         epochs: The training's length.
     """
-    figure, axes = _grid(rows, quantities, height=1.35)
-    for panels, curves in zip(axes, rows.values(), strict=True):
-        for axis, quantity in zip(panels, quantities, strict=True):
-            for values in curves.get(quantity, []):
-                _logged(axis, values, epochs=epochs)
+    figure, panels = _grid(rows, height=1.35)
+    for (row, shown), axis in panels.items():
+        for values in rows[row].get(shown.name, []):
+            _logged(axis, shown.scale * values, epochs=epochs)
     return figure
 
 
 def _grid(
-    rows: Mapping[str, Collection[str]], quantities: Mapping[str, str], *, height: float
-) -> tuple[Figure, npt.NDArray[Any]]:
-    """A panel for each row and each quantity that the row has.
+    rows: Mapping[str, Collection[str]], *, height: float
+) -> tuple[Figure, dict[tuple[str, Metric], Axes]]:
+    """A panel for each row and each column of metrics.csv that the row has.
 
     All but the first column share their vertical axis; the first is the loss, which cannot be
     compared between rows.
     """
+    columns = shown_metrics(rows.values())
     figure = Figure(figsize=(10.0, height * len(rows) + 0.8), layout="constrained")
-    axes = figure.subplots(len(rows), len(quantities), squeeze=False, sharex=True)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
     for panels, (row, there) in zip(axes, rows.items(), strict=True):
-        for axis, quantity in zip(panels, quantities, strict=True):
-            axis.set_visible(quantity in there)
+        for axis, shown in zip(panels, columns, strict=True):
+            axis.set_visible(shown.name in there)
             axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
             axis.tick_params(labelsize=8)
             axis.spines[["top", "right"]].set_visible(False)
@@ -251,14 +249,21 @@ def _grid(
             **{"fontsize": 9, "rotation": 0, "ha": "right", "va": "center", "labelpad": 8},
             parse_math=False,
         )
-    for column, label in enumerate(quantities.values()):
-        shown = [axis for axis in axes[:, column] if axis.get_visible()]
-        for axis in shown[1:] if column else []:
-            axis.sharey(shown[0])
-        shown[0].set_title(label, fontsize=10, parse_math=False)
-        shown[-1].set_xlabel("epoch", fontsize=9)
-        shown[-1].tick_params(labelbottom=True)
-    return figure, axes
+    for column, shown in enumerate(columns):
+        visible = [axis for axis in axes[:, column] if axis.get_visible()]
+        for axis in visible[1:] if column else []:
+            axis.sharey(visible[0])
+        visible[0].set_title(shown.label, fontsize=10, parse_math=False)
+        visible[-1].set_xlabel("epoch", fontsize=9)
+        visible[-1].tick_params(labelbottom=True)
+    places = itertools.product(rows, columns)
+    return figure, dict(zip(places, axes.flat, strict=True))
+
+
+def shown_metrics(rows: Iterable[Collection[str]]) -> list[Metric]:
+    """The metrics that are in any of the rows, in the order of their panels."""
+    there = {name for row in rows for name in row}
+    return [shown for name, shown in METRICS.items() if name in there]
 
 
 def _epochs_of(values: Array, epochs: int) -> Array:
