@@ -2,6 +2,7 @@
 
 from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
 from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
+from harness.figures.style import Array
 from harness.figures.synthetic import (
     DensityPanel,
     arms,
@@ -10,9 +11,7 @@ from harness.figures.synthetic import (
     gaps,
 )
 from harness.figures.training import (
-    BLUE,
-    Array,
-    accuracy_bars,
+    accuracy_dots,
     bank_curves,
     density,
     ess_curves,
@@ -22,13 +21,12 @@ from harness.figures.training import (
 )
 
 __all__ = [
-    "BLUE",
     "Array",
     "Curves",
     "Demonstration",
     "DensityPanel",
     "Pixels",
-    "accuracy_bars",
+    "accuracy_dots",
     "arms",
     "bank_curves",
     "branch_parameters",

@@ -599,4 +599,5 @@ def test_run_curves_have_a_line_a_run_and_a_heading_on_the_first_panel_there_is(
         [[1.0, 4.0], [3.0, 2.0], [4.0, 1.0]],
         [[1.0, 6.0], [4.0, 2.0]],
     ]
+    assert all(tick == int(tick) for axis in (first, loss) for tick in axis.get_xticks())
     assert first.get_ylim() == online.get_ylim()  # shared, so that rows can be compared
