@@ -30,11 +30,7 @@ from harness.tracking import (
     provenance,
 )
 
-_CURVES = {
-    "train/loss": "loss",
-    ONLINE_ACCURACY: "online probe",
-    "bank/ess_ratio": "ESS / pool",
-}
+_CURVES = ("train/loss", ONLINE_ACCURACY, "bank/ess_ratio")
 
 
 def title(settings: Settings) -> str:
@@ -151,4 +147,4 @@ def _picture(title: str, rows: Sequence[Row]) -> Figure:
     curves = {name: curve(rows, name)[1] for name in _CURVES}
     found = {name: values[None] for name, values in curves.items() if len(values)}
     epochs = int(rows[-1]["epoch"]) + 1
-    return figures.run_curves({title: found}, {n: _CURVES[n] for n in found}, epochs=epochs)
+    return figures.run_curves({title: found}, epochs=epochs)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,18 @@ from harness.data import ImageData
 from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
 from harness.files import write_png
-from harness.methods import ParametricGMJESettings, SMCBankSettings
+from harness.methods import GMJEMDNSettings, ParametricGMJESettings, SMCBankSettings
+from harness.metrics import METRICS
 from harness.progress import Report
 from harness.settings import QuickstartSettings, Settings, SettingsError
 from harness.tracking import RunFolder, curve, read_metrics
 from harness.workers import Job
 
-_HEADINGS = {"knn_accuracy": "kNN %", "linear_accuracy": "linear %", "effective_rank": "rank"}
+_NOTE = (
+    "nll rises where targets spread, as they follow the encoder by a moving average:\n"
+    "the density of wider targets is lower"
+)
+_MEASURED = ("knn_accuracy", "linear_accuracy", "effective_rank")
 
 
 def prepare(
@@ -121,9 +126,11 @@ class _Quickstart:
 
     def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """The figures by name; those on banks and prototypes only where a row has them."""
-        drawn = {"loss": figures.loss_curves(self._curves("train/loss"))}
+        terms = self._mdn_terms()
+        note = f"{', '.join(terms)}: {_NOTE}" if terms else ""
+        drawn = {"loss": figures.loss_curves(self._curves("train/loss"), terms, note=note)}
         if self.images.is_labelled:
-            drawn["accuracy"] = figures.accuracy_bars(
+            drawn["accuracy"] = figures.accuracy_dots(
                 {row["title"]: _accuracies(row) for row in results["rows"].values()},
                 _accuracies(results["untrained"]),
             )
@@ -160,6 +167,18 @@ class _Quickstart:
                 found[row.title] = values
         return found
 
+    def _mdn_terms(self) -> dict[str, dict[str, Any]]:  # shapes: (seeds, steps)
+        """Likelihood and entropy guard of GMJE-MDN, in nats per dimension as its loss."""
+        nll, guard = self._curves("train/nll"), self._curves("train/guard")
+        return {
+            row.title: {
+                "nll": nll[row.title] / row.method.output_dim,
+                "guard": row.method.guard_weight * guard[row.title] / row.method.output_dim,
+            }
+            for row in self.experiment.rows.values()
+            if isinstance(row.method, GMJEMDNSettings) and row.method.guard == "entropy"
+        }
+
     def _thresholds(self) -> set[float]:
         """The effective sample sizes, as a share of the pool, below which banks resample."""
         banks = [row.bank for row in self.experiment.rows.values()]
@@ -192,7 +211,7 @@ def _train(name: str, settings: Settings, path: Path, data_seed: int, report: Re
 
 def _measured(found: Mapping[str, Any]) -> list[str]:
     """The metrics of the table that there are: images of one class have no accuracies."""
-    return [metric for metric in _HEADINGS if metric in found]
+    return [metric for metric in _MEASURED if metric in found]
 
 
 def _accuracies(found: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -213,10 +232,11 @@ def show(results: Mapping[str, Any], console: Console) -> None:
         title=f"mean ± standard deviation over {len(results['seeds'])} seeds; s: seconds a run",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     table.add_column("pipeline", no_wrap=True)
     for metric in _measured(results["untrained"]):
-        table.add_column(_HEADINGS[metric], justify="right", no_wrap=True)
+        table.add_column(METRICS[metric].label, justify="right", min_width=10)
     table.add_column("s", justify="right", no_wrap=True)
     table.add_row("untrained network", *_cells(results["untrained"]), "", end_section=True)
     for row in results["rows"].values():
@@ -225,10 +245,4 @@ def show(results: Mapping[str, Any], console: Console) -> None:
 
 
 def _cells(found: Mapping[str, Sequence[float]]) -> list[str]:
-    cells = []
-    for metric in _measured(found):
-        scale = 1.0 if metric == "effective_rank" else 100.0
-        values = [scale * value for value in found[metric]]
-        spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-        cells.append(f"{fmean(values):.1f}{spread}")
-    return cells
+    return [METRICS[name].mean_and_std(found[name], decimals=1) for name in _measured(found)]

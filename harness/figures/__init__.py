@@ -2,6 +2,7 @@
 
 from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
 from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
+from harness.figures.style import Array
 from harness.figures.synthetic import (
     DensityPanel,
     arms,
@@ -10,24 +11,22 @@ from harness.figures.synthetic import (
     gaps,
 )
 from harness.figures.training import (
-    BLUE,
-    Array,
-    accuracy_bars,
+    accuracy_dots,
     bank_curves,
     density,
     ess_curves,
     loss_curves,
     run_curves,
+    shown_metrics,
 )
 
 __all__ = [
-    "BLUE",
     "Array",
     "Curves",
     "Demonstration",
     "DensityPanel",
     "Pixels",
-    "accuracy_bars",
+    "accuracy_dots",
     "arms",
     "bank_curves",
     "branch_parameters",
@@ -42,4 +41,5 @@ __all__ = [
     "latent_map",
     "loss_curves",
     "run_curves",
+    "shown_metrics",
 ]

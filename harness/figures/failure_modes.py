@@ -8,11 +8,13 @@ from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from harness.figures.style import BLUE, VERMILLION, panels
 
 Curves = dict[str, list[float]]
 
-_FAILURE, _REMEDY = "#D55E00", "#0072B2"  # Okabe and Ito (2008), "Color universal design"
-_COLUMNS = 4
+_SIDES = {"failure": VERMILLION, "remedy": BLUE}
 _LINES = ("-", "--")  # of the curves of a side
 
 
@@ -52,20 +54,26 @@ def failure_panels(demonstrations: Sequence[Demonstration]) -> Figure:
 
     Above a panel stand the labels of its curves with the numbers at which they end.
     """
-    columns = min(len(demonstrations), _COLUMNS)
-    rows = -(-len(demonstrations) // columns)
-    figure = Figure(figsize=(3.3 * columns + 0.4, 3.3 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis, demonstration in zip(axes.flat, demonstrations, strict=False):
+    figure, axes = panels(len(demonstrations), columns=4, width=3.4, height=3.3)
+    for axis, demonstration in zip(axes, demonstrations, strict=True):
         _panel(axis, demonstration)
-    for axis in axes.flat[len(demonstrations) :]:
-        axis.set_visible(False)
+    handles = [Line2D([], [], color=colour, linewidth=3) for colour in _SIDES.values()]
+    figure.legend(
+        handles,
+        list(_SIDES),
+        loc="outside upper left",
+        ncols=2,
+        frameon=False,
+        title="numbers: median over the last tenth of the steps",
+        title_fontsize=9,
+        alignment="left",
+    )
     return figure
 
 
 def _panel(axis: Axes, demonstration: Demonstration) -> None:
-    sides = ((demonstration.failure, _FAILURE), (demonstration.remedy, _REMEDY))
-    for curves, colour in sides:
+    sides = (demonstration.failure, demonstration.remedy)
+    for curves, colour in zip(sides, _SIDES.values(), strict=True):
         for (label, curve), style in zip(curves.items(), _LINES, strict=False):
             axis.plot(
                 curve,
@@ -80,8 +88,6 @@ def _panel(axis: Axes, demonstration: Demonstration) -> None:
         axis.set_ylim(bottom=-0.03)
     axis.set_xlabel("step", fontsize=9)
     axis.set_ylabel(demonstration.quantity, fontsize=9)
-    axis.tick_params(labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
     legend = axis.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),

@@ -10,11 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.figures.training import DIGIT_COLOURS
+from harness.figures.style import DIGIT_COLOURS, Array, panels
 
-_COLOURS = ["#B15928" if colour == "#000000" else colour for colour in DIGIT_COLOURS]
-
-Array = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -26,16 +23,15 @@ def latent_map(
     title: str,
 ) -> Figure:
     """The paper's Figure 9 (Huang 2026): real embeddings by class, and sampled ones."""
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
-    axis = figure.subplots()
-    colours = [_COLOURS[label] for label in labels]
+    figure, (axis,) = panels(1, columns=1, width=6.4, height=4.6)
+    colours = [DIGIT_COLOURS[label] for label in labels]
     axis.scatter(points[:, 0], points[:, 1], c=colours, s=5, alpha=0.55, linewidths=0)
     axis.scatter(sampled[:, 0], sampled[:, 1], marker="x", c="black", s=16, linewidths=0.8)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(title, fontsize=11)
     handles = [
-        Line2D([], [], linestyle="none", marker="o", color=_COLOURS[digit], label=str(digit))
+        Line2D([], [], linestyle="none", marker="o", color=DIGIT_COLOURS[digit], label=str(digit))
         for digit in sorted(set(labels))
     ]
     handles.append(Line2D([], [], linestyle="none", marker="x", color="black", label="sampled"))
@@ -48,15 +44,10 @@ def image_grids(
     titles: Sequence[str],
 ) -> Figure:
     """The paper's Figure 10 (Huang 2026): a 4 x 4 grid of images for each seed, five in a row."""
-    columns = 5
-    rows = -(-len(grids) // columns)
-    figure = Figure(figsize=(1.9 * columns, 2.1 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis, grid, title in zip(axes.flat, grids, titles, strict=False):
+    figure, axes = panels(len(grids), columns=5, width=1.9, height=2.0)
+    for axis, grid, title in zip(axes, grids, titles, strict=True):
         _show(axis, _tiled(grid, columns=4))
         axis.set_title(title, fontsize=9)
-    for axis in axes.flat[len(grids) :]:
-        axis.set_visible(False)
     return figure
 
 
@@ -66,10 +57,9 @@ def image_rows(
     title: str,
 ) -> Figure:
     """Rows of images that belong together from top to bottom, each with its name."""
-    width = 0.6 * len(next(iter(rows.values())))
-    figure = Figure(figsize=(1.4 + width, 0.4 + 0.66 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 1, squeeze=False)
-    for axis, (name, images) in zip(axes.flat, rows.items(), strict=True):
+    width = 1.4 + 0.6 * len(next(iter(rows.values())))
+    figure, axes = panels(len(rows), columns=1, width=width, height=0.66)
+    for axis, (name, images) in zip(axes, rows.items(), strict=True):
         _show(axis, _tiled(images, columns=len(images)))
         axis.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
         axis.set_anchor("E")  # what room is left is the names'

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
@@ -14,12 +13,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from harness.figures.training import BLUE, GREEN, GREY, ORANGE
-
-Array = npt.NDArray[np.float64]
+from harness.figures.style import BLUE, DASHED, GREEN, GREY, ORANGE, VERMILLION, Array, panels
 
 _COLOURS = (BLUE, ORANGE, GREEN)  # of components
-_TRUTH = "#D55E00"
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ def conditional_densities(
     contexts: Array,  # shape: (C,)
     targets: Array,  # shape: (T,)
     branches: Array,  # shape: (C, K)
-    panels: Mapping[str, DensityPanel],
+    models: Mapping[str, DensityPanel],
     *,
     pairs: Array,  # shape: (N, 2)
     title: str,
@@ -54,33 +50,30 @@ def conditional_densities(
         contexts: Places of the grid, evenly spaced.
         targets: The same.
         branches: The true branches.
-        panels: For each title; the first is the truth, with the pairs as dots.
+        models: For each title; the first is the truth, with the pairs as dots.
         pairs: Some of the training pairs.
         title: Of the figure.
     """
-    rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(10.0, 2.6 * rows + 0.9), layout="constrained")
-    axes = figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True)
+    figure, axes = panels(len(models), columns=3, width=3.3, height=2.6, sharex=True, sharey=True)
     # Of a branch that lies alone; where branches meet it is higher.
-    highest = float(np.median(next(iter(panels.values())).density.max(axis=0)))
+    highest = float(np.median(next(iter(models.values())).density.max(axis=0)))
     shades = colormaps["Blues"].resampled(32)  # files of half the size
-    extent = (contexts[0], contexts[-1], targets[0], targets[-1])
-    for axis, (name, panel) in zip(axes.flat, panels.items(), strict=False):
+    for axis, (name, panel) in zip(axes, models.items(), strict=True):
         image = axis.imshow(
             panel.density,
-            **{"extent": extent, "origin": "lower", "aspect": "auto", "cmap": shades},
+            extent=(contexts[0], contexts[-1], targets[0], targets[-1]),
+            origin="lower",
+            aspect="auto",
+            cmap=shades,
             norm=PowerNorm(0.5, vmin=0.0, vmax=highest, clip=True),
         )
         for branch in branches.T:
-            axis.plot(contexts, branch, color=_TRUTH, linewidth=0.9, linestyle=(0, (4, 2)))
+            axis.plot(contexts, branch, color=VERMILLION, linewidth=0.9, linestyle=DASHED)
         _overlay(axis, contexts, panel)
         axis.set_title(name, fontsize=10)
-        axis.tick_params(labelsize=8)
-    axes.flat[0].plot(*pairs.T, ".", color="black", markersize=1.5, alpha=0.5)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    axes[0, 0].set_xlim(contexts[0], contexts[-1])
-    axes[0, 0].set_ylim(targets[0], targets[-1])
+    axes[0].plot(*pairs.T, ".", color="black", markersize=1.5, alpha=0.5)
+    axes[0].set_xlim(contexts[0], contexts[-1])
+    axes[0].set_ylim(targets[0], targets[-1])
     figure.colorbar(image, ax=axes, label="p(target | context)", shrink=0.6, extend="max")
     figure.supxlabel("context", fontsize=10)
     figure.supylabel("target", fontsize=10)
@@ -141,11 +134,10 @@ def branch_parameters(
         noise: The true deviation.
         title: Of the figure.
     """
-    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
-    axes = figure.subplots(1, 3, sharex=True)
+    figure, axes = panels(3, columns=3, width=3.3, height=2.6, sharex=True)
     axes[0].xaxis.set_major_locator(MaxNLocator(4))
     for branch in branches.T:
-        axes[1].plot(contexts, branch, color=_TRUTH, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes[1].plot(contexts, branch, color=VERMILLION, linewidth=1.2, linestyle=DASHED)
     for weight, mean, deviation, colour in zip(
         weights.T, means.T, deviations.T, _COLOURS, strict=True
     ):
@@ -157,7 +149,7 @@ def branch_parameters(
             LineCollection(list(segments), colors=colour, linewidths=6.0 * weight[:-1], alpha=0.7)
         )
     for axis, truth in ((axes[0], 1.0 / branches.shape[1]), (axes[2], noise)):
-        axis.axhline(truth, color=_TRUTH, linewidth=1.2, linestyle=(0, (4, 2)), label="truth")
+        axis.axhline(truth, color=VERMILLION, linewidth=1.2, linestyle=DASHED, label="truth")
     axes[0].set_ylim(0.0, 1.0)
     axes[1].set_ylim(branches.min() - 0.4, branches.max() + 0.4)
     axes[0].legend(frameon=False, fontsize=9)
@@ -168,7 +160,6 @@ def branch_parameters(
     axes[2].set_ylim(0.2 * noise, max(5.0 * noise, 1.2 * deviations.max()))
     for axis, name in zip(axes, ("weights", "means", "standard deviations"), strict=True):
         axis.set_title(name, fontsize=10)
-        axis.tick_params(labelsize=8)
         axis.margins(x=0)
     figure.supxlabel("context", fontsize=10)
     figure.suptitle(f"{title}: a colour a component, means as thick as their weights", fontsize=10)
@@ -176,7 +167,7 @@ def branch_parameters(
 
 
 def arms(
-    panels: Mapping[str, Array],  # shapes: (S, 2, 2)
+    models: Mapping[str, Array],  # shapes: (S, 2, 2)
     hand: Array,  # shape: (2,)
     *,
     title: str,
@@ -184,26 +175,21 @@ def arms(
     """Arms at angles drawn from each model for one place of the hand.
 
     Args:
-        panels: For each title, the elbows and hands of S arms.
+        models: For each title, the elbows and hands of S arms.
         hand: Where the hand should be.
         title: Of the figure.
     """
-    rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(8.5, 2.75 * rows + 0.6), layout="constrained")
-    axes = figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True)
-    for axis, (name, drawn) in zip(axes.flat, panels.items(), strict=False):
+    figure, axes = panels(len(models), columns=3, width=2.85, height=2.75, sharex=True, sharey=True)
+    for axis, (name, drawn) in zip(axes, models.items(), strict=True):
         lines = np.concatenate([np.zeros_like(drawn[:, :1]), drawn], axis=1)
         axis.add_collection(LineCollection(list(lines), colors=BLUE, linewidths=0.8, alpha=0.35))
         axis.plot(*drawn[:, 0].T, ".", color=GREY, markersize=3)
         axis.plot(*drawn[:, 1].T, ".", color=BLUE, markersize=3)
-        axis.plot(*hand, "+", color=_TRUTH, markersize=16, markeredgewidth=2)
+        axis.plot(*hand, "+", color=VERMILLION, markersize=16, markeredgewidth=2)
         axis.set_title(name, fontsize=10)
-        axis.tick_params(labelsize=8)
         axis.set_aspect("equal")
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    axes[0, 0].set_xlim(-0.02, 1.0)
-    axes[0, 0].set_ylim(-0.02, 1.0)
+    axes[0].set_xlim(-0.02, 1.0)
+    axes[0].set_ylim(-0.02, 1.0)
     figure.supxlabel("horizontal place; the upper arm has length 0.8", fontsize=10)
     figure.supylabel("vertical place", fontsize=10)
     figure.suptitle(f"{title}: arms drawn from each model for the hand at the cross", fontsize=10)
@@ -222,8 +208,10 @@ def gaps(
         label: What the measure is.
     """
     models = list(next(iter(facets.values())))
-    figure = Figure(figsize=(10.0, 0.3 * len(models) + 1.3), layout="constrained")
-    axes = figure.subplots(1, len(facets), squeeze=False, sharex=True, sharey=True)[0]
+    count, height = len(facets), 0.3 * len(models) + 0.7
+    figure, axes = panels(
+        count, columns=count, width=10.0 / count, height=height, sharex=True, sharey=True
+    )
     for axis, (title, found) in zip(axes, facets.items(), strict=True):
         for place, values in enumerate(found.values()):
             axis.plot(values, [place] * len(values), "o", color=BLUE, markersize=5, alpha=0.4)
@@ -231,7 +219,6 @@ def gaps(
         axis.set_title(title, fontsize=10)
         axis.set_xscale("log")
         axis.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
-        axis.tick_params(labelsize=8)
     axes[0].set_yticks(range(len(models)), models, fontsize=9)
     axes[0].invert_yaxis()
     figure.supxlabel(f"{label}; dots are seeds, bars medians", fontsize=10)

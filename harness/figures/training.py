@@ -2,53 +2,71 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from harness.evaluation.density import PlanarDensity
+from harness.figures.style import (
+    BLUE,
+    DIGIT_COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    Array,
+    panels,
+)
+from harness.metrics import METRICS, Metric
 
-Array = npt.NDArray[np.float64]
+_SEED: dict[str, Any] = {"color": GREY, "markersize": 3, "alpha": 0.5}
 
-# Okabe and Ito (2008), "Color universal design".
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
-_VERMILLION = "#D55E00"
 # At least 3:1 on white and on a dark page, and told apart without colour.
 _LINES: tuple[dict[str, Any], ...] = tuple(
     {"color": colour, "linestyle": style}
     for style, colour in zip(
         ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))),
-        (BLUE, _VERMILLION, GREEN, "#B0609A", "#8C6D00"),
+        (BLUE, VERMILLION, GREEN, "#B0609A", "#8C6D00"),
         strict=True,
     )
 )
-DIGIT_COLOURS = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7",
-    "#56B4E9", "#000000", "#8C6D00", "#7B3294", "#666666",
-)  # fmt: skip
 
 
 def loss_curves(
     curves: Mapping[str, Array],  # shapes: (seeds, steps)
+    terms: Mapping[str, Mapping[str, Array]],  # shapes: (seeds, steps)
+    *,
+    note: str = "",
 ) -> Figure:
-    """One panel a pipeline: the loss over steps, mean and range over seeds."""
-    columns = 3
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(4.0 * columns, 2.4 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    for axis, (title, values) in zip(axes.flat, curves.items(), strict=False):
-        _band(axis, values, colour=BLUE)
+    """One panel a pipeline: the loss over steps but the first, mean and range over seeds.
+
+    The first step's loss is of an empty bank, or of a network that has seen nothing.
+
+    Args:
+        curves: For each pipeline's title.
+        terms: For some titles, what the loss is the sum of, by their names.
+        note: Below the figure.
+    """
+    figure, axes = panels(len(curves), columns=3, width=4.0, height=2.4, sharex=True)
+    for axis, (title, values) in zip(axes, curves.items(), strict=True):
+        _band(axis, values[:, 1:], colour=BLUE, label="loss", first=1)
+        for (name, parts), colour in zip(
+            terms.get(title, {}).items(), (ORANGE, GREEN), strict=False
+        ):
+            _band(axis, parts[:, 1:], colour=colour, label=name, first=1)
+        if title in terms:
+            axis.legend(frameon=False, fontsize=8)
         axis.set_title(title, fontsize=10)
-    for axis in axes.flat[len(curves) :]:
-        axis.set_visible(False)
-    figure.supxlabel("training step", fontsize=10)
+    figure.supxlabel(f"training step\n{note}".rstrip(), fontsize=10)
     figure.supylabel("loss (nats; not comparable between criteria)", fontsize=10)
     return figure
 
@@ -68,8 +86,7 @@ def ess_curves(
         thresholds: Where banks start to resample.
         window: Steps to take the mean over.
     """
-    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = panels(1, columns=1, width=8.0, height=3.4)
     for (title, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
         smooth = np.lib.stride_tricks.sliding_window_view(values, window, axis=1).mean(axis=-1)
         _band(axis, smooth, colour=colour, label=title, first=window - 1)
@@ -85,53 +102,37 @@ def ess_curves(
     return figure
 
 
-def accuracy_bars(
+def accuracy_dots(
     accuracies: Mapping[str, Mapping[str, Sequence[float]]],
     untrained: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """Mean accuracies in percent with every seed's, beside the untrained network's.
+    """Accuracies in percent, a panel a protocol: a dot a pipeline, the seeds' as small ones.
 
     Args:
         accuracies: For each pipeline's title, for each protocol's name, one share a seed.
         untrained: The same of the untrained network.
     """
-    figure = Figure(figsize=(8.0, 0.62 * len(accuracies) + 1.4), layout="constrained")
-    axis = figure.subplots()
-    places = np.arange(len(accuracies), dtype=float)
-    height = 0.36
-    lowest = 100.0
-    for number, (protocol, colour) in enumerate(zip(untrained, (BLUE, ORANGE), strict=False)):
-        shift = (number - 0.5) * height
-        seeds = 100.0 * np.array([list(found[protocol]) for found in accuracies.values()])
-        axis.barh(places + shift, seeds.mean(axis=1), height, color=colour, label=protocol)
-        axis.plot(
-            seeds,
-            np.broadcast_to((places + shift)[:, None], seeds.shape),
-            linestyle="none",
-            marker="o",
-            markersize=4,
-            markerfacecolor="white",
-            markeredgecolor="black",
-            markeredgewidth=0.8,
+    height = 0.3 * len(accuracies) + 0.5
+    figure, axes = panels(
+        len(untrained), columns=2, width=4.6, height=height, sharex=True, sharey=True
+    )
+    places = np.arange(len(accuracies))
+    for axis, protocol in zip(axes, untrained, strict=True):
+        seeds = 100.0 * np.array([found[protocol] for found in accuracies.values()])
+        start = 100.0 * np.array(untrained[protocol])
+        axis.axvline(start.mean(), color=GREY, linestyle="--", linewidth=1.2)
+        axis.axvspan(start.mean() - _std(start), start.mean() + _std(start), color=GREY, alpha=0.12)
+        axis.plot(seeds, np.repeat(places[:, None], seeds.shape[1], axis=1), "o", **_SEED)
+        axis.errorbar(
+            seeds.mean(axis=1), places, xerr=_std(seeds), fmt="o", color=BLUE, markersize=6
         )
-        baseline = 100.0 * float(np.mean(untrained[protocol]))
-        axis.axvline(
-            baseline, color=colour, linestyle="--", linewidth=1.5, label=f"{protocol}, untrained"
-        )
-        lowest = min(lowest, baseline, float(seeds.min()))
-    axis.set_yticks(places, list(accuracies))
-    axis.invert_yaxis()
-    start = 5.0 * np.floor((lowest - 1.0) / 5.0)
-    axis.set_xlim(start, 100.0)
-    axis.set_xlabel(f"test accuracy in percent (the axis starts at {start:.0f}); dots are seeds")
-    handles, names = axis.get_legend_handles_labels()
-    order = np.argsort(["untrained" in name for name in names], kind="stable")
-    figure.legend(
-        [handles[place] for place in order],
-        [names[place] for place in order],
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
+        axis.set_title(f"{protocol}, %", fontsize=10)
+        axis.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
+    axes[0].set_yticks(places, list(accuracies), fontsize=9)
+    axes[0].invert_yaxis()
+    figure.supxlabel(
+        "test accuracy: mean ± standard deviation over seeds, which are the small dots;\n"
+        "dashed line and grey band: the untrained network's",
         fontsize=9,
     )
     return figure
@@ -141,9 +142,11 @@ def density(
     planar: PlanarDensity,
     labels: Sequence[int],
 ) -> Figure:
-    """The learned density in the principal plane, the embeddings as the digits they show."""
-    figure = Figure(figsize=(7.0, 5.6), layout="constrained")
-    axis = figure.subplots()
+    """The learned density in the principal plane, the embeddings as dots in their class's colour.
+
+    A class's name stands at the median of its dots.
+    """
+    figure, (axis,) = panels(1, columns=1, width=6.6, height=5.0)
     points = planar.points.double().cpu().numpy()
     margin = 0.15 * np.ptp(points, axis=0)
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
@@ -153,39 +156,43 @@ def density(
     places = torch.tensor(np.stack([grid_x, grid_y], axis=-1)).to(planar.means)
     log_density: torch.Tensor = planar.density.log_prob(places)  # type: ignore[no-untyped-call]
     values = log_density.exp().cpu().numpy()
-    filled = axis.contourf(grid_x, grid_y, values, levels=12, cmap="Blues", alpha=0.5)
-    figure.colorbar(filled, ax=axis, label="density of the learned mixture (per unit area)")
+    axis.contourf(grid_x, grid_y, values, levels=7, cmap="Greys", alpha=0.35)
+    classes = np.array(labels)
+    for label in sorted(set(labels)):
+        own = points[classes == label]
+        colour = DIGIT_COLOURS[label % len(DIGIT_COLOURS)]
+        axis.plot(*own.T, ".", color=colour, markersize=5, alpha=0.7)
+        x, y = np.median(own, axis=0)
+        name = axis.text(x, y, str(label), color=colour, fontsize=15, weight="bold")
+        name.set(ha="center", va="center", path_effects=[withStroke(linewidth=3, foreground="w")])
     means = planar.means.cpu().numpy()
-    axis.plot(*means.T, "x", color="black", markersize=5, label="prototypes")
-    for (x, y), label in zip(points, labels, strict=True):
-        axis.text(
-            x, y, str(label), color=DIGIT_COLOURS[label % 10], fontsize=8, ha="center", va="center"
-        )
+    axis.plot(*means.T, "x", color="black", markersize=4, markeredgewidth=0.8, label="prototypes")
     axis.set_xlim(low[0], high[0])
     axis.set_ylim(low[1], high[1])
+    axis.set_xticks([])
+    axis.set_yticks([])
     axis.set_xlabel("first principal direction")
     axis.set_ylabel("second principal direction")
     axis.set_aspect("equal")
     axis.set_title(
-        f"test embeddings in the plane of their largest variance ({planar.explained:.0%} of it)",
+        f"test embeddings in the plane of their largest variance ({planar.explained:.0%} of it);\n"
+        "shaded: density of the learned mixture",
         fontsize=10,
     )
-    axis.legend(frameon=True, loc="upper right")
+    axis.legend(frameon=False, loc="upper right", fontsize=9)
     return figure
 
 
 def bank_curves(
     facets: Mapping[str, Mapping[str, Mapping[str, Array]]],  # shapes: (seeds, points)
-    quantities: Mapping[str, str],
     *,
     epochs: int,
 ) -> Figure:
     """The paper's Figure 8 (Huang 2026): quantities side by side, a line a bank.
 
     Args:
-        facets: For each row of panels, for each line, for some of ``quantities``, its curves over
-            the whole training.
-        quantities: The panels from left to right, by their headings; each is in some row.
+        facets: For each row of panels, for each line, its curves over the whole training by their
+            columns of metrics.csv, a panel each.
         epochs: The training's length.
     """
     lines = dict.fromkeys(line for facet in facets.values() for line in facet)
@@ -194,12 +201,12 @@ def bank_curves(
         facet: {quantity for curves in banks.values() for quantity in curves}
         for facet, banks in facets.items()
     }
-    figure, axes = _grid(there, quantities, height=2.1)
-    for panels, facet in zip(axes, facets.values(), strict=True):
-        for axis, quantity in zip(panels, quantities, strict=True):
-            for line, curves in facet.items():
-                if quantity in curves:
-                    _range_over_seeds(axis, curves[quantity], epochs=epochs, style=styles[line])
+    figure, axes = _grid(there, height=2.1)
+    for (facet, shown), axis in axes.items():
+        for line, curves in facets[facet].items():
+            if shown.name in curves:
+                values = shown.scale * curves[shown.name]
+                _range_over_seeds(axis, values, epochs=epochs, style=styles[line])
     handles = [Line2D([], [], linewidth=1.6, **styles[line]) for line in lines]
     figure.legend(
         handles, lines, loc="outside upper center", ncols=3, frameon=False, handlelength=3
@@ -209,56 +216,61 @@ def bank_curves(
 
 def run_curves(
     rows: Mapping[str, Mapping[str, Array]],  # shapes: (runs, points)
-    quantities: Mapping[str, str],
     *,
     epochs: int,
 ) -> Figure:
     """Every run's curves: a row of panels a configuration, a thin line a run.
 
     Args:
-        rows: For each configuration, for some of ``quantities``, the runs' curves over the whole
-            training.
-        quantities: The panels from left to right, by their headings; each is in some row.
+        rows: For each configuration, the runs' curves over the whole training by their columns of
+            metrics.csv, a panel each.
         epochs: The training's length.
     """
-    figure, axes = _grid(rows, quantities, height=1.35)
-    for panels, curves in zip(axes, rows.values(), strict=True):
-        for axis, quantity in zip(panels, quantities, strict=True):
-            for values in curves.get(quantity, []):
-                _logged(axis, values, epochs=epochs)
+    figure, axes = _grid(rows, height=1.35)
+    for (row, shown), axis in axes.items():
+        for values in rows[row].get(shown.name, []):
+            _logged(axis, shown.scale * values, epochs=epochs)
     return figure
 
 
 def _grid(
-    rows: Mapping[str, Collection[str]], quantities: Mapping[str, str], *, height: float
-) -> tuple[Figure, npt.NDArray[Any]]:
-    """A panel for each row and each quantity that the row has.
+    rows: Mapping[str, Collection[str]], *, height: float
+) -> tuple[Figure, dict[tuple[str, Metric], Axes]]:
+    """A panel for each row and each column of metrics.csv that the row has.
 
     All but the first column share their vertical axis; the first is the loss, which cannot be
     compared between rows.
     """
-    figure = Figure(figsize=(10.0, height * len(rows) + 0.8), layout="constrained")
-    axes = figure.subplots(len(rows), len(quantities), squeeze=False, sharex=True)
-    for panels, (row, there) in zip(axes, rows.items(), strict=True):
-        for axis, quantity in zip(panels, quantities, strict=True):
-            axis.set_visible(quantity in there)
-            axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
-            axis.tick_params(labelsize=8)
-            axis.spines[["top", "right"]].set_visible(False)
-        first = next(axis for axis in panels if axis.get_visible())
-        first.set_ylabel(
-            "\n".join(textwrap.wrap(row, 26)),
-            **{"fontsize": 9, "rotation": 0, "ha": "right", "va": "center", "labelpad": 8},
-            parse_math=False,
-        )
-    for column, label in enumerate(quantities.values()):
-        shown = [axis for axis in axes[:, column] if axis.get_visible()]
-        for axis in shown[1:] if column else []:
-            axis.sharey(shown[0])
-        shown[0].set_title(label, fontsize=10, parse_math=False)
-        shown[-1].set_xlabel("epoch", fontsize=9)
-        shown[-1].tick_params(labelbottom=True)
-    return figure, axes
+    columns = shown_metrics(rows.values())
+    count = len(rows) * len(columns)
+    figure, axes = panels(
+        count, columns=len(columns), width=10.0 / len(columns), height=height, sharex=True
+    )
+    places = dict(zip(itertools.product(rows, columns), axes, strict=True))
+    for axis in axes:
+        axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # whole epochs
+    for row, there in rows.items():
+        of_row = [places[row, shown] for shown in columns]
+        for axis, shown in zip(of_row, columns, strict=True):
+            axis.set_visible(shown.name in there)
+        first = next(axis for axis in of_row if axis.get_visible())
+        first.set_ylabel("\n".join(textwrap.wrap(row, 26)), labelpad=8, parse_math=False)
+        first.yaxis.label.set(fontsize=9, rotation=0, ha="right", va="center")
+    for column, shown in enumerate(columns):
+        visible = [places[row, shown] for row in rows if places[row, shown].get_visible()]
+        for axis in visible[1:] if column else []:
+            axis.sharey(visible[0])
+        visible[0].set_title(shown.label, fontsize=10, parse_math=False)
+        visible[-1].set_xlabel("epoch", fontsize=9)
+        visible[-1].tick_params(labelbottom=True)
+    return figure, places
+
+
+def shown_metrics(rows: Iterable[Collection[str]]) -> list[Metric]:
+    """The metrics that are in any of the rows, in the order of their panels."""
+    there = {name for row in rows for name in row}
+    return [shown for name, shown in METRICS.items() if name in there]
 
 
 def _epochs_of(values: Array, epochs: int) -> Array:
@@ -284,6 +296,12 @@ def _range_over_seeds(axis: Axes, values: Array, *, epochs: int, style: Mapping[
     axis.plot(places, np.nanmean(values, axis=0), linewidth=1.6, **style)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     axis.fill_between(places, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _std(values: Array) -> Array:
+    """Over the last dimension; 0 for a single value."""
+    found: Array = values.std(axis=-1, ddof=min(1, values.shape[-1] - 1))
+    return found
 
 
 def _band(

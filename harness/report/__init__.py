@@ -7,17 +7,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.files import write_all
-from harness.report import html, markdown
-from harness.report.contents import contents
-from harness.report.document import Picture
-from harness.report.latents import latents
+from harness.report import html, latents, page
+from harness.report.markdown import Picture
 from harness.report.reading import Run, read
 from harness.report.summary import sections
 from harness.settings import SettingsError
 
-__all__ = ["main"]
+__all__ = ["main", "write_report"]
 
 _MARKDOWN, _HTML, _RECORDS = "report.md", "report.html", "runs.json"
 _RECORDED = ("title", "seed", "data", "metrics", "wall_time_s", "commit", "command")
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     if not asked.folders:
         raise SettingsError("report needs at least one folder of trainings, for example outputs")
-    left_out = report(asked.folders, asked.out)
+    left_out = write_report(asked.folders, asked.out)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     print(asked.out / _MARKDOWN)
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     print(asked.out / _RECORDS)
 
 
-def report(folders: Sequence[Path], out: Path) -> list[str]:
+def write_report(folders: Sequence[Path], out: Path) -> list[str]:
     """Writes the report of all trainings below folders.
 
     Args:
@@ -66,28 +65,27 @@ def report(folders: Sequence[Path], out: Path) -> list[str]:
     tables, repeated = sections(runs)
     left_out += repeated
     unfinished = [run for run in runs if run.results is None]
-    blocks = [*contents(tables, unfinished, left_out), *latents(folders)]
-    pictures = [block for block in blocks if isinstance(block, Picture)]
-    files = dict(map(markdown.picture_file, pictures))
-    files |= {_MARKDOWN: markdown.render(blocks), _HTML: html.render(blocks)}
-    files[_RECORDS] = _records(runs)
+    parts = [*page.build(tables, unfinished, left_out), *latents.build(folders)]
+    pictures = {part.path: part.content for part in parts if isinstance(part, Picture)}
+    text = "\n\n".join(map(str, parts)) + "\n"
+    written = {_MARKDOWN: text, _HTML: html.render(text, pictures), _RECORDS: _records(runs)}
     try:
-        write_all(out, {name: content.encode() for name, content in files.items()})
+        write_all(out, pictures | {name: text.encode() for name, text in written.items()})
     except OSError as error:
         raise SettingsError(f"cannot write the report to {out}: {error}") from error
     return left_out
 
 
 def _records(runs: Sequence[Run]) -> str:
-    """The finished runs' figures as JSON, one a line, under each machine they were measured on."""
-    machines: dict[str, list[str]] = {}
-    for run in runs:
-        if run.results is not None:
-            machine = json.dumps({name: run.results[name] for name in ("hardware", "versions")})
-            record = json.dumps({name: run.results[name] for name in _RECORDED})
-            machines.setdefault(machine, []).append(record)
-    told = [
-        f'{machine[:-1]}, "runs": [\n' + ",\n".join(sorted(records)) + "\n]}"
-        for machine, records in machines.items()
-    ]
-    return "[\n" + ",\n".join(told) + "\n]\n"
+    """The finished runs' figures as JSON, under each machine that they were measured on."""
+    machines: list[dict[str, Any]] = []
+    for results in (run.results for run in runs if run.results is not None):
+        machine = {name: results[name] for name in ("hardware", "versions")}
+        same = (other for other in machines if other.items() >= machine.items())
+        there = next(same, None)
+        if there is None:
+            machines.append(there := {**machine, "runs": []})
+        there["runs"].append({name: results[name] for name in _RECORDED})
+    for machine in machines:
+        machine["runs"].sort(key=lambda record: (record["title"], record["seed"]))
+    return json.dumps(machines, indent=1) + "\n"

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shlex
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.report.document import Block, Heading, Paragraph, Picture
+from harness.metrics import METRICS
+from harness.report.markdown import Picture, Table, escape, heading
 from harness.tracking import RESULTS
 
+COMPLETIONS = {
+    "jepa": "JEPA predictor",
+    "gje": "Unimodal GJE",
+    "gmje": "Parametric GMJE",
+    "gmje_em": "GMJE by EM",
+    "mdn": "GMJE-MDN",
+}
+# The paper's Table 2 (Huang 2026, Sec. 5.3): log det, trace, spread.
+_PRINTED = {
+    "simclr": ("-878.99", "0.85", "0.55"),
+    "gje": ("-636.15", "0.99", ""),
+    "gmje": ("-621.58", "1.00", "1.43"),
+}
+_SHAPE = ("log_det", "trace", "spread")
+_FIT = ("log_likelihood", "components_used", "purity")
+_SAMPLES = (
+    *("frechet", "precision", "recall", "coverage", "confident", "classes"),
+    "nearest",
+)
+_SHOWN_GUESSES = (1, 2, 3, 5)
+_INDENT = 2 * "\N{NO-BREAK SPACE}"  # others are lost in HTML
 _PICTURES = {
     "map": "As the paper's Figure 9: t-SNE of test embeddings, by class, and of samples.",
     "grids": "As the paper's Figure 10: samples decoded, a grid for each of its ten seeds.",
@@ -20,15 +40,13 @@ _PICTURES = {
 }
 
 
-def latents(folders: Sequence[Path]) -> list[Block]:
-    """The blocks of every finished run of mnist_latents at any depth; none if there is none."""
+def build(folders: Sequence[Path]) -> Iterator[str | Table | Picture]:
+    """The parts of every finished run of mnist_latents at any depth; none if there is none."""
     paths = {path.resolve(): path for folder in folders for path in folder.rglob(RESULTS)}
-    blocks: list[Block] = []
     for number, path in enumerate(sorted(paths.values()), 1):
         results = _results(path)
         if results is not None:
-            blocks += _run(results, path.parent, name=f"latents-{number}")
-    return blocks
+            yield from _run(results, path.parent, name=f"latents-{number}")
 
 
 def _results(path: Path) -> dict[str, Any] | None:
@@ -41,13 +59,10 @@ def _results(path: Path) -> dict[str, Any] | None:
     return found if ours and "completion" in found else None
 
 
-def _run(results: dict[str, Any], folder: Path, *, name: str) -> Iterator[Block]:
-    # Here, as it imports scikit-learn's parts, which other reports do without.
-    from harness.experiments.mnist_latents.tables import tables
-
+def _run(results: Mapping[str, Any], folder: Path, *, name: str) -> Iterator[str | Table | Picture]:
     commits = ", ".join(results.get("commits", [results["commit"]]))
-    yield Heading(2, f"mnist_latents, {folder.name}: densities, samples, completions")
-    yield Paragraph(
+    yield heading(2, f"mnist_latents, {folder.name}: densities, samples, completions")
+    yield escape(
         f"{results['data']}; seed {results['seed']}; {results['wall_time_s']:.0f} s since the last "
         f"start; commit {commits}; python -m harness {shlex.join(results['command'])}"
     )
@@ -61,16 +76,123 @@ def _run(results: dict[str, Any], folder: Path, *, name: str) -> Iterator[Block]
     for picture, caption in drawn.items():
         path = folder / "figures" / f"{picture}.png"
         if path.exists():
-            slug = picture.replace("_", "-")
-            yield Picture(f"{name}-{slug}", _embedded(path), caption, caption)
+            place = f"figures/{name}-{picture.replace('_', '-')}.png"
+            yield Picture(place, path.read_bytes(), caption, caption)
 
 
-def _embedded(path: Path) -> str:
-    """A PNG file inside an SVG."""
-    content = path.read_bytes()
-    width, height = struct.unpack(">II", content[16:24])
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">'
-        f'<image width="{width}" height="{height}" '
-        f'href="data:image/png;base64,{base64.b64encode(content).decode()}"/></svg>'
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """Every table of ``results.json`` of the experiment."""
+    return [
+        _table_2(results),
+        _fits(results),
+        _samples(results),
+        _strange(results),
+        _completion(results),
+    ]
+
+
+def _table_2(results: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, row in results["rows"].items():
+        rows.append([row["title"], *_cells(row["densities"][row["density"]], _SHAPE)])
+        if name in _PRINTED:
+            rows.append([f"{_INDENT}printed", *_PRINTED[name]])
+    return Table(
+        "The paper's Table 2: means over the components of a row's density that are not empty.",
+        ["", *_labels(_SHAPE)],
+        rows,
     )
+
+
+def _fits(results: Mapping[str, Any]) -> Table:
+    columns = (*_SHAPE, *_FIT)
+    rows: list[list[str]] = []
+    for row in results["rows"].values():
+        rows += [[row["title"]], *_of_densities(row, columns)]
+    return Table(
+        "Densities of test embeddings. Log-likelihoods (nats, mean) compare within an encoder "
+        "only. used: effective number of components; purity: of their classes; *: the row's own "
+        "density.",
+        ["", *_labels(columns)],
+        rows,
+    )
+
+
+def _samples(results: Mapping[str, Any]) -> Table:
+    accuracy = f"{100.0 * results['classifier']['accuracy']:.2f} %"
+    rows = [["test images", *_cells(results["classifier"]["real"], _SAMPLES)]]
+    for row in results["rows"].values():
+        rows += [[row["title"]], [f"{_INDENT}test decoded", *_cells(row["decoder"], _SAMPLES)]]
+        rows += _of_densities(row, _SAMPLES)
+    return Table(
+        f"Samples decoded, in the features of a classifier that names {accuracy} of the test "
+        "images. Test images, and what their embeddings decode to, are the ceilings. > 0.9: share "
+        "that it is sure of; classes: effective number; nearest: median distance to the closest "
+        "training image.",
+        ["", *_labels(_SAMPLES)],
+        rows,
+    )
+
+
+def _strange(results: Mapping[str, Any]) -> Table:
+    sets = list(results["classifier"]["strange"])
+    rows = [["classifier", *(f"{area:.3f}" for area in results["classifier"]["strange"].values())]]
+    for row in results["rows"].values():
+        rows.append([row["title"]])
+        for score in row["strange"][sets[0]]:
+            mark = " *" if score == row["density"] else ""
+            areas = (f"{row['strange'][name][score]:.3f}" for name in sets)
+            rows.append([f"{_INDENT}{score}{mark}", *areas])
+    return Table(
+        "Strange images told from test images: area under the ROC curve of minus the log-density, "
+        "of the distance to the nearest training embedding, and of the classifier's confidence.",
+        ["", *sets],
+        rows,
+    )
+
+
+def _completion(results: Mapping[str, Any]) -> Table:
+    rows = []
+    levels: dict[str, str] = {}
+    for name, found in results["completion"].items():
+        levels = {key: _level(key) for key in found if key.startswith("coverage_")}
+        covered = (f"{100.0 * found[key]:.0f}" for key in levels)
+        best = found["best_of"][: 1 if name == "jepa" else None]
+        rows.append([COMPLETIONS.get(name, name), f"{found['nll']:.0f}", *covered, *_percent(best)])
+        if name == "jepa":
+            blank = [""] * (1 + len(levels))
+            rows.append([f"{_INDENT}likeliest classes", *blank, *_percent(found["top_of_first"])])
+    return Table(
+        "Whole images from their upper halves, by densities of training images: mean negative "
+        "log-likelihood of test embeddings (nats), percent of 500 of them in the regions of "
+        "highest density that should hold as many as the heading says, percent whose class is "
+        "among those of the best 1 to 5 guesses (of the single image that JEPA predicts: its "
+        "likeliest 1 to 5 classes).",
+        ["", "NLL", *levels.values(), *map(str, _SHOWN_GUESSES)],
+        rows,
+    )
+
+
+def _level(key: str) -> str:
+    """What a region should hold, in percent: "coverage_0.5" is of regions of 50."""
+    return f"{100.0 * float(key.removeprefix('coverage_')):.0f}"
+
+
+def _of_densities(row: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
+    own = row["density"]
+    return [
+        [f"{_INDENT}{kind}{' *' if kind == own else ''}", *_cells(found, columns)]
+        for kind, found in row["densities"].items()
+    ]
+
+
+def _labels(columns: Sequence[str]) -> list[str]:
+    return [METRICS[name].label for name in columns]
+
+
+def _cells(found: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    return [METRICS[name].text(found[name]) if name in found else "" for name in columns]
+
+
+def _percent(shares: Sequence[float]) -> list[str]:
+    return [f"{100.0 * shares[k - 1]:.1f}" if k <= len(shares) else "" for k in _SHOWN_GUESSES]

@@ -1,61 +1,60 @@
-"""Blocks as Markdown; figures are files beside it."""
+"""The parts of a page as Markdown, of text that means nothing to Markdown or HTML."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from harness.report.document import (
-    Block,
-    Bullets,
-    Commands,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-)
+from dataclasses import dataclass
 
 
-def render(blocks: Sequence[Block]) -> str:
-    """The page's text."""
-    return "\n\n".join(_block(block) for block in blocks) + "\n"
+@dataclass(frozen=True)
+class Table:
+    """A table; a row's first cell is its heading. ``numeric``: the others are right-aligned."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: bool = True
+
+    def __str__(self) -> str:
+        align = [":--", *(["--:" if self.numeric else ":--"] * (len(self.header) - 1))]
+        first, *others = ([escape(cell) for cell in cells] for cells in (self.header, *self.rows))
+        lines = [f"| {' | '.join(cells)} |" for cells in (first, align, *others)]
+        return "\n".join([escape(self.caption), "", *lines])
 
 
-def picture_file(picture: Picture) -> tuple[str, str]:
-    """The path and content of a figure: black on white, as viewers differ in their ground."""
-    ground = '<rect width="100%" height="100%" fill="#fff"/>'
-    svg = picture.svg.replace("<svg ", '<svg color="#000" ', 1)
-    end = svg.index(">") + 1
-    return _path(picture), svg[:end] + ground + svg[end:] + "\n"
+@dataclass(frozen=True)
+class Picture:
+    """A figure in a file beside the page, SVG or PNG; ``path`` is below the page's folder."""
+
+    path: str
+    content: bytes
+    alt: str
+    caption: str
+
+    def __str__(self) -> str:
+        return f"![{escape(self.alt)}]({self.path})\n\n{escape(self.caption)}"
 
 
-def _path(picture: Picture) -> str:
-    return f"figures/{picture.name}.svg"
+def heading(level: int, text: str) -> str:
+    """A heading; the page's title is of level 1."""
+    return f"{'#' * level} {escape(text)}"
 
 
-def _block(block: Block) -> str:
-    match block:
-        case Heading(level, text):
-            return f"{'#' * level} {_escape(text)}"
-        case Paragraph(text):
-            return _escape(text)
-        case Bullets(lines):
-            return "\n".join(f"- {_escape(line)}" for line in lines)
-        case Table(caption, header, rows, numeric):
-            align = [":--", *(["--:" if numeric else ":--"] * (len(header) - 1))]
-            first, *others = ([_escape(cell) for cell in cells] for cells in (header, *rows))
-            lines = [f"| {' | '.join(cells)} |" for cells in (first, align, *others)]
-            return "\n".join([_escape(caption), "", *lines])
-        case Picture(_, _, alt, caption):
-            return f"![{_escape(alt)}]({_path(block)})\n\n{_escape(caption)}"
-        case Commands(lines):
-            longest = max(map(len, re.findall("`+", "\n".join(lines))), default=0)
-            fence = "`" * max(3, longest + 1)
-            return "\n".join([f"{fence}sh", *lines, fence])
+def bullets(lines: Sequence[str]) -> str:
+    """Lines, one a bullet."""
+    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
-def _escape(text: str) -> str:
-    """Text on one line that means nothing to Markdown or HTML."""
+def commands(lines: Sequence[str]) -> str:
+    """Lines to type."""
+    longest = max(map(len, re.findall("`+", "\n".join(lines))), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}sh", *lines, fence])
+
+
+def escape(text: str) -> str:
+    """Text on one line as it is."""
     line = re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text).strip(" ")
     plain = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line)
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -14,16 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 
+from harness.metrics import CURVES
 from harness.settings import SettingsError
 from harness.tracking import CONFIG, METRICS, RESULTS, column_name, leaves
 
 Array = npt.NDArray[np.float64]
 
-# The columns of metrics.csv that are drawn, in the order of the panels.
-QUANTITIES = (
-    *("train/loss", "eval/online_accuracy", "bank/ess_ratio"),
-    *("bank/unique_fraction", "bank/age_mean", "bank/false_negatives"),
-)
 _POINTS = 100  # of a curve at least, where the training has as many steps
 _NEEDED_SETTINGS = {"experiment.name": str, "method.name": str, "trainer.epochs": int, "seed": int}
 _NEEDED_RESULTS: dict[str, type | tuple[type, ...]] = {
@@ -184,7 +180,7 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
         rows = [row for row in lines if len(row) == len(header)]
         values = {
             name: [row[header.index(name)] for row in rows]
-            for name in ("epoch", *QUANTITIES)
+            for name in ("epoch", *CURVES)
             if name in header
         }
         numbers = {

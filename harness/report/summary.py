@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from harness.metrics import METRICS, Metric, metric
 from harness.report.reading import Array, Run
 
 _PAPER = Path(__file__).parents[1] / "results" / "paper.yaml"
@@ -44,10 +45,13 @@ class Row:
         found = [run.results["metrics"] for run in self.runs if run.results]
         return [float(metrics[metric]) for metrics in found if metric in metrics]
 
-    def curves(self, quantity: str) -> Array | None:  # shape: (seeds, points)
-        """A quantity's curves, of the runs that logged it."""
-        found = [run.curves[quantity] for run in self.runs if quantity in run.curves]
-        return np.stack(found) if found else None
+    def curves(self) -> dict[str, Array]:  # shapes: (seeds, points)
+        """The curves of each column of metrics.csv, of the runs that logged it."""
+        names = dict.fromkeys(name for run in self.runs for name in run.curves)
+        return {
+            name: np.stack([run.curves[name] for run in self.runs if name in run.curves])
+            for name in names
+        }
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,12 @@ class Section:
     start: Sequence[Run]
 
     @property
-    def metrics(self) -> list[str]:
-        """The names of all metrics that a run has."""
+    def metrics(self) -> list[Metric]:
+        """All metrics that a run has, those of the table first and in its order."""
         found = [run.results["metrics"] for row in self.rows for run in row.runs if run.results]
-        return list(dict.fromkeys(name for metrics in found for name in metrics))
+        names = dict.fromkeys(name for metrics in found for name in metrics)
+        known = [name for name in METRICS if name in names]
+        return [metric(name) for name in dict.fromkeys([*known, *names])]
 
     def untrained(self, metric: str) -> list[float]:
         """A metric of the untrained network, which all rows start from, of each seed."""
@@ -117,15 +123,6 @@ def option(config: Mapping[str, Any], name: str) -> str:
     words = {True: "yes", False: "no", None: "none"}
     value = config[name]
     return words[value] if value is None or isinstance(value, bool) else str(value)
-
-
-def mean_and_spread(values: Sequence[float], *, factor: float, decimals: int) -> str:
-    """``mean ± sample standard deviation``, the mean alone for one value."""
-    if not values:
-        return "—"
-    scaled = factor * np.array(values)
-    mean = f"{scaled.mean():.{decimals}f}"
-    return mean if len(values) == 1 else f"{mean} ± {scaled.std(ddof=1):.{decimals}f}"
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,14 @@ def test_panels_show_every_curve_and_its_number() -> None:
     figure = figures.failure_panels([made] * 5)
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert len(shown) == 5
+    (key,) = figure.legends
+    sides = zip(key.get_texts(), key.get_lines(), strict=True)
+    colours = {text.get_text(): line.get_color() for text, line in sides}
     for axis in shown:
+        assert [line.get_color() for line in axis.lines] == [
+            colours["failure"],
+            *[colours["remedy"]] * 2,
+        ]
         assert axis.get_yscale() == "log"
         assert [line.get_ydata().tolist() for line in axis.lines] == [[1, 0.25], [1, 2], [1, 3]]
         labels = [text.get_text() for text in axis.get_legend().get_texts()]

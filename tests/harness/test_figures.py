@@ -25,13 +25,20 @@ def drawn(figure: Figure) -> None:
         assert axis.get_xlabel() or axis.get_ylabel() or figure.get_supxlabel()
 
 
-def test_loss_curves_are_means_over_seeds_in_a_panel_each() -> None:
-    figure = figures.loss_curves(CURVES)
+def test_loss_curves_are_means_over_seeds_in_a_panel_each_from_the_second_step_on() -> None:
+    terms = {"method 2": {"nll": CURVES["method 2"] - 1.0, "guard": np.ones((2, 4))}}
+    figure = figures.loss_curves(CURVES, terms, note="why it rises")
     drawn(figure)
     panels = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title() for axis in panels] == list(CURVES)
     for axis in panels:
-        assert axis.lines[0].get_ydata().tolist() == [4.0, 3.0, 2.0, 0.5]
+        assert axis.lines[0].get_xydata().tolist() == [[1.0, 3.0], [2.0, 2.0], [3.0, 0.5]]
+    assert [len(axis.lines) for axis in panels] == [1, 1, 3, 1]
+    loss, *parts = panels[2].lines
+    assert [line.get_label() for line in parts] == ["nll", "guard"]
+    summed = np.sum([line.get_ydata() for line in parts], axis=0)
+    assert summed.tolist() == loss.get_ydata().tolist()
+    assert "why it rises" in figure.get_supxlabel()
 
 
 def test_ess_curves_are_running_means_at_the_steps_they_end_at() -> None:
@@ -45,18 +52,26 @@ def test_ess_curves_are_running_means_at_the_steps_they_end_at() -> None:
     assert labels == [*curves, "resampled below (default)"]
 
 
-def test_accuracy_bars_are_means_in_percent_beside_the_untrained_network() -> None:
-    figure = figures.accuracy_bars(FOUND, UNTRAINED)
+def test_accuracy_dots_are_means_in_percent_with_deviations_beside_the_untrained_network() -> None:
+    figure = figures.accuracy_dots(FOUND, UNTRAINED)
     drawn(figure)
-    axis = figure.axes[0]
-    assert [bar.get_width() for bar in axis.patches] == pytest.approx([91.0, 89.0, 96.0, 92.0])
-    baselines = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
-    assert baselines == pytest.approx([76.0, 85.0])
-    assert axis.get_xlim() == (75.0, 100.0)
-    assert "starts at 75" in axis.get_xlabel()
+    expected = {"kNN": ([91.0, 89.0], 76.0), "linear": ([96.0, 92.0], 85.0)}
+    for axis, (protocol, (means, baseline)) in zip(figure.axes, expected.items(), strict=True):
+        (bars,) = axis.containers
+        dots, _, (spans,) = bars
+        assert dots.get_xdata() == pytest.approx(means)
+        for segment, mean in zip(spans.get_segments(), means, strict=True):
+            assert segment[:, 0] == pytest.approx([mean - 2.0**0.5, mean + 2.0**0.5])
+        (line,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+        assert line.get_xdata()[0] == pytest.approx(baseline)
+        low, high = axis.get_xlim()
+        assert low < 76.0 < 97.0 < high
+        assert axis.get_title() == f"{protocol}, %"
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == list(FOUND)
 
 
-def test_density_shows_every_embedding_as_its_digit() -> None:
+def test_density_shows_every_embedding_in_the_colour_of_its_digit() -> None:
     points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     means = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     mixture = MixtureSameFamily(
@@ -64,9 +79,17 @@ def test_density_shows_every_embedding_as_its_digit() -> None:
         MultivariateNormal(means, torch.eye(2).expand(2, 2, 2)),
     )
     planar = PlanarDensity(points=points, means=means, density=mixture, explained=0.314)
-    figure = figures.density(planar, [n % 10 for n in range(20)])
+    labels = [n % 3 for n in range(20)]
+    figure = figures.density(planar, labels)
     drawn(figure)
     axis = figure.axes[0]
-    assert [text.get_text() for text in axis.texts] == [str(n % 10) for n in range(20)]
-    assert axis.lines[0].get_xydata().tolist() == means.tolist()
+    *classes, prototypes = axis.lines
+    assert [text.get_text() for text in axis.texts] == ["0", "1", "2"]
+    for label, (dots, name) in enumerate(zip(classes, axis.texts, strict=True)):
+        own = points[torch.tensor(labels) == label].double().numpy()
+        assert dots.get_xydata().tolist() == own.tolist()
+        assert name.get_position() == pytest.approx(np.median(own, axis=0))
+        assert name.get_color() == dots.get_color()
+    assert len({dots.get_color() for dots in classes}) == 3
+    assert prototypes.get_xydata().tolist() == means.tolist()
     assert "31%" in axis.get_title()

@@ -18,8 +18,8 @@ from harness.data import ImageSet
 from harness.experiments.mnist_latents.completion import Completer, conditionals, doubtful
 from harness.experiments.mnist_latents.densities import densities
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
-from harness.experiments.mnist_latents.tables import tables
-from harness.report import report
+from harness.report import write_report
+from harness.report.latents import tables
 from harness.settings import SettingsError
 from tests.harness.commands import harness, settings, shown
 from tests.harness.tiny_mnist import write_tiny_mnist
@@ -112,7 +112,7 @@ def test_the_same_command_shows_it_again(ran: tuple[Path, str], results: dict[st
 
 
 def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
-    assert report([ran[0]], tmp_path) == []
+    assert write_report([ran[0]], tmp_path) == []
     page = (tmp_path / "report.md").read_text()
     for heading in (
         "The paper's Table 2",
@@ -122,7 +122,7 @@ def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
     ):
         assert page.count(heading) == 1
     assert "| \N{NO-BREAK SPACE}\N{NO-BREAK SPACE}gaussian" in page  # below its row's title
-    shown = [path.name for path in (tmp_path / "figures").glob("latents-*.svg")]
+    shown = [path.name for path in (tmp_path / "figures").glob("latents-*.png")]
     assert len(shown) == 2 * 3 + 1
     assert all(f"(figures/{name})" in page for name in shown)
     assert (tmp_path / "report.html").read_text().count("data:image/png;base64") == len(shown)

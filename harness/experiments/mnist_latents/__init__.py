@@ -12,7 +12,7 @@ from rich.table import Table
 from harness import data, tracking, training, workers
 from harness.experiments.mnist_latents import jobs
 from harness.experiments.mnist_latents.completion import draw
-from harness.experiments.mnist_latents.tables import tables
+from harness.report.latents import tables
 from harness.settings import MNISTLatentsSettings, Settings
 from harness.tracking import RunFolder
 

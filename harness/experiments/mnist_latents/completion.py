@@ -39,22 +39,16 @@ from harness.experiments.mnist_latents.networks import AdamModule, Batch, Decode
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
 from harness.files import replacing
 from harness.keyed_random import seeded
+from harness.report.latents import COMPLETIONS
 
-NAMES = {
-    "jepa": "JEPA predictor",
-    "gje": "Unimodal GJE",
-    "gmje": "Parametric GMJE",
-    "gmje_em": "GMJE by EM",
-    "mdn": "GMJE-MDN",
-}
-KINDS = [name for name in NAMES if name != "gmje_em"]  # what is trained
+KINDS = [name for name in COMPLETIONS if name != "gmje_em"]  # what is trained
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512  # of every head
 _TEMPERATURE = 0.01  # of the prototypes
 _COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
-_MEASURED, CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
+_MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
 _DOUBTED, _ALIKE = 1000, 50  # test images that those shown are chosen from, and neighbours of each
 
@@ -218,7 +212,7 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
         found[name] |= {"best_of": best_of, "top_of_first": top_of_first}
         guesses = measures.guesses(condition(contexts[places]), _SHOWN_GUESSES, seed=seed)
         for number, guess in enumerate(guesses[: 1 if name == "jepa" else None], 1):
-            shown[f"{NAMES[name]}, {number}"] = row.decoder.decode(guess)
+            shown[f"{COMPLETIONS[name]}, {number}"] = row.decoder.decode(guess)
     with replacing(_shown(phases.folder.path, kind)) as unfinished:
         torch.save({name: row.cpu() for name, row in shown.items()}, unfinished)
     return found
@@ -269,7 +263,7 @@ def _measure(
         log_probs.append(given.log_prob(z_t))
         guessed = measures.guesses(given, GUESSES, seed=seed)
         classes.append(torch.stack([judge.classifier.judge(decoder.decode(z))[1] for z in guessed]))
-    some = torch.split(spread(len(contexts), CALIBRATED), _DRAWN_AT_ONCE)
+    some = torch.split(spread(len(contexts), _CALIBRATED), _DRAWN_AT_ONCE)
     ranks = [
         measures.ranks(condition(contexts[few]), targets[few], seed=seed + number)
         for number, few in enumerate(some)

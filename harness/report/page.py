@@ -11,15 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.document import (
-    Block,
-    Bullets,
-    Commands,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-)
+from harness.metrics import METRICS, metric
+from harness.report.markdown import Picture, Table, bullets, commands, escape, heading
 from harness.report.pictures import every_run, figure_8
 from harness.report.reading import Run
 from harness.report.summary import (
@@ -27,22 +20,12 @@ from harness.report.summary import (
     Section,
     Source,
     differences,
-    mean_and_spread,
     option,
     sources,
 )
 from harness.tracking import RESULTS
 
-# What a table calls a metric, the factor it is shown with, and its decimals.
-_METRICS = {
-    "linear_accuracy": ("linear %", 100.0, 2),
-    "knn_accuracy": ("kNN %", 100.0, 2),
-    "online_accuracy": ("online %", 100.0, 2),
-    "effective_rank": ("effective rank", 1.0, 1),
-    "uniformity": ("uniformity", 1.0, 2),
-    "alignment": ("alignment", 1.0, 2),
-    "dead_dimensions": ("dead dimensions", 1.0, 2),
-}
+Part = str | Table | Picture
 
 _GLOSSARY = (
     "Accuracies are in percent, of frozen features: of a linear probe, of weighted nearest "
@@ -53,34 +36,34 @@ _GLOSSARY = (
 )
 
 
-def contents(
+def build(
     tables: Sequence[Section], unfinished: Sequence[Run], left_out: Sequence[str]
-) -> list[Block]:
-    """The whole page."""
-    blocks = list(_headline(tables, unfinished))
+) -> list[Part]:
+    """All parts of it."""
+    parts = list(_headline(tables, unfinished))
     if left_out:
-        blocks += [Heading(2, "Left out"), Bullets(left_out)]
+        parts += [heading(2, "Left out"), bullets(left_out)]
     for name in _experiments(tables):
-        blocks += _experiment(name, tables)
+        parts += _experiment(name, tables)
     if unfinished:
-        blocks += _unfinished(unfinished)
+        parts += _unfinished(unfinished)
     if tables:
-        blocks += _how_to_rerun(tables)
-    return blocks
+        parts += _how_to_rerun(tables)
+    return parts
 
 
-def _headline(tables: Sequence[Section], unfinished: Sequence[Run]) -> Iterator[Block]:
+def _headline(tables: Sequence[Section], unfinished: Sequence[Run]) -> Iterator[Part]:
     runs = _runs(tables)
     configurations = sum(len(section.rows) for section in tables)
-    yield Heading(1, f"Results: {', '.join(_experiments(tables)) or 'no finished run'}")
+    yield heading(1, f"Results: {', '.join(_experiments(tables)) or 'no finished run'}")
     told = f"{_count(len(runs), 'finished run')} of {_count(configurations, 'configuration')}"
     if unfinished:
         told += f", and {_count(len(unfinished), 'unfinished run')} outside all means"
-    yield Paragraph(
+    yield escape(
         f"{told}. A configuration is what differs in nothing but the seed; numbers are means ± "
         "sample standard deviations over its seeds. n is the number of seeds."
     )
-    yield Paragraph(_GLOSSARY)
+    yield escape(_GLOSSARY)
     if runs:
         yield Table("What was run, where and when.", ["", ""], list(_facts(tables)), numeric=False)
 
@@ -107,48 +90,48 @@ def _facts(tables: Sequence[Section]) -> Iterator[list[str]]:
     yield ["results written", f"{first} to {last} (UTC)"]
 
 
-def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Block]:
+def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Part]:
     found = [section for section in tables if section.experiment == name]
     printed = sources(name)
-    yield Heading(2, name)
+    yield heading(2, name)
     for number, section in enumerate(found, 1):
         which = f"[{number}] " if len(found) > 1 else ""
-        yield Heading(3, f"{which}{section.data.partition(':')[0]}, {_scale(section)}")
+        yield heading(3, f"{which}{section.data.partition(':')[0]}, {_scale(section)}")
         yield from _results(section, [source for source in printed if source.beside])
         yield from _drawn(section, f"{_slug(name)}-{number}")
     yield from _differing(name, found)
     if printed:
-        yield Heading(3, f"Printed elsewhere: {name}")
+        yield heading(3, f"Printed elsewhere: {name}")
         yield Table(
             "Numbers that others printed for these methods, each under a protocol of its own. "
             "None was measured here.",
             ["source", "metric", "protocol", "test accuracy in %"],
             [
-                [source.source, _metric(source.metric)[0], source.protocol, _printed(source)]
+                [source.source, metric(source.metric).label, source.protocol, _printed(source)]
                 for source in printed
             ],
             numeric=False,
         )
 
 
-def _results(section: Section, printed: Sequence[Source]) -> Iterator[Block]:
+def _results(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
     """The table of an experiment, and in what it is not the paper's."""
     columns = [
         ["configuration", "untrained network", *(row.title for row in section.rows)],
         ["n", str(len(section.start)), *(str(len(row.runs)) for row in section.rows)],
     ]
     shown = []
-    known = [name for name in _METRICS if name in section.metrics]
-    for metric in [*known, *(name for name in section.metrics if name not in known)]:
-        cells = [section.untrained(metric), *(row.values(metric) for row in section.rows)]
-        columns.append([_metric(metric)[0], *(_cell(values, metric) for values in cells)])
+    for measured in section.metrics:
+        name, label = measured.name, measured.label
+        cells = [section.untrained(name), *(row.values(name) for row in section.rows)]
+        columns.append([label, *map(measured.mean_and_std, cells)])
         for source in printed:
             stand = source.stands_beside(section.rows)
-            if stand and source.metric == metric:
+            if stand and source.metric == name:
                 shown.append(source)
                 beside = [stand.get(row.title) for row in section.rows]
                 told = ["" if there is None else _accuracy(there.accuracy) for there in beside]
-                columns.append([f"paper, {_metric(metric)[0]} *", "", *told])
+                columns.append([f"paper, {label} *", "", *told])
     columns.append(["s a run", "", *(_seconds(row) for row in section.rows)])
     header, untrained, *rows = zip(*columns, strict=True)
     if section.start:
@@ -172,8 +155,8 @@ def _resumed(run: Run) -> bool:
     return bool((run.results or {}).get("resumed_at_step"))
 
 
-def _not_a_replay(section: Section, source: Source) -> Iterator[Block]:
-    yield Paragraph(
+def _not_a_replay(section: Section, source: Source) -> Iterator[Part]:
+    yield escape(
         f"* Printed in {source.source}, not measured here: {source.protocol}. Our runs: "
         f"{section.data}; {_scale(section)}. Of the settings {', '.join(source.compared)} (others "
         "were not compared), these are not the paper's:"
@@ -183,7 +166,7 @@ def _not_a_replay(section: Section, source: Source) -> Iterator[Block]:
     for title, stands in source.stands_beside(section.rows).items():
         if stands.deviations:
             lines.append(f"{title}: {', '.join(stands.deviations)}")
-    yield Bullets(lines or ["none"])
+    yield bullets(lines or ["none"])
 
 
 def _drawn(section: Section, slug: str) -> Iterator[Picture]:
@@ -194,7 +177,7 @@ def _drawn(section: Section, slug: str) -> Iterator[Picture]:
     yield from every_run(section.rows, epochs=epochs, name=f"{slug}-runs", about=about)
 
 
-def _differing(name: str, found: Sequence[Section]) -> Iterator[Block]:
+def _differing(name: str, found: Sequence[Section]) -> Iterator[Part]:
     """The options that are not the same for all rows of an experiment, the long way down."""
     rows = [
         (row, f"{row.title} [{number}]" if len(found) > 1 else row.title)
@@ -203,9 +186,9 @@ def _differing(name: str, found: Sequence[Section]) -> Iterator[Block]:
     ]
     configs = [row.config for row, _ in rows]
     options = differences(configs)
-    yield Heading(3, f"Settings that differ: {name}")
+    yield heading(3, f"Settings that differ: {name}")
     if not options:
-        yield Paragraph("None: there is one configuration.")
+        yield escape("None: there is one configuration.")
         return
     table = [["configuration", *options]]
     table += [[title, *(option(row.config, name) for name in options)] for row, title in rows]
@@ -221,15 +204,16 @@ def _differing(name: str, found: Sequence[Section]) -> Iterator[Block]:
     )
 
 
-def _unfinished(runs: Sequence[Run]) -> Iterator[Block]:
-    yield Heading(2, "Unfinished runs")
+def _unfinished(runs: Sequence[Run]) -> Iterator[Part]:
+    yield heading(2, "Unfinished runs")
     rows = []
     for run in runs:
         last = {name: curve[np.isfinite(curve)][-1] for name, curve in run.curves.items()}
-        loss = f"{last['train/loss']:.3f}" if "train/loss" in last else "—"
-        online = last.get("eval/online_accuracy")
-        probe = "—" if online is None else f"{100.0 * online:.2f}"
-        rows.append([str(run.folder), f"{_reached(run):.1f} of {run.epochs}", loss, probe])
+        ends = (
+            METRICS[name].mean_and_std([last[name]] if name in last else [])
+            for name in ("train/loss", "eval/online_accuracy")
+        )
+        rows.append([str(run.folder), f"{_reached(run):.1f} of {run.epochs}", *ends])
     yield Table(
         "Runs without results.json: interrupted, or still going on. In no mean and no table above.",
         ["folder", "epochs", "last loss", "online probe, %"],
@@ -248,24 +232,15 @@ def _reached(run: Run) -> float:
     return run.epochs * max(shares, default=0.0)
 
 
-def _how_to_rerun(tables: Sequence[Section]) -> Iterator[Block]:
+def _how_to_rerun(tables: Sequence[Section]) -> Iterator[Part]:
     results = [run.results or {} for run in _runs(tables)]
-    yield Heading(2, "How to rerun")
-    yield Paragraph(
+    yield heading(2, "How to rerun")
+    yield escape(
         "In a checkout at the commit above, with the versions above. A command on a finished "
         "folder shows its results again; on an interrupted one it goes on."
     )
     lines = [f"python -m harness {shlex.join(map(str, found['command']))}" for found in results]
-    yield Commands([line.rstrip() for line in dict.fromkeys(lines)])
-
-
-def _metric(name: str) -> tuple[str, float, int]:
-    return _METRICS.get(name, (name.replace("_", " "), 1.0, 3))
-
-
-def _cell(values: Sequence[float], metric: str) -> str:
-    _, factor, decimals = _metric(metric)
-    return mean_and_spread(values, factor=factor, decimals=decimals)
+    yield commands([line.rstrip() for line in dict.fromkeys(lines)])
 
 
 def _printed(source: Source) -> str:
