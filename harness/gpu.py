@@ -60,7 +60,7 @@ class Step:
 
 def main(arguments: Sequence[str]) -> None:
     """Does what is left, within the minutes that the command line gives."""
-    parser = OneLineParser(prog="python -m harness gpu", description=__doc__)
+    parser = OneLineParser("gpu", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="options of the rows")
     parser.add_argument("--minutes", type=count, default=55, help="for all of it (default: 55)")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these alone, failed ones too")

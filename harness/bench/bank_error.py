@@ -15,19 +15,16 @@ NAME=VALUE are the options of the run, as in ``python -m harness experiment=bank
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from gmje_plugin import SMCMemoryBankModule
 from harness import training
-from harness.bench import OneLineParser, count, write
+from harness.bench import OneLineParser, count, finish, table
 from harness.data import ImageSet, load
 from harness.methods import MoCoSettings
 from harness.settings import SettingsError, composing, deciding, resolve
@@ -46,25 +43,26 @@ BANKS: dict[str, tuple[Callable[..., SMCMemoryBankModule], bool]] = {
 
 def main(arguments: Sequence[str]) -> None:
     """Runs ``bench bank_error`` with the command line's arguments."""
-    parser = OneLineParser(prog="python -m harness bench bank_error", description=__doc__)
+    parser = OneLineParser("bench bank_error", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--sizes", type=count, nargs="+", default=[256, 1024, 4096], metavar="M")
     parser.add_argument("--epochs", type=count, default=2, help="of updates; the last is measured")
-    parser.add_common_options(threads=1, out=Path("outputs/bench/bank_error.json"))
-    options = parser.checked(arguments)
-    torch.set_num_threads(options.threads)
-    queries, keys, held_out, temperature = _embeddings(options.overrides, options.device)
-    rows = []
-    for size in options.sizes:
-        for name in BANKS:
-            found = measure(
-                name, size, queries, keys, held_out, temperature=temperature, epochs=options.epochs
-            )
-            rows.append({"bank": name, "size": size, **found})
-    console = Console()
-    console.print(_table(rows))
-    write(rows, options)
-    console.print(f"written to {options.out}", soft_wrap=True)
+    options = parser.measurement(arguments)
+    *embeddings, temperature = _embeddings(options.overrides, options.device)
+    rows = [
+        {
+            "bank": name,
+            "size": size,
+            **measure(name, size, *embeddings, temperature=temperature, epochs=options.epochs),
+        }
+        for size in options.sizes
+        for name in BANKS
+    ]
+    headings = ("bias of\nlog Z", "error of\nlog Z", "error of its\ngradient", "distinct")
+    made = table(None, "bank", "M", *headings)
+    for bank, size, *errors in (row.values() for row in rows):
+        made.add_row(bank, str(size), *(f"{error:.3f}" for error in errors))
+    finish(rows, options, made)
 
 
 def measure(
@@ -154,15 +152,3 @@ def _embeddings(
 
     some = data.test.select(torch.arange(min(len(data.test), 1000)))
     return *encoded(data.train), encoded(some)[0], settings.method.temperature
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table()
-    table.add_column("bank", no_wrap=True)
-    headings = ("M", "bias of log Z", "error of log Z", "error of its gradient", "distinct")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        numbers = (row["bias"], row["error"], row["gradient_error"], row["distinct"])
-        table.add_row(row["bank"], str(row["size"]), *(f"{number:.3f}" for number in numbers))
-    return table

@@ -19,10 +19,10 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,13 @@ import torch
 from lightly.data import LightlyDataset
 from lightly.transforms import SimCLRTransform
 from PIL import Image
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness import training
-from harness.bench import synchronize
+from harness.bench import now
 from harness.data import EpochBatches, ImageData, ImageSet, place, train_loader
 from harness.settings import Settings
 from harness.tracking import RunFolder
@@ -48,7 +48,6 @@ FOREVER = 10**6  # steps or epochs; none of these trainings ends by itself
 _SHAPE = (3, 32, 32)
 _NUM_CLASSES = 10
 
-Views2 = tuple[Tensor, Tensor]  # shapes: (B, C, H, W), normalised
 Batch = tuple[Any, Tensor, Any]  # (images or views, labels (B,), indices (B,))
 
 
@@ -60,16 +59,14 @@ class Stopwatch:
     Args:
         warmup: Steps that do not count, at least 1.
         steps: Steps that do.
-        device: Where they are made.
 
     Attributes:
         seconds: What a step took on average, once all are made.
     """
 
-    def __init__(self, *, warmup: int, steps: int, device: torch.device) -> None:
+    def __init__(self, *, warmup: int, steps: int) -> None:
         self.warmup = warmup
         self.steps = steps
-        self.device = device
         self.seconds = math.nan
         self._made = 0
         self._started = math.nan
@@ -77,16 +74,22 @@ class Stopwatch:
     def step_made(self) -> bool:
         """Called after every step; whether it was the last."""
         self._made += 1
+        if self._made == self.warmup:
+            self._started = now()
         last = self._made == self.warmup + self.steps
-        if self._made == self.warmup or last:
-            synchronize(self.device)
-            now = time.perf_counter()
-            self.seconds = (now - self._started) / self.steps
-            self._started = now
+        if last:
+            self.seconds = (now() - self._started) / self.steps
         return last
 
 
 Loop = Callable[[Stopwatch], None]
+
+
+def seconds_a_step(loop: Loop, *, warmup: int, steps: int) -> float:
+    """What a step of a loop takes on average."""
+    stopwatch = Stopwatch(warmup=warmup, steps=steps)
+    loop(stopwatch)
+    return stopwatch.seconds
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,13 @@ def random_images() -> ImageData:
 
 def whole_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
     """Our training step without Lightning: a batch gathered from resident images, two views, ..."""
-    images = place(data.train, _device(settings), keep=settings.data.keep)
     step = _plain_step(settings, data, network)
-    return _loop(step, lambda: _resident_batches(settings, images))
+    return _loop(step, lambda: _resident_batches(settings, data))
 
 
 def resident_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
     """The same step on one batch whose views are made already."""
-    images = place(data.train, _device(settings), keep=settings.data.keep)
-    pixels, labels, indices = next(_resident_batches(settings, images))
+    pixels, labels, indices = next(_resident_batches(settings, data))
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     batch = (views(pixels, indices, epoch=0), labels, indices)
     step = _plain_step(settings, data, network, makes_views=False)
@@ -156,40 +157,15 @@ def trainer_step(settings: Settings, data: ImageData) -> Loop:
     """Our step as ``harness.training`` makes it, in Lightning's Trainer, without loggers."""
 
     def run(stopwatch: Stopwatch) -> None:
+        def stop(trainer: pl.Trainer, *_: Any) -> None:
+            trainer.should_stop = stopwatch.step_made()
+
         with tempfile.TemporaryDirectory() as folder:
-            stop = _StopBy(stopwatch)
+            callbacks = [LambdaCallback(on_train_batch_end=stop)]
             run_folder = RunFolder(Path(folder), settings)
-            training.train(settings, data, run_folder, loggers=[], callbacks=[stop])
+            training.train(settings, data, run_folder, loggers=[], callbacks=callbacks)
 
     return run
-
-
-class _StopBy(Callback):
-    """Stops a training when a stopwatch has enough."""
-
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        self.stopwatch = stopwatch
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Tells the stopwatch."""
-        trainer.should_stop = self.stopwatch.step_made()
-
-
-@dataclass(frozen=True)
-class _NoTrainer:
-    """What a method asks of Lightning's Trainer, in the middle of an epoch."""
-
-    estimated_stepping_batches: int = FOREVER
-    current_epoch: int = 0
-    global_step: int = 1  # not one that is logged
-    world_size: int = 1
 
 
 def _plain_step(
@@ -203,8 +179,12 @@ def _plain_step(
     if network.compiled:
         module.backbone.compile()
     if not makes_views:
-        module.views = _as_they_are
-    module.trainer = _NoTrainer()
+        module.views = lambda views, indices, *, epoch: views  # noqa: ARG005
+    # What a method asks of Lightning's Trainer, in the middle of an epoch, at no step that is
+    # logged.
+    module.trainer = SimpleNamespace(
+        estimated_stepping_batches=FOREVER, current_epoch=0, global_step=1, world_size=1
+    )
     [optimizer], [schedule] = module.configure_optimizers()
     precision: Precision = Precision()
     if network.precision == "bf16-mixed":
@@ -219,10 +199,6 @@ def _plain_step(
         schedule["scheduler"].step()
 
     return step
-
-
-def _as_they_are(views: Views2, indices: Any, *, epoch: int) -> Views2:  # noqa: ARG001
-    return views
 
 
 def _loop(step: Callable[[Batch], None], batches: Callable[[], Iterator[Batch]]) -> Loop:
@@ -241,7 +217,8 @@ def _device(settings: Settings) -> torch.device:
     return torch.device(settings.trainer.accelerator)
 
 
-def _resident_batches(settings: Settings, images: Any) -> Iterator[Batch]:
+def _resident_batches(settings: Settings, data: ImageData) -> Iterator[Batch]:
+    images = place(data.train, _device(settings), keep=settings.data.keep)
     batches = EpochBatches(
         images.labels, batch_size=settings.trainer.batch_size, seed=settings.seed
     )
