@@ -33,8 +33,8 @@ def resized_crop(
     rows = _sources(top, box_height, height)
     columns = _sources(left, box_width, width)
     columns = torch.where(flipped[:, None], columns.flip(1), columns)
-    x, y = torch.broadcast_tensors(columns[:, None, :], rows[:, :, None])
-    grid = torch.stack([x, y], dim=-1)
+    x = columns[:, None, :].expand(-1, height, -1)
+    grid = torch.stack([x, rows[:, :, None].expand_as(x)], dim=-1)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 

@@ -22,7 +22,7 @@ _RATIOS = (3.0 / 4.0, 4.0 / 3.0)  # of width to height, its default
 _PROBE = 1  # ends the key of the linear probe's numbers, which are not training's
 _PADDING = 4  # [P]
 _CHUNK = 2**18  # numbers: a megabyte, which stays in a CPU's cache
-_SIZES = (5, 2 * _ATTEMPTS + 2, 1, 1, 4, 4, 1)  # of the parts of Draws
+_SIZES = [5, 2 * _ATTEMPTS + 2, 1, 1, 4, 4, 1]  # of the parts of Draws
 _COUNT = sum(_SIZES)
 
 
@@ -43,7 +43,7 @@ class Draws(NamedTuple):
         numbers: Tensor,  # shape: (N, _COUNT)
     ) -> Draws:
         """The numbers by name."""
-        return cls(*(part.squeeze(1) for part in numbers.split(_SIZES, dim=1)))
+        return cls(*(part.squeeze(1) for part in torch.split(numbers, _SIZES, dim=1)))
 
 
 class _RandomView:

@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from harness import training
 from harness.bench import now
-from harness.data import EpochBatches, ImageData, ImageSet, place, train_loader
+from harness.data import EpochBatches, ImageData, ImageSet, to_device, train_loader
 from harness.settings import Settings
 from harness.tracking import RunFolder
 from harness.views import Views
@@ -218,7 +218,7 @@ def _device(settings: Settings) -> torch.device:
 
 
 def _resident_batches(settings: Settings, data: ImageData) -> Iterator[Batch]:
-    images = place(data.train, _device(settings), keep=settings.data.keep)
+    images = to_device(data.train, _device(settings), keep=settings.data.keep)
     batches = EpochBatches(
         images.labels, batch_size=settings.trainer.batch_size, seed=settings.seed
     )

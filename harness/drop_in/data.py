@@ -40,8 +40,8 @@ class Images:
 
 def images(name: str, root: str = "data") -> Images:
     """Digits, half of them to train on, or 10,000 + 2,000 images of CIFAR-10, at 32 x 32."""
-    found = sources.read(DataSettings(name=name, root=root))
-    parts = {"train": found.train, "test": found.test}
+    train, test, _ = sources.read(DataSettings(name=name, root=root))
+    parts = {"train": train, "test": test}
     pil, labelled = {}, {}
     for part, of_part in parts.items():
         order = torch.randperm(len(of_part.labels), generator=torch.Generator().manual_seed(0))
