@@ -96,7 +96,7 @@ def _measure(options: Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dic
         if not asked:
             continue
         sizes = {"steps": options.steps, "batch": options.batch, "device": options.device}
-        views = data.views(images.pil, drop_in.transform(pipeline), seed=seed, **sizes)
+        views = data.views(images.train, drop_in.transform(pipeline), seed=seed, **sizes)
         optimizers = _optimizers(pipeline, options)
         for row in asked:
             torch.manual_seed(seed)
