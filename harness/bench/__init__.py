@@ -148,11 +148,6 @@ def interval(row: Mapping[str, Any], *, unit: str = "ms", form: str = ".2f") -> 
     return f"{middle} ({low} to {high})"
 
 
-def mebibytes(extra: float | None) -> str:
-    """A table's cell of memory."""
-    return "?" if extra is None else f"{extra:.1f}"
-
-
 def table(title: str | None, *headings: str, words: int = 1) -> Table:
     """A table without rows, whose first columns hold words and the others numbers."""
     made = Table(title=title, title_justify="left")

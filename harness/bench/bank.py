@@ -10,33 +10,20 @@ What memory is: harness/bench/memory.py.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from statistics import median
-from typing import Any
 
 import torch
 from lightly.loss import NTXentLoss
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch.nn.functional import normalize
 
 from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss, swap_memory_bank
-from harness.bench import (
-    OneLineParser,
-    count,
-    finish,
-    in_turn,
-    interval,
-    mebibytes,
-    seconds_of,
-    table,
-    timing,
-)
-from harness.bench.memory import Step, extra_memory
+from harness.bench import OneLineParser, count, finish
+from harness.bench.comparison import Comparison
+from harness.bench.memory import Step
 
 TEMPERATURE = 0.1
 Size = tuple[int, int]
@@ -69,34 +56,19 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--dim", type=count, default=128, help="of the embeddings")
     parser.add_argument("--repeats", type=count, default=20, help="steps timed of each variant")
     options = parser.measurement(arguments)
+    comparison = Comparison(LIGHTLY, "of_lightly")
     rows = []
     console = Console()
     for size, batch_size in product(options.sizes, options.batch_sizes):
+        shape, device = (size, options.dim), torch.device(options.device)
+        make = partial(make_steps, shape, batch_size=batch_size, device=device)
         with console.status(f"bank of {size}, batch of {batch_size}"):
-            found = _measure(size, batch_size, options)
-        console.print(_table(found, options))
-        rows += found
+            found = comparison.rows(make, rounds=options.repeats, warmup=2, device=device)
+        title = f"M = {size}, B = {batch_size}, d = {options.dim}, "
+        title += f"{device}, {options.threads} thread(s), {options.repeats} steps each"
+        console.print(comparison.table(title, "loss and bank", found))
+        rows += [{**row, "size": size, "batch_size": batch_size} for row in found]
     finish(rows, options)
-
-
-def _measure(size: int, batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One line of results a variant."""
-    device = torch.device(options.device)
-    make = partial(make_steps, (size, options.dim), batch_size=batch_size, device=device)
-    timings = {name: partial(seconds_of, step) for name, step in make().items()}
-    seconds = in_turn(timings, rounds=options.repeats, warmup=2)
-    extra = extra_memory(make, device=device)
-    return [
-        {
-            "variant": name,
-            "size": size,
-            "batch_size": batch_size,
-            **timing(taken),
-            "of_lightly": median(taken) / median(seconds[LIGHTLY]),
-            "extra_memory_mib": extra.get(name),
-        }
-        for name, taken in seconds.items()
-    ]
 
 
 def make_steps(size: Size, *, batch_size: int, device: torch.device) -> dict[str, Step]:
@@ -119,13 +91,3 @@ def make_steps(size: Size, *, batch_size: int, device: torch.device) -> dict[str
 
     steps = {name: make_step(make(size)) for name, make in CRITERIA.items()}
     return {**steps, PRODUCTS: lambda: (queries @ entries.T) @ entries}
-
-
-def _table(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> Table:
-    title = f"M = {rows[0]['size']}, B = {rows[0]['batch_size']}, d = {options.dim}, "
-    title += f"{options.device}, {options.threads} thread(s), {options.repeats} steps each"
-    made = table(title, "loss and bank", "ms (min to max)", "ratio", "extra MiB")
-    for row in rows:
-        ratio, extra = f"{row['of_lightly']:.2f}", mebibytes(row["extra_memory_mib"])
-        made.add_row(row["variant"], interval(row), ratio, extra)
-    return made

@@ -14,7 +14,7 @@ NAME=VALUE are the options of the run, as in ``python -m harness experiment=bank
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 from gmje_plugin import SMCMemoryBankModule
 from harness import training
 from harness.bench import OneLineParser, count, finish, table
-from harness.data import ImageSet, load
+from harness.data import AnyImageSet, load
 from harness.methods import MoCoSettings
 from harness.settings import SettingsError, composing, deciding, resolve
 from harness.tracking import RunFolder
@@ -134,21 +134,15 @@ def _embeddings(
     module: Any = training.load(settings, data, folder).to(device).eval()
     if not isinstance(settings.method, MoCoSettings):
         raise SettingsError(f"bench bank_error is for MoCo, not {type(module).__name__}")
-    if not isinstance(data.train, ImageSet) or not isinstance(data.test, ImageSet):
-        raise SettingsError(
-            "bench bank_error is for images that are in memory, not data.keep=files"
-        )
 
-    def encoded(images: ImageSet) -> tuple[Tensor, Tensor]:
-        parts = []
-        for indices in torch.split(torch.arange(len(images)), _ENCODED):
-            first, second = module.views(
-                images.images[indices].to(device), indices.to(device), epoch=0
-            )
+    def encoded(images: AnyImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in torch.split(torch.arange(len(images)), _ENCODED):
+            pixels, _, indices = images[chosen]
+            first, second = module.views(pixels.to(device), indices, epoch=0)
             query = module.projection_head(module.backbone(first))
-            parts.append((normalize(query, dim=1), normalize(module.targets(second), dim=1)))
-        query, key = (torch.cat(rows).float() for rows in zip(*parts, strict=True))
-        return query, key
+            yield normalize(query, dim=1), normalize(module.targets(second), dim=1)
 
     some = data.test.select(torch.arange(min(len(data.test), 1000)))
-    return *encoded(data.train), encoded(some)[0], settings.method.temperature
+    queries, keys = map(torch.cat, zip(*encoded(data.train), strict=True))
+    held_out = torch.cat([query for query, _ in encoded(some)])
+    return queries.float(), keys.float(), held_out.float(), settings.method.temperature

@@ -21,6 +21,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,8 +121,7 @@ def random_images() -> ImageData:
 
 def whole_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
     """Our training step without Lightning: a batch gathered from resident images, two views, ..."""
-    step = _plain_step(settings, data, network)
-    return _loop(step, lambda: _resident_batches(settings, data))
+    return _loop(settings, data, network, partial(_resident_batches, settings, data))
 
 
 def resident_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
@@ -129,8 +129,7 @@ def resident_step(settings: Settings, data: ImageData, network: NetworkOptions) 
     pixels, labels, indices = next(_resident_batches(settings, data))
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     batch = (views(pixels, indices, epoch=0), labels, indices)
-    step = _plain_step(settings, data, network, makes_views=False)
-    return _loop(step, lambda: itertools.repeat(batch))
+    return _loop(settings, data, network, partial(itertools.repeat, batch), of_views=True)
 
 
 def lightly_step(
@@ -149,8 +148,14 @@ def lightly_step(
         num_workers=workers,
         generator=torch.Generator(),
     )
-    step = _plain_step(settings, data, network, makes_views=False)
-    return _loop(step, lambda: _lightly_batches(loader, _device(settings)))
+
+    def batches() -> Iterator[Batch]:
+        device = _device(settings)
+        while True:
+            for (first, second), labels, names in loader:
+                yield (first.to(device), second.to(device)), labels.to(device), names
+
+    return _loop(settings, data, network, batches, of_views=True)
 
 
 def trainer_step(settings: Settings, data: ImageData) -> Loop:
@@ -168,17 +173,30 @@ def trainer_step(settings: Settings, data: ImageData) -> Loop:
     return run
 
 
-def _plain_step(
-    settings: Settings, data: ImageData, network: NetworkOptions, *, makes_views: bool = True
-) -> Callable[[Batch], None]:
-    """The step of a new method: views, forward, backward, optimiser, schedule, online probe."""
+def _loop(
+    settings: Settings,
+    data: ImageData,
+    network: NetworkOptions,
+    batches: Callable[[], Iterator[Batch]],
+    *,
+    of_views: bool = False,
+) -> Loop:
+    """The steps of a new method: views, forward, backward, optimiser, schedule, online probe.
+
+    Args:
+        settings: What is trained.
+        data: The images.
+        network: How the network runs.
+        batches: Makes batches without end, anew for each stopwatch.
+        of_views: Whether they hold two views already.
+    """
     device = _device(settings)
     module: Any = training.build(settings, data).to(device)
     if network.memory_format == "contiguous":
         module.to(memory_format=torch.contiguous_format)
     if network.compiled:
         module.backbone.compile()
-    if not makes_views:
+    if of_views:
         module.views = lambda views, indices, *, epoch: views  # noqa: ARG005
     # What a method asks of Lightning's Trainer, in the middle of an epoch, at no step that is
     # logged.
@@ -190,23 +208,14 @@ def _plain_step(
     if network.precision == "bf16-mixed":
         precision = MixedPrecision("bf16-mixed", device.type)
 
-    def step(batch: Batch) -> None:
-        with precision.forward_context():
-            loss = module.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule["scheduler"].step()
-
-    return step
-
-
-def _loop(step: Callable[[Batch], None], batches: Callable[[], Iterator[Batch]]) -> Loop:
-    """Steps on batches that begin anew each time."""
-
     def run(stopwatch: Stopwatch) -> None:
         for batch in batches():
-            step(batch)
+            with precision.forward_context():
+                loss = module.training_step(batch, 0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule["scheduler"].step()
             if stopwatch.step_made():
                 return
 
@@ -219,19 +228,12 @@ def _device(settings: Settings) -> torch.device:
 
 def _resident_batches(settings: Settings, data: ImageData) -> Iterator[Batch]:
     images = to_device(data.train, _device(settings), keep=settings.data.keep)
-    batches = EpochBatches(
-        images.labels, batch_size=settings.trainer.batch_size, seed=settings.seed
-    )
+    batch_size = settings.trainer.batch_size
+    batches = EpochBatches(images.labels, batch_size=batch_size, seed=settings.seed)
     loader = train_loader(images, batches)
     for epoch in itertools.count():
         batches.set_epoch(epoch)
         yield from loader
-
-
-def _lightly_batches(loader: DataLoader[Any], device: torch.device) -> Iterator[Batch]:
-    while True:
-        for (first, second), labels, names in loader:
-            yield (first.to(device), second.to(device)), labels.to(device), names
 
 
 class _Pictures(Dataset[tuple[Any, int]]):

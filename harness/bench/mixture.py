@@ -6,10 +6,8 @@ full covariances, in float32, in turn in one process. What memory is: harness/be
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -17,18 +15,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Generator
 
 from gmje_plugin import JointGaussianMixture
-from harness.bench import (
-    OneLineParser,
-    count,
-    finish,
-    in_turn,
-    interval,
-    mebibytes,
-    seconds_of,
-    table,
-    timing,
-)
-from harness.bench.memory import extra_memory
+from harness.bench import OneLineParser, count, finish
+from harness.bench.comparison import Comparison
 
 OURS, SKLEARN = "JointGaussianMixture", "scikit-learn's GaussianMixture"
 
@@ -43,31 +31,13 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.measurement(arguments)
     if options.dim < 2:
         parser.error("--dim: must be at least 2, a dimension a view")
-    rows = _measure(options)
+    comparison = Comparison(SKLEARN, "of_sklearn", unit="s", form=".3g")
+    sizes, device = (options.points, options.dim, options.components), torch.device(options.device)
+    make = partial(make_steps, *sizes, device=device)
+    rows = comparison.rows(make, rounds=options.repeats, warmup=1, device=device)
     title = f"{options.points} points, D = {options.dim}, K = {options.components}, "
-    title += f"{options.device}, {options.threads} thread(s), {options.repeats} timings each"
-    made = table(title, "log-density", "s (min to max)", "ratio", "extra MiB")
-    for row in rows:
-        ratio, extra = f"{row['of_sklearn']:.2f}", mebibytes(row["extra_memory_mib"])
-        made.add_row(row["variant"], interval(row, unit="s", form=".3g"), ratio, extra)
-    finish(rows, options, made)
-
-
-def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    device = torch.device(options.device)
-    make = partial(make_steps, options.points, options.dim, options.components, device=device)
-    timings = {name: partial(seconds_of, step) for name, step in make().items()}
-    seconds = in_turn(timings, rounds=options.repeats, warmup=1)
-    extra = extra_memory(make, device=device)
-    return [
-        {
-            "variant": name,
-            **timing(taken, unit="s"),
-            "of_sklearn": median(taken) / median(seconds[SKLEARN]),
-            "extra_memory_mib": extra.get(name),
-        }
-        for name, taken in seconds.items()
-    ]
+    title += f"{device}, {options.threads} thread(s), {options.repeats} timings each"
+    finish(rows, options, comparison.table(title, "log-density", rows))
 
 
 def make_steps(

@@ -2,12 +2,10 @@
 
 import math
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 import torch
 import torchvision.transforms.functional as TF
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightly.transforms import SimCLRTransform
@@ -17,10 +15,10 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from harness import image_ops, views
 from harness.keyed_random import keyed_uniforms
-from harness.settings import ViewSettings, register_schemas, resolve
+from harness.settings import ViewSettings
 from harness.views import Draws, ProbeView, Views, augment, crop_boxes, jitter_factors, plain_view
+from tests.harness.commands import settings as composed
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = {"digits": 1, "mnist_paper": 1, "simclr_paper": 3, "lightly": 3}  # channels
 COUNT = 24  # images
 # PIL's grays take 0.299 of the red, as ours do; torchvision's of tensors take 0.2989, so that
@@ -28,13 +26,7 @@ COUNT = 24  # images
 GRAY_TOLERANCE = 1e-3
 
 
-def preset(name: str) -> ViewSettings:
-    register_schemas()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return resolve(compose("config", [f"data/views={name}"])).data.views
-
-
-STRENGTHS = {name: preset(name) for name in PRESETS}
+STRENGTHS = {name: composed(f"data/views={name}").data.views for name in PRESETS}
 
 
 def pictures(channels: int, *, count: int = COUNT, size: int = 32, seed: int = 0) -> Tensor:
