@@ -26,7 +26,9 @@ Raises:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -175,6 +177,73 @@ def effective_sample_size(
     weights = values.softmax(dim=0)
     ess = weights.dot(weights).reciprocal().masked_fill(values.amax() == -torch.inf, 0.0)
     return ess.to(wide_dtype(log_weights))
+
+
+class Selection(NamedTuple):
+    """What :func:`select` keeps of a pool.
+
+    Attributes:
+        slots: The entries that change, shape (B,); None if all are written anew.
+        members: The members of the pool that they become, shape (B,), or (n,) for all.
+        log_weights: Of the n entries afterwards, summing to one, shape (n,).
+        ages: Of the n entries afterwards, shape (n,).
+    """
+
+    slots: Tensor | None
+    members: Tensor
+    log_weights: Tensor
+    ages: Tensor
+
+
+def select(
+    log_weights: Tensor,  # shape: (n + B,)
+    ages: Tensor,  # shape: (n + B,)
+    n: int,
+    *,
+    resample: Tensor,  # shape: ()
+    noise: Tensor,  # shape: (n + B,)
+    drawn: Tensor | None = None,  # shape: (n,)
+) -> Selection:
+    """Which n of a pool of n entries and B newcomers make the bank of the next step.
+
+    Where ``resample`` is true, n are drawn by weight and their weights start again at 1 / n; else
+    the n youngest stay, at random among equals, and their weights are normalised. Both are worked
+    out, so that no GPU has to wait, and ``torch.compile`` makes one graph of it.
+
+    Args:
+        log_weights: Of the pool, shape (n + B,), float64, the newcomers' last.
+        ages: Whole numbers, shape (n + B,).
+        n: Size of the bank.
+        resample: Whether weights decide, shape (), boolean.
+        noise: Uniform numbers in [0, 1), shape (n + B,).
+        drawn: The members to keep where ``resample`` is true, shape (n,). Default: drawn without
+            replacement, as by :func:`without_replacement`, from ``noise``.
+
+    Returns:
+        What stays where. Without ``drawn``, a bank of more than 2B entries is changed in B places
+        at most; to write a smaller one anew takes fewer operations.
+    """
+    newest = noise - ages  # noise below 1 orders equal ages at random
+    slots = None
+    if drawn is not None:
+        members = torch.where(resample, drawn, torch.topk(newest, n).indices)
+    else:
+        order = torch.where(resample, perturbed(log_weights, noise), newest)
+        num_new = len(order) - n
+        if n <= 2 * num_new:
+            members = torch.topk(order, n).indices
+        else:  # who leaves is among the newcomers and as many last entries
+            slots = torch.topk(order[:n], num_new, largest=False).indices
+            candidates = torch.cat([slots, torch.arange(n, len(order), device=slots.device)])
+            members = candidates[torch.topk(order[candidates], num_new).indices]
+
+    def kept(values: Tensor) -> Tensor:
+        return (
+            values[members] if slots is None else values[:n].index_copy(0, slots, values[members])
+        )
+
+    stayed = torch.where(resample, -math.log(n), kept(log_weights).log_softmax(dim=0))
+    return Selection(slots, members, stayed, kept(ages))
 
 
 def temper(

@@ -34,14 +34,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: If it cannot be written; the one before stays.
         """
-        content = io.BytesIO()  # torch hides what goes wrong with a file
-        torch.save(checkpoint, content)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        write_tensors(Path(path), checkpoint)
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Writes what ``torch.load`` reads, whole or not at all, into a folder made if need be.
+
+    Raises:
+        OSError: If it cannot be written; the one before stays.
+    """
+    written = io.BytesIO()  # torch hides what goes wrong with a file
+    torch.save(content, written)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        file.write(written.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def last_checkpoint_callback(path: Path) -> ModelCheckpoint:

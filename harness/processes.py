@@ -28,7 +28,7 @@ def environment(trainer: TrainerSettings) -> ClusterEnvironment:
     Raises:
         SettingsError: If the launcher has started another number of processes.
     """
-    if trainer.devices * trainer.num_nodes == 1:
+    if trainer.world_size == 1:
         return LightningEnvironment()
     for kind in _LAUNCHERS:
         if kind.detect():
@@ -47,7 +47,7 @@ def environment(trainer: TrainerSettings) -> ClusterEnvironment:
 
 def is_first_process(trainer: TrainerSettings) -> bool:
     """Whether this is the process of a training that writes: the others only train."""
-    if trainer.devices * trainer.num_nodes == 1:
+    if trainer.world_size == 1:
         return True
     found = environment(trainer)
     return not (found.node_rank() or found.local_rank())

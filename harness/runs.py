@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
-import pytorch_lightning as pl
 from matplotlib.figure import Figure
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from harness import figures, training
+from harness.callbacks import EpochProgress, Speed
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
 from harness.evaluation.online_probe import ONLINE_ACCURACY
-from harness.methods.modules.base import Method
 from harness.processes import is_first_process
+from harness.progress import Report
 from harness.settings import Settings, registry
 from harness.tracking import (
     METRICS,
@@ -60,7 +56,7 @@ def run_training(
     *,
     title: str,
     name: str,
-    callbacks: Sequence[Callback] = (),
+    report: Report,
 ) -> dict[str, Any]:
     """Trains, evaluates and fills the folder, from wherever an earlier process left it.
 
@@ -70,7 +66,7 @@ def run_training(
         folder: The training's own folder.
         title: What tables call it.
         name: What W&B calls it.
-        callbacks: As Lightning's.
+        report: Told of every epoch.
 
     Returns:
         What ``results.json`` holds; nothing in all processes but the first of a distributed run.
@@ -103,7 +99,11 @@ def run_training(
             rows=rows.rows,
         ) as others:
             module = training.train(
-                settings, data, folder, loggers=[rows, *others], callbacks=[Speed(), *callbacks]
+                settings,
+                data,
+                folder,
+                loggers=[rows, *others],
+                callbacks=[Speed(), EpochProgress(report)],
             )
             metrics = evaluate(module.backbone, data, settings, folder=folder.path)
             results = {
@@ -152,108 +152,3 @@ def _picture(title: str, rows: Sequence[Row]) -> Figure:
     found = {name: values[None] for name, values in curves.items() if len(values)}
     epochs = int(rows[-1]["epoch"]) + 1
     return figures.run_curves({title: found}, {n: _CURVES[n] for n in found}, epochs=epochs)
-
-
-class Speed(Callback):
-    """Logs the images a second of each epoch's steps.
-
-    Not to metrics.csv, which is a function of the settings.
-    """
-
-    def on_train_epoch_start(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Starts to count."""
-        self.images, self.started = 0, time.perf_counter()
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Counts a batch of all devices."""
-        self.images += len(batch[0]) * trainer.world_size
-
-    def on_train_epoch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Logs it as of the epoch's last step."""
-        speed = self.images / (time.perf_counter() - self.started)
-        metrics = {"epoch": trainer.current_epoch, "train/images_per_second": speed}
-        for logger in trainer.loggers:
-            if not isinstance(logger, MetricsFile):
-                logger.log_metrics(metrics, step=trainer.global_step - 1)
-
-
-class EpochCounter(Callback):
-    """Counts the epochs of a training, those that an earlier process has done at its start.
-
-    Args:
-        advance: Takes the epochs done since the last call.
-    """
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.advance = advance
-
-    def on_train_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Counts the epochs that an earlier process has done."""
-        self.advance(trainer.current_epoch)
-
-    def on_train_epoch_end(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Moves on by an epoch."""
-        self.advance(1)
-
-
-class EpochBar(EpochCounter):
-    """A progress bar over the epochs of one training or several; a line each without a terminal.
-
-    Args:
-        progress: The bar's place.
-        epochs: Of all trainings.
-    """
-
-    def __init__(self, progress: Progress, epochs: int) -> None:
-        self.progress = progress
-        self.task = progress.add_task("", total=epochs)
-        super().__init__(partial(progress.advance, self.task))
-
-    def describe(self, text: str) -> None:
-        """Says what is being trained."""
-        self.training = text
-        self.progress.update(self.task, description=text)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Moves on by an epoch, with its last loss and the online probe's accuracy."""
-        super().on_train_epoch_end(trainer, pl_module)
-        words = [f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"]
-        if isinstance(pl_module, Method):
-            words.append(f"loss {pl_module.last_loss.item():.4g}")
-            if pl_module.online_accuracy is not None:
-                words.append(f"online probe {100 * pl_module.online_accuracy:.1f} %")
-        text = f"{self.training}: {', '.join(words)}"
-        console = self.progress.console
-        if console.is_terminal:
-            self.progress.update(self.task, description=text)
-        else:
-            console.print(text, soft_wrap=True)
-
-
-def progress(console: Console) -> Progress:
-    """Where a bar goes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)

@@ -35,7 +35,7 @@ def check(settings: Settings, data: ImageData) -> None:
             raise SettingsError(
                 f"trainer.devices is {settings.trainer.devices}, but torch sees {there} GPUs"
             )
-    devices = settings.trainer.devices * settings.trainer.num_nodes
+    devices = settings.trainer.world_size
     processes = int(os.environ.get("WORLD_SIZE", devices))
     together = devices > 1 or TorchElasticEnvironment.detect()  # or each is a training of its own
     if together and processes != devices:

@@ -15,17 +15,14 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from harness.files import read_json
-from harness.runs import progress
+from harness.progress import Report, reporting
 
-Advance = Callable[[int], None]
 _POLL = 0.5  # seconds
-_units: Any = None  # of a worker: counts what its and the other workers' jobs have done
+_reports: Any = None  # of a worker: the queue to the process that started it
 
 
 @dataclass(frozen=True)
@@ -34,15 +31,15 @@ class Job:
 
     Attributes:
         name: What the progress bar says of it.
-        do: Does it; is given a function to call with the units done since the last call. Both it
-            and its arguments can be pickled.
+        do: Does it; is given a function to call with the units done since the last call and what
+            is new. Both it and its arguments can be pickled.
         result: The JSON file that is there, and whole, when it is done.
         units: Its length on the progress bar.
         needs: Names of the jobs to be done before.
     """
 
     name: str
-    do: Callable[[Advance], None]
+    do: Callable[[Report], None]
     result: Path
     units: int = 1
     needs: frozenset[str] = frozenset()
@@ -73,31 +70,30 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
     total = sum(job.units for job in jobs)
     before = total - sum(job.units for job in waiting.values())
     context = multiprocessing.get_context("spawn")  # torch's threads survive no fork
-    units, stop = context.Value("q", 0), context.Event()
+    reports, stop = context.SimpleQueue(), context.Event()
     running: dict[Future[None], str] = {}
     with (
         _sigterm_raised(),
-        progress(console) as bar,
+        reporting(console, total=total, done=before) as report,
         ProcessPoolExecutor(
             min(workers, len(waiting)),
             mp_context=context,
             initializer=_start,
-            initargs=(threads, units, stop),
+            initargs=(threads, reports, stop),
         ) as pool,
     ):
-        task = bar.add_task("", total=total)
         try:
             while order.is_active():
                 for name in sorted(order.get_ready(), key=list(waiting).index):
                     running[pool.submit(_do, waiting[name])] = name
-                for done in wait(running, _POLL, return_when=FIRST_COMPLETED).done:
+                ended = wait(running, _POLL, return_when=FIRST_COMPLETED).done
+                while not reports.empty():
+                    report(*reports.get())
+                for done in ended:
                     _raise_if_failed(done, running[done])
                     name = running.pop(done)
                     order.done(name)
-                    if not console.is_terminal:
-                        console.print(f"{name}: done", soft_wrap=True)
-                begun = ", ".join(list(running.values())[:workers])
-                bar.update(task, completed=before + units.value, description=begun)
+                    report(0, f"{name}: done")
         except BaseException:
             stop.set()
             raise
@@ -116,6 +112,8 @@ def _sigterm_raised() -> Iterator[None]:
     """Makes SIGTERM what it is in Lightning's trainings, for the caller to tell what goes on."""
 
     def end(*_: Any) -> None:
+        from pytorch_lightning.utilities.exceptions import SIGTERMException
+
         raise SIGTERMException
 
     before = signal.signal(signal.SIGTERM, end)
@@ -125,10 +123,12 @@ def _sigterm_raised() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start(threads: int, units: Any, stop: Any) -> None:
+def _start(threads: int, reports: Any, stop: Any) -> None:
     """Makes this process one that ends with the one that started it, or when told so."""
-    global _units
-    _units = units
+    global _reports
+    import torch  # here, as the process that schedules has no use for it
+
+    _reports = reports
     torch.set_num_threads(threads)
     threadpool_limits(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it says when to stop
@@ -144,9 +144,4 @@ def _follow(stop: Any) -> None:
 
 
 def _do(job: Job) -> None:
-    job.do(_advance)
-
-
-def _advance(units: int) -> None:
-    with _units.get_lock():
-        _units.value += units
+    job.do(lambda units, text: _reports.put((units, text and f"{job.name}: {text}")))

@@ -226,3 +226,81 @@ def test_count_distinct() -> None:
     assert resampling.count_distinct(rows[torch.arange(100) % 7]) == 7
     assert resampling.count_distinct(rows.double()[[0, 0, 1]]) == 2
     assert resampling.count_distinct(rows[:0]) == 0
+
+
+def select(
+    log_weights: torch.Tensor, ages: torch.Tensor, n: int, *, resample: bool, seed: int
+) -> resampling.Selection:
+    noise = torch.rand(
+        len(ages), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
+    return resampling.select(log_weights, ages, n, resample=torch.tensor(resample), noise=noise)
+
+
+def pool(n: int, newcomers: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    log_weights = torch.randn(n + newcomers, dtype=torch.float64, generator=generator)
+    ages = torch.randint(0, 5, (n + newcomers,), generator=generator)
+    ages[n:] = 0
+    return log_weights, ages
+
+
+def entries(selected: resampling.Selection, n: int) -> list[int]:
+    """The members of the pool in each entry of the bank."""
+    places = torch.arange(n)
+    if selected.slots is None:
+        return selected.members.tolist()
+    return places.index_copy(0, selected.slots, selected.members).tolist()
+
+
+@given(st.integers(1, 40), st.integers(1, 20), st.booleans(), st.integers(0, 2**31))
+@settings(deadline=None)
+def test_selection(n: int, newcomers: int, resample: bool, seed: int) -> None:
+    """Every entry is a member of its own, the youngest or those that the weights draw."""
+    log_weights, ages = pool(n, newcomers, seed)
+    found = select(log_weights, ages, n, resample=resample, seed=seed)
+    kept = entries(found, n)
+    assert len(set(kept)) == n
+    assert found.ages.tolist() == ages[kept].tolist()
+    if resample:
+        drawn = resampling.without_replacement(
+            log_weights, n, generator=torch.Generator().manual_seed(seed)
+        )
+        assert set(kept) == set(drawn.tolist())
+        assert found.log_weights.tolist() == [-math.log(n)] * n
+    else:
+        assert sorted(ages[kept].tolist()) == sorted(ages.tolist())[:n]
+        expected = log_weights[kept].log_softmax(dim=0)
+        torch.testing.assert_close(found.log_weights, expected)
+
+
+def test_a_large_bank_changes_in_as_many_places_as_there_are_newcomers() -> None:
+    log_weights, ages = pool(100, 10, 0)
+    found = select(log_weights, ages, 100, resample=True, seed=0)
+    assert found.slots is not None
+    assert len(set(found.slots.tolist())) == 10
+
+
+def test_equal_ages_leave_at_random() -> None:
+    ages = torch.ones(40, dtype=torch.int64)
+    kept = {
+        tuple(
+            sorted(entries(select(torch.zeros(40).double(), ages, 20, resample=False, seed=s), 20))
+        )
+        for s in range(20)
+    }
+    assert len(kept) == 20
+
+
+@pytest.mark.parametrize("n", [16, 100])
+@pytest.mark.parametrize("resample", [False, True])
+def test_selection_is_one_graph(n: int, resample: bool) -> None:
+    torch.compiler.reset()
+    log_weights, ages = pool(n, 10, 0)
+    noise = torch.rand(n + 10, dtype=torch.float64)
+    options = {"resample": torch.tensor(resample), "noise": noise}
+    compiled = torch.compile(resampling.select, backend="aot_eager", fullgraph=True)
+    found = compiled(log_weights, ages, n, **options)
+    expected = resampling.select(log_weights, ages, n, **options)
+    assert entries(found, n) == entries(expected, n)
+    torch.testing.assert_close(found.log_weights, expected.log_weights)

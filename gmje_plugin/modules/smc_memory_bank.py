@@ -18,7 +18,7 @@ from gmje_plugin.resampling import (
     SCHEMES,
     count_distinct,
     effective_sample_size,
-    perturbed,
+    select,
     uniform,
 )
 from gmje_plugin.validation import (
@@ -347,26 +347,27 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         log_weights.nan_to_num_(0.0, 1e30, -1e30)
         self._ess = effective_sample_size(log_weights)
         threshold = math.inf if self.ess_threshold is None else self.ess_threshold
-        resample = self._ess < threshold * self._pool_size
-        ages = torch.cat([self.ages + 1, rejected * _NEVER])
-        # Ages are whole numbers, so noise in [0, 1) orders equal ages at random.
-        noise = uniform(size + batch, keys.device, self._generator())
-        newest = noise - ages
-        if self.resampling == "without_replacement":
-            order = torch.where(resample, perturbed(log_weights, noise), newest)
-            if size <= 2 * batch:  # to rewrite a small bank takes fewer operations
-                self._keep(torch.topk(order, size).indices, keys, log_weights, ages)
-            else:
-                self._replace(order, keys, log_weights, ages)
-        else:
+        drawn = None
+        if self.resampling != "without_replacement":
             drawn = SCHEMES[self.resampling](
                 log_weights, size, generator=self._generator(), validate_args=False
             )
-            stay = torch.where(resample, drawn, torch.topk(newest, size).indices)
-            self._keep(stay, keys, log_weights, ages)
-        self.log_weights = torch.where(
-            resample, -math.log(size), self.log_weights.log_softmax(dim=0)
-        ).to(keys.dtype)
+        kept = select(
+            log_weights,
+            torch.cat([self.ages + 1, rejected * _NEVER]),
+            size,
+            resample=self._ess < threshold * self._pool_size,
+            noise=uniform(size + batch, keys.device, self._generator()),
+            drawn=drawn,
+        )
+        self.log_weights, self.ages = kept.log_weights.to(keys.dtype), kept.ages
+        if kept.slots is None:
+            self.bank = torch.cat([self.bank, keys])[kept.members]
+        else:
+            new = (kept.members >= size)[:, None]
+            old_rows = self.bank[kept.members.clamp_max(size - 1)]
+            new_rows = keys[(kept.members - size).clamp_min(0)]
+            self.bank.index_copy_(0, kept.slots, torch.where(new, new_rows, old_rows))
 
     def _newcomers(
         self,
@@ -383,26 +384,6 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         # Scores are sums: a key's is over one query less than a particle's, if its own counts.
         counted = finite_rows(queries).to(queries.dtype)
         return key_scores + prior - (-counted / counted.sum()).log1p()
-
-    def _keep(self, stay: Tensor, keys: Tensor, log_weights: Tensor, ages: Tensor) -> None:
-        """Makes the bank of M members of the pool."""
-        self.bank = torch.cat([self.bank, keys])[stay]
-        self.ages = ages[stay]
-        self.log_weights = log_weights[stay]
-
-    def _replace(self, order: Tensor, keys: Tensor, log_weights: Tensor, ages: Tensor) -> None:
-        """Keeps the M first of the pool by ``order``, in place, for M > B.
-
-        Who leaves is among the keys and as many last particles, whose places the others take.
-        """
-        size, batch = self.size[0], len(keys)
-        last = torch.topk(order[:size], batch, largest=False).indices
-        candidates = torch.cat([last, torch.arange(size, size + batch, device=last.device)])
-        stay = torch.topk(order[candidates], batch).indices
-        members = candidates[stay]
-        self.bank.index_copy_(0, last, torch.cat([self.bank[last], keys])[stay])
-        self.ages = ages[:size].index_copy(0, last, ages[members])
-        self.log_weights = log_weights[:size].index_copy(0, last, log_weights[members])
 
     def _state_error(self, state: dict[str, Tensor]) -> str | None:
         (size, dim), bank, count = self.bank.shape, state["bank"], int(state["count"])

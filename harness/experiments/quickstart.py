@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -15,15 +18,16 @@ from rich.table import Table
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss
-from harness import data, figures, runs, tracking, training
+from harness import data, figures, runs, tracking, training, workers
 from harness.data import ImageData
 from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
 from harness.files import write_png
 from harness.methods import ParametricGMJESettings, SMCBankSettings
-from harness.runs import EpochBar
-from harness.settings import QuickstartSettings, RowSettings, Settings, SettingsError
+from harness.progress import Report
+from harness.settings import QuickstartSettings, Settings, SettingsError
 from harness.tracking import RunFolder, curve, read_metrics
+from harness.workers import Job
 
 _HEADINGS = {"knn_accuracy": "kNN %", "linear_accuracy": "linear %", "effective_rank": "rank"}
 
@@ -32,8 +36,6 @@ def prepare(
     settings: Settings, experiment: QuickstartSettings
 ) -> Callable[[RunFolder, Console], dict[str, Any]]:
     """Loads the data; what it returns trains and evaluates every row over all seeds."""
-    if settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise SettingsError("trainer.devices and trainer.num_nodes are for benchmark and banks")
     images = data.load(settings.data, seed=settings.seed)
     training.check(settings, images)
 
@@ -58,19 +60,21 @@ class _Quickstart:
 
     def results(self, console: Console) -> dict[str, Any]:
         """Trains everything and returns what ``results.json`` is to hold, but for the time."""
-        results: dict[str, Any] = {
+        jobs = [self._job(name, seed) for name in self.experiment.rows for seed in self.seeds]
+        workers.carry_out(
+            jobs,
+            workers=self.experiment.workers,
+            threads=self.settings.trainer.threads,
+            console=console,
+        )
+        results = {
             "experiment": self.experiment.name,
             "data": self.images.variant,
             "seeds": self.seeds,
             "untrained": self._untrained(),
-            "rows": {},
+            "rows": {name: self._row(name) for name in self.experiment.rows},
             **tracking.provenance(),
         }
-        with runs.progress(console) as progress:
-            trainings = len(self.experiment.rows) * len(self.seeds)
-            bar = EpochBar(progress, epochs=trainings * self.settings.trainer.epochs)
-            for name, row in self.experiment.rows.items():
-                results["rows"][name] = self._train_row(name, row, bar)
         self._save(self._draw(results))
         return results
 
@@ -84,27 +88,28 @@ class _Quickstart:
             found.append(evaluate(backbone, self.images, settings, folder=folder))
         return {metric: [figure[metric] for figure in found] for metric in _measured(found[0])}
 
-    def _train_row(self, name: str, row: RowSettings, bar: EpochBar) -> dict[str, Any]:
-        """Trains a row over all seeds; every seed's figures."""
-        result: dict[str, Any] = {"title": row.title, "seconds": []}
-        for seed in self.seeds:
-            bar.describe(f"{row.title}, seed {seed}")
-            settings, folder = self._training(name, seed)
-            try:
-                found = runs.run_training(
-                    settings,
-                    self.images,
-                    folder,
-                    title=row.title,
-                    name=f"{name}, seed {seed}",
-                    callbacks=[bar],
-                )
-            except SettingsError as error:
-                raise SettingsError(f"experiment.rows.{name}, seed {seed}: {error}") from error
-            for metric in _measured(found["metrics"]):
-                result.setdefault(metric, []).append(found["metrics"][metric])
-            result["seconds"].append(found["wall_time_s"])
-        return result
+    def _job(self, name: str, seed: int) -> Job:
+        """Trains and evaluates a row from one seed, in any process."""
+        settings, folder = self._training(name, seed)
+        return Job(
+            f"{self.experiment.rows[name].title}, seed {seed}",
+            partial(_train, name, settings, folder.path, self.settings.seed),
+            folder.path / tracking.RESULTS,
+            self.settings.trainer.epochs,
+        )
+
+    def _row(self, name: str) -> dict[str, Any]:
+        """Every seed's figures of a row that is trained."""
+        found = [
+            json.loads((self._training(name, seed)[1].path / tracking.RESULTS).read_text())
+            for seed in self.seeds
+        ]
+        metrics = [result["metrics"] for result in found]
+        return {
+            "title": self.experiment.rows[name].title,
+            "seconds": [result["wall_time_s"] for result in found],
+            **{metric: [each[metric] for each in metrics] for metric in _measured(metrics[0])},
+        }
 
     def _training(self, name: str, seed: int) -> tuple[Settings, RunFolder]:
         """Settings and folder of one training."""
@@ -167,6 +172,22 @@ class _Quickstart:
         pictures.mkdir(exist_ok=True)
         for name, figure in drawn.items():
             write_png(pictures / f"{name}.png", figure, dpi=150)
+
+
+def _train(name: str, settings: Settings, path: Path, data_seed: int, report: Report) -> None:
+    """Trains and evaluates a row from one seed, on the images that all seeds have."""
+    images = data.load(settings.data, seed=data_seed)
+    try:
+        runs.run_training(
+            settings,
+            images,
+            RunFolder(path, settings),
+            title=settings.experiment.rows[name].title,  # type: ignore[attr-defined]
+            name=f"{name}, seed {settings.seed}",
+            report=report,
+        )
+    except SettingsError as error:
+        raise SettingsError(f"experiment.rows.{name}, seed {settings.seed}: {error}") from error
 
 
 def _measured(found: Mapping[str, Any]) -> list[str]:

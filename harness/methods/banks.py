@@ -51,7 +51,7 @@ class SMCBankSettings(BankSettings):
             "count_own_query": self.count_own_query,
         }
 
-    def problems(self) -> Iterator[str]:
+    def problems_inside(self) -> Iterator[str]:
         """Algorithm 2 has no options."""
         algorithm_2 = ("multinomial", None, True)
         if self.name == "smc_paper" and tuple(self.options().values()) != algorithm_2:

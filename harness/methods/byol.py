@@ -33,12 +33,4 @@ class BYOLSettings(MethodSettings):
         from harness.methods.modules.byol import BYOL
 
         head = BYOLPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
-        criterion = NegativeCosineSimilarity()
-        return BYOL(
-            context.backbone,
-            head,
-            criterion,
-            views=context.views,
-            settings=self,
-            trainer=context.trainer,
-        )
+        return BYOL(context, self, NegativeCosineSimilarity(), head)

@@ -34,4 +34,4 @@ class BuildContext:
     @property
     def gather(self) -> bool:
         """Whether losses and banks take in the batches of all devices, to give what one gives."""
-        return self.trainer.devices * self.trainer.num_nodes > 1
+        return self.trainer.world_size > 1

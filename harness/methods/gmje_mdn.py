@@ -54,11 +54,4 @@ class GMJEMDNSettings(BYOLSettings):
             gather_distributed=context.gather,
         )
         kind: type[BYOL | GMJEMDN] = BYOL if self.momentum_encoder else GMJEMDN
-        return kind(
-            context.backbone,
-            head,
-            criterion,
-            views=context.views,
-            settings=self,
-            trainer=context.trainer,
-        )
+        return kind(context, self, criterion, head)

@@ -31,12 +31,14 @@ class MoCoSettings(MethodSettings):
     ema: float = ranged(0.99, low=0.0, high=1.0)  # [R]
     in_batch_negatives: bool = False  # the same on both sides wherever banks are compared
 
-    def problems(self, bank: BankSettings | None) -> Iterator[str]:
+    def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
         """Every bank fits but none, and the queue under the name of the particles."""
         if bank is None:
             yield f"bank must be chosen for {self.name} (bank=fifo, smc or smc_paper)"
         elif self.name == "smc_gmje" and bank.name == "fifo":
             yield "bank=fifo with smc_gmje is MoCo: use method=moco"
+        else:
+            yield from bank.problems_inside()
 
     def suffix(self) -> str:
         """Says what negatives there are beside the bank's."""
@@ -49,9 +51,7 @@ class MoCoSettings(MethodSettings):
         if context.bank is None:
             raise NotImplementedError(f"no {self.name} without a bank")
         criterion = self._loss(context.bank, gather=context.gather, seed=context.seed)
-        return MoCo(
-            context.backbone, criterion, views=context.views, settings=self, trainer=context.trainer
-        )
+        return MoCo(context, self, criterion)
 
     def _loss(self, bank: BankSettings, *, gather: bool, seed: int) -> nn.Module:
         from lightly.loss import NTXentLoss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.settings.fields import choice, ranged
 from harness.settings.methods import MethodSettings
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class ParametricGMJESettings(MethodSettings):
     """SimCLR's pipeline with ``GMJEPrototypeLoss``."""
 
+    has_mixture: ClassVar[bool] = True
     name: str = choice("parametric_gmje")
     learning_rate: float = ranged(0.32, above=0.0)  # [D]
     weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]

@@ -39,6 +39,4 @@ class SwAVSettings(MethodSettings):
             self.sinkhorn_epsilon,
             sinkhorn_gather_distributed=context.gather,
         )
-        return SwAV(
-            context.backbone, criterion, views=context.views, settings=self, trainer=context.trainer
-        )
+        return SwAV(context, self, criterion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -26,6 +27,10 @@ class RowSettings:
     method: MethodSettings = MISSING
     bank: BankSettings | None = None  # of MoCo
 
+    def problems(self) -> Iterator[str]:
+        """As the method says."""
+        yield from self.method.problems_with(self.bank)
+
 
 # What an experiment may use; seed, logger, output_root and overwrite are for all.
 GROUPS = ("data", "backbone", "method", "bank", "scale", "trainer", "evaluation")
@@ -38,6 +43,13 @@ class ExperimentSettings:
     uses: ClassVar[tuple[str, ...]] = GROUPS
     name: str = MISSING
 
+    def problems_in(self, settings: Settings) -> Iterator[str]:
+        """What it cannot do with the rest of the settings; here one with methods of its own."""
+        if settings.method is not None or settings.bank is not None:
+            yield f"method and bank are for benchmark and banks, not {self.name}"
+        if settings.trainer.world_size > 1:
+            yield "trainer.devices and trainer.num_nodes are for benchmark and banks"
+
 
 @dataclass
 class QuickstartSettings(ExperimentSettings):
@@ -46,7 +58,14 @@ class QuickstartSettings(ExperimentSettings):
     uses: ClassVar[tuple[str, ...]] = ("data", "backbone", "trainer", "evaluation")
     name: str = choice("quickstart")
     num_seeds: int = ranged(3, low=1)
+    workers: int = ranged(2, low=1, high=256)  # processes, of trainer.threads each
     rows: dict[str, RowSettings] = field(default_factory=dict)
+
+    def problems_in(self, settings: Settings) -> Iterator[str]:
+        """Besides, it needs a row."""
+        yield from super().problems_in(settings)
+        if not self.rows:
+            yield "experiment.rows must hold at least one row"
 
 
 @dataclass
@@ -57,6 +76,15 @@ class ReplaySettings(ExperimentSettings):
     # What differs between its parts 2a (banks) and 2b (benchmark).
     paper_epochs: int = ranged(200, low=1)
     bank_size: int = ranged(4096, low=1)
+
+    def problems_in(self, settings: Settings) -> Iterator[str]:
+        """It needs a method, with a bank or not as the method says."""
+        if settings.method is None:
+            yield "method must be chosen (method=simclr, ...)"
+            return
+        yield from settings.method.problems_with(settings.bank)
+        if self.name == "banks" and settings.method.family != "MoCo":
+            yield f"experiment=banks compares banks of moco, and {settings.method.name} has none"
 
 
 @dataclass
@@ -97,6 +125,16 @@ class LatentRowSettings:
     method: MethodSettings = MISSING
     density: str = choice("gaussian", "gmm", "prototypes", "prototypes_ema", "prototypes_em")
 
+    def problems(self) -> Iterator[str]:
+        """Both views are embedded alike, and only a mixture has prototypes."""
+        method = self.method
+        if method.family != "SimCLR":
+            yield f"method must be of SimCLR's family, not {method.name}"
+        if not method.has_mixture and self.density.startswith("prototypes"):
+            yield f"density={self.density} is for parametric_gmje"
+        if method.has_mixture and getattr(method, "entropy_weight", 1.0) == 0.0:
+            yield "method.entropy_weight must be above 0, for the average of prototypes_ema"
+
 
 @dataclass
 class MNISTLatentsSettings(ExperimentSettings):
@@ -112,6 +150,21 @@ class MNISTLatentsSettings(ExperimentSettings):
     completed: str = "gmje"
     completion_epochs: int = ranged(5, low=1)
     rows: dict[str, LatentRowSettings] = field(default_factory=dict)
+
+    def problems_in(self, settings: Settings) -> Iterator[str]:
+        """Besides, it is for MNIST, and needs rows that are trained."""
+        yield from super().problems_in(settings)
+        if settings.data.name != "mnist":
+            yield f"experiment=mnist_latents is for data=mnist, not {settings.data.name}"
+        if not self.rows:
+            yield "experiment.rows must hold at least one row"
+        elif self.completed not in self.rows:
+            yield (
+                f"experiment.completed must be one of {', '.join(self.rows)}, "
+                f"got {self.completed!r}"
+            )
+        if settings.trainer.epochs < 1:
+            yield "trainer.epochs must be at least 1 for mnist_latents"
 
 
 @dataclass
@@ -137,3 +190,7 @@ class Settings:
     seed: int = ranged(1, low=0, high=2**31)
     output_root: str = "outputs"
     overwrite: bool = False  # whether to run again what has finished
+
+    def problems(self) -> Iterator[str]:
+        """As the experiment says."""
+        yield from self.experiment.problems_in(self)

@@ -34,8 +34,8 @@ class BankSettings:
         """The arguments of ``SMCMemoryBankModule`` that make it."""
         raise NotImplementedError(f"no bank for {type(self).__name__}")
 
-    def problems(self) -> Iterator[str]:
-        """Options that are each valid but not together."""
+    def problems_inside(self) -> Iterator[str]:
+        """Options of the bank that are each valid but not together."""
         yield from ()
 
 
@@ -44,6 +44,7 @@ class MethodSettings:
     """What every method has: an optimiser with a cosine schedule, and lightly's projection head."""
 
     family: ClassVar[str] = "SimCLR"  # SimCLR's embeds both views alike, by one encoder
+    has_mixture: ClassVar[bool] = False  # whether the criterion is a density, ``.mixture()``
     name: str = MISSING
     optimizer: str = choice("sgd", "lars", "adamw")  # torch's, lightly's LARS
     learning_rate: float = ranged(0.1, above=0.0)  # each method has its own
@@ -61,14 +62,7 @@ class MethodSettings:
         from harness.methods.modules.contrastive import SimCLR
 
         head = self.head(context.backbone.feature_dim)
-        return SimCLR(
-            context.backbone,
-            head,
-            self.criterion(gather=context.gather),
-            views=context.views,
-            settings=self,
-            trainer=context.trainer,
-        )
+        return SimCLR(context, self, self.criterion(gather=context.gather), head)
 
     def head(self, feature_dim: int) -> nn.Module:
         """The projection head of SimCLR's family."""
@@ -81,7 +75,7 @@ class MethodSettings:
         """The loss of SimCLR's family, over the batches of all devices if ``gather``."""
         raise NotImplementedError(f"no method for {type(self).__name__}")
 
-    def problems(self, bank: BankSettings | None) -> Iterator[str]:
+    def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
         """Options that are each valid but not together; most methods have no bank."""
         if bank is not None:
             yield f"bank is for moco and smc_gmje, not for {self.name}"

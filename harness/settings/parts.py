@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -116,6 +117,24 @@ class TrainerSettings:
     # threads on a core that another process uses wait for each other: 250 ms a step against 25.
     threads: int = ranged(1, low=1)
 
+    @property
+    def world_size(self) -> int:
+        """Devices of all machines."""
+        return self.devices * self.num_nodes
+
+    def problems(self) -> Iterator[str]:
+        """Every device takes an equal part of a batch, for batch statistics 2 images or more."""
+        if self.batch_size < 2 * self.world_size:
+            yield (
+                f"batch_size must hold at least 2 images for each of the {self.world_size} "
+                f"devices, got {self.batch_size}"
+            )
+        elif self.world_size and self.batch_size % self.world_size:
+            yield (
+                f"batch_size must be a multiple of the {self.world_size} devices that share it, "
+                f"got {self.batch_size}"
+            )
+
 
 @dataclass
 class EvaluationSettings:
@@ -139,3 +158,8 @@ class LoggerSettings:
     name: str = choice("wandb", "tensorboard", "csv")
     mode: str = choice("offline", "online")  # W&B offline needs neither an account nor a network
     project: str = "gmje-plugin"
+
+    def problems(self) -> Iterator[str]:
+        """Only W&B has a mode."""
+        if self.mode == "online" and self.name != "wandb":
+            yield f"mode=online is for logger=wandb, not {self.name}"

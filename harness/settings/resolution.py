@@ -27,7 +27,6 @@ from harness.settings.experiments import (
     GROUPS,
     ExperimentSettings,
     FailureModesSettings,
-    LatentRowSettings,
     MNISTLatentsSettings,
     QuickstartSettings,
     ReplaySettings,
@@ -35,7 +34,6 @@ from harness.settings.experiments import (
     SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
-from harness.settings.methods import BankSettings, MethodSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _SCHEMAS = {
@@ -90,8 +88,8 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
     problems = list(_unused(settings.experiment, overrides)) or [
         *_unknown_keys(config, settings, ""),
-        *_out_of_range(settings, ""),
-        *_impossible(settings),
+        *_out_of_range(settings),
+        *_not_together(settings),
     ]
     if problems:
         raise SettingsError("; ".join(problems))
@@ -148,93 +146,40 @@ def _unused(experiment: ExperimentSettings, overrides: Sequence[str]) -> Iterato
         )
 
 
-def _impossible(settings: Settings) -> Iterator[str]:
-    """Options that are each valid but not together."""
-    pairs: dict[str, tuple[MethodSettings | None, BankSettings | None]]
-    match settings.experiment:
-        case QuickstartSettings(rows=rows):
-            if not rows:
-                yield "experiment.rows must hold at least one row"
-            if settings.method is not None or settings.bank is not None:
-                yield "method and bank are for benchmark and banks, not quickstart"
-            pairs = {f"experiment.rows.{name}.": (r.method, r.bank) for name, r in rows.items()}
-        case MNISTLatentsSettings(rows=rows, completed=completed):
-            yield from _impossible_latents(settings, rows, completed)
-            pairs = {}
-        case SyntheticSettings(name=name) | FailureModesSettings(name=name):
-            if settings.method is not None or settings.bank is not None:
-                yield f"method and bank are for benchmark and banks, not {name}"
-            pairs = {}
-        case _:
-            if settings.method is None:
-                yield "method must be chosen (method=simclr, ...)"
-            pairs = {"": (settings.method, settings.bank)}
-    for path, (method, bank) in pairs.items():
-        if method is not None:
-            problems = [*method.problems(bank), *(bank.problems() if bank else ())]
-            yield from (f"{path}{problem}" for problem in problems)
-    if settings.experiment.name == "banks" and settings.method and settings.method.family != "MoCo":
-        yield f"experiment=banks compares banks of moco, and {settings.method.name} has none"
-    if settings.logger.mode == "online" and settings.logger.name != "wandb":
-        yield f"logger.mode=online is for logger=wandb, not {settings.logger.name}"
-    devices = settings.trainer.devices * settings.trainer.num_nodes
-    if settings.trainer.batch_size < 2 * devices:
-        yield (
-            f"trainer.batch_size must hold at least 2 images for each of the {devices} devices, "
-            f"got {settings.trainer.batch_size}"
-        )
-    elif settings.trainer.batch_size % devices:
-        yield (
-            f"trainer.batch_size must be a multiple of the {devices} devices that share it, "
-            f"got {settings.trainer.batch_size}"
-        )
-
-
-def _impossible_latents(
-    settings: Settings, rows: dict[str, LatentRowSettings], completed: str
-) -> Iterator[str]:
-    if settings.data.name != "mnist":
-        yield f"experiment=mnist_latents is for data=mnist, not {settings.data.name}"
-    if not rows:
-        yield "experiment.rows must hold at least one row"
-    elif completed not in rows:
-        yield f"experiment.completed must be one of {', '.join(rows)}, got {completed!r}"
-    if settings.method is not None or settings.bank is not None:
-        yield "method and bank are for benchmark and banks, not mnist_latents"
-    if settings.trainer.devices * settings.trainer.num_nodes > 1:
-        yield "trainer.devices and trainer.num_nodes are for benchmark and banks"
-    if settings.trainer.epochs < 1:
-        yield "trainer.epochs must be at least 1 for mnist_latents"
-    for name, row in rows.items():
-        path, method = f"experiment.rows.{name}", row.method
-        if method.family != "SimCLR":
-            yield f"{path}.method must be of SimCLR's family, not {method.name}"
-        if method.name != "parametric_gmje":
-            if row.density.startswith("prototypes"):
-                yield f"{path}.density={row.density} is for parametric_gmje"
-        elif getattr(method, "entropy_weight", 1.0) == 0.0:
-            yield f"{path}.method.entropy_weight must be above 0, for the average of prototypes_ema"
-
-
-def _out_of_range(settings: Any, path: str) -> Iterator[str]:
+def _parts(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dataclass of the settings, the whole last, with the path of its options."""
     if isinstance(settings, dict):
-        for key, value in settings.items():
-            yield from _out_of_range(value, f"{path}{key}.")
-    elif is_dataclass(settings):
-        for item in fields(settings):
-            value = getattr(settings, item.name)
-            yield from _out_of_range(value, f"{path}{item.name}.")
-            choices: Sequence[str | bool] = item.metadata.get("choices", ())
-            if choices and value not in choices:
-                allowed = ", ".join(str(word) for word in choices)
-                yield f"{path}{item.name} must be one of {allowed}, got {value!r}"
-            bounds = item.metadata.get("bounds", {})
-            numbers = value if isinstance(value, list) else [value]
-            if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
-                wanted = [
-                    f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf
-                ]
-                yield f"{path}{item.name} must be finite, {' and '.join(wanted)}, got {value!r}"
+        children = settings
+    else:
+        known = fields(settings) if is_dataclass(settings) else ()
+        children = {item.name: getattr(settings, item.name) for item in known}
+    for name, child in children.items():
+        yield from _parts(child, f"{path}{name}.")
+    if is_dataclass(settings):
+        yield path, settings
+
+
+def _out_of_range(settings: Settings) -> Iterator[str]:
+    for name, item, value in (
+        (f"{path}{item.name}", item, getattr(part, item.name))
+        for path, part in _parts(settings)
+        for item in fields(part)
+    ):
+        choices: Sequence[str | bool] = item.metadata.get("choices", ())
+        if choices and value not in choices:
+            allowed = ", ".join(str(word) for word in choices)
+            yield f"{name} must be one of {allowed}, got {value!r}"
+        bounds = item.metadata.get("bounds", {})
+        numbers = value if isinstance(value, list) else [value]
+        if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
+            wanted = [f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf]
+            yield f"{name} must be finite, {' and '.join(wanted)}, got {value!r}"
+
+
+def _not_together(settings: Settings) -> Iterator[str]:
+    """Options that are each valid but not together: each dataclass has its own rules."""
+    for path, part in _parts(settings):
+        yield from (f"{path}{problem}" for problem in getattr(part, "problems", tuple)())
 
 
 def _inside(value: float, bounds: dict[str, float]) -> bool:

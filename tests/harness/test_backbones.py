@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor, nn
 
 from harness import backbones
 from harness.backbones import Backbone
 from harness.methods import SimCLRSettings
-from harness.methods.modules.contrastive import SimCLR
+from harness.methods.context import BuildContext
 from harness.settings import (
     BackboneSettings,
     ResNet18Settings,
@@ -59,18 +57,11 @@ def test_two_steps_of_simclr_move_every_parameter(
     assert backbone.feature_dim == feature_dim
     assert backbone.training
     views = Views(ViewSettings(), mean=torch.zeros(3), std=torch.ones(3), seed=0)
-    method = SimCLR(
-        backbone,
-        SimCLRProjectionHead(feature_dim, 128, 32),
-        NTXentLoss(temperature=0.5),
-        views=views,
-        settings=SimCLRSettings(),
-        trainer=TrainerSettings(),
-    )
+    method = SimCLRSettings().build(BuildContext(backbone, None, views, TrainerSettings(), seed=0))
     before = {name: value.detach().clone() for name, value in backbone.named_parameters()}
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     for _ in range(2):
-        loss, _ = method.loss(*_images(8).chunk(2))
+        loss = method.step(*_images(8).chunk(2)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

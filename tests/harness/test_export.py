@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,7 +20,7 @@ from harness import backbones
 from harness.__main__ import main
 from harness.backbones import Backbone
 from harness.methods import SimCLRSettings
-from harness.methods.modules.contrastive import SimCLR
+from harness.methods.context import BuildContext
 from harness.settings import (
     BackboneSettings,
     ResNet18Settings,
@@ -70,13 +68,9 @@ def _trained(run: Path, settings: BackboneSettings, *, epochs: int = 1) -> Backb
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = backbones.build(settings, in_channels=3, image_size=(32, 32))
-        method = SimCLR(
-            backbone,
-            SimCLRProjectionHead(backbone.feature_dim, 16, 8),
-            NTXentLoss(),
-            views=Views(ViewSettings(), mean=torch.tensor(_MEAN), std=torch.tensor(_STD), seed=0),
-            settings=SimCLRSettings(),
-            trainer=TrainerSettings(epochs=epochs),
+        views = Views(ViewSettings(), mean=torch.tensor(_MEAN), std=torch.tensor(_STD), seed=0)
+        method = SimCLRSettings(hidden_dim=16, output_dim=8).build(
+            BuildContext(backbone, None, views, TrainerSettings(epochs=epochs), seed=0)
         )
         method.add_online_probe(num_classes=2)
     trainer = pl.Trainer(

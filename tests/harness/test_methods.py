@@ -51,9 +51,9 @@ def build(row: RowSettings, seed: int = 3) -> Method:
 
 def loss_of_a_batch(module: Method) -> torch.Tensor:
     indices = torch.arange(32)
-    loss, features = module.loss(*module.views(DATA.train.images[:32], indices, epoch=0))
-    assert features.shape == (32, module.backbone.feature_dim)
-    return loss
+    step = module.step(*module.views(DATA.train.images[:32], indices, epoch=0))
+    assert step.features.shape == (32, module.backbone.feature_dim)
+    return step.loss
 
 
 @pytest.mark.parametrize("name", ROWS)

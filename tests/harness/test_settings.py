@@ -50,6 +50,7 @@ WRONG = {
     "experiment.rows.moco_smc.bank=null": "experiment.rows.moco_smc.bank must be chosen for moco",
     "+bank@experiment.rows.byol.bank=smc": "experiment.rows.byol.bank is for moco and smc_gmje",
     "trainer.devices=3": "trainer.batch_size must be a multiple of the 3 devices that share it",
+    "trainer.devices=0": "trainer.devices must be finite, at least 1, got 0",
     # not Hydra's grammar
     "epochs": "Error parsing override 'epochs'",
 }

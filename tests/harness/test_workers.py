@@ -13,22 +13,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.progress import Report
 from harness.settings import SettingsError
-from harness.workers import Advance, Job, carry_out
+from harness.workers import Job, carry_out
 from tests.harness.commands import environment
 
 
-def _write(path: Path, needed: list[Path], advance: Advance) -> None:
+def _write(path: Path, needed: list[Path], report: Report) -> None:
     assert all(other.exists() for other in needed)
-    advance(1)
+    report(1, "")
     path.write_text(str(os.getpid()))
 
 
-def _fail(message: str, advance: Advance) -> None:
+def _fail(message: str, report: Report) -> None:
     raise SettingsError(message)
 
 
-def _sleep(path: Path, advance: Advance) -> None:
+def _sleep(path: Path, report: Report) -> None:
     time.sleep(600.0)
     path.write_text("slept")
 
@@ -94,7 +95,7 @@ if __name__ == "__main__":
 """
 
 
-def _say_and_sleep(path: Path, advance: Advance) -> None:
+def _say_and_sleep(path: Path, report: Report) -> None:
     path.write_text(str(os.getpid()))
     time.sleep(600.0)
 

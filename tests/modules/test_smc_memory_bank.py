@@ -326,18 +326,20 @@ def test_diagnostics() -> None:
 
 
 @settings(deadline=None)
-@given(size=st.integers(1, 20), batch=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_places_are_exchanged_as_if_the_bank_were_rewritten(
-    size: int, batch: int, seed: int
+@given(
+    size=st.integers(1, 30),
+    batch=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    ess_threshold=st.sampled_from([0.0, None]),
+)
+def test_rows_and_ages_move_together(
+    size: int, batch: int, seed: int, ess_threshold: float | None
 ) -> None:
-    batch = min(batch, size)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randn(size + batch, generator=generator, dtype=torch.float64)
-    pool, keys = torch.arange(float(size + batch)), embeddings(batch, 4, seed=seed)
-    exchanged, rewritten = full_bank(size, 4), full_bank(size, 4)
-    with torch.no_grad():
-        exchanged._replace(order, keys, pool, pool.long())
-        rewritten._keep(order.topk(size).indices, keys, pool, pool.long())
-    assert rows_of(exchanged.bank) == rows_of(rewritten.bank)
-    assert set(exchanged.ages.tolist()) == set(rewritten.ages.tolist())
-    assert exchanged.ages.tolist() == exchanged.log_weights.long().tolist()
+    bank, keys = full_bank(size, 4, ess_threshold=ess_threshold), embeddings(batch, 4, seed=seed)
+    bank.ages = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    rows = map(tuple, torch.cat([bank.bank, keys]).tolist())
+    ages = dict(zip(rows, [*(bank.ages + 1).tolist(), *[0] * batch], strict=True))
+    bank.update(keys)
+    found = list(map(tuple, bank.bank.tolist()))
+    assert len(set(found)) == size
+    assert bank.ages.tolist() == [ages[row] for row in found]

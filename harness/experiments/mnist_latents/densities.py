@@ -13,10 +13,10 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
+from harness.checkpoints import write_tensors
 from harness.data import spread
 from harness.evaluation.density import context_covariances
 from harness.evaluation.latents import mixture_of
-from harness.files import replacing
 
 _FITTED = 10_000  # embeddings [P]
 _STEPS = 20  # of EM at most [P]
@@ -70,15 +70,13 @@ def densities(
 
 def save(mixture: JointGaussianMixture, path: Path) -> None:
     """Writes a joint density: ``JointGaussianMixture(**torch.load(path))`` is it again."""
-    path.parent.mkdir(exist_ok=True)
     parts = {"weights": mixture.weights, "means": mixture.means}
     if mixture.covariances.ndim == 3:
         parts["scale_tril"] = mixture.components.factor
     else:
         parts["covariances"] = mixture.covariances
-    with replacing(path) as unfinished:
-        saved = {name: part.detach().cpu() for name, part in parts.items()}
-        torch.save({**saved, "split": mixture.split}, unfinished)
+    saved = {name: part.detach().cpu() for name, part in parts.items()}
+    write_tensors(path, {**saved, "split": mixture.split})
 
 
 def _fitted(embeddings: Tensor, mixture: GaussianMixture) -> MixtureSameFamily:

@@ -15,9 +15,10 @@ from harness.experiments.mnist_latents.densities import densities, save
 from harness.experiments.mnist_latents.evaluating import Judge, measure
 from harness.experiments.mnist_latents.phases import CLASSIFIER_EPOCHS, Phases
 from harness.files import write_text
+from harness.progress import Report
 from harness.settings import MNISTLatentsSettings, Settings
 from harness.tracking import RESULTS, commit
-from harness.workers import Advance, Job
+from harness.workers import Job
 
 Part = Callable[[Phases], dict[str, Any]]
 
@@ -70,12 +71,12 @@ def _place(path: Path, name: str) -> Path:
     return path / "measured" / f"{name}.json"
 
 
-def _train(name: str, settings: Settings, path: Path, advance: Advance) -> None:
-    Phases.of(settings, path, advance).encoder(name)
+def _train(name: str, settings: Settings, path: Path, report: Report) -> None:
+    Phases.of(settings, path, report).encoder(name)
 
 
-def _measure(part: Part, settings: Settings, path: Path, result: Path, advance: Advance) -> None:
-    found = {"measured": part(Phases.of(settings, path, advance)), "commit": commit()}
+def _measure(part: Part, settings: Settings, path: Path, result: Path, report: Report) -> None:
+    found = {"measured": part(Phases.of(settings, path, report)), "commit": commit()}
     result.parent.mkdir(parents=True, exist_ok=True)
     write_text(result, json.dumps(found, indent=2) + "\n")
 

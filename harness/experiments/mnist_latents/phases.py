@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from harness import data, runs, training
+from harness.callbacks import EpochProgress
+from harness.checkpoints import write_tensors
 from harness.data import ImageData
 from harness.evaluation import encode
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.fitting import fit
 from harness.keyed_random import seeded
-from harness.runs import EpochCounter
+from harness.progress import Report
 from harness.settings import LatentRowSettings, MNISTLatentsSettings, Settings, SettingsError
 from harness.tracking import RunFolder
-from harness.workers import Advance
 
 CLASSIFIER_EPOCHS = 5  # 99 % of the test images
 
@@ -56,19 +57,19 @@ class Phases:
         settings: Of the run.
         data: The images.
         folder: The run's.
-        counter: Told of every epoch of anything.
+        report: Told of every epoch of anything.
     """
 
     settings: Settings
     data: ImageData
     folder: RunFolder
-    counter: Callback
+    report: Report
 
     @classmethod
-    def of(cls, settings: Settings, path: Path, advance: Advance) -> Phases:
+    def of(cls, settings: Settings, path: Path, report: Report) -> Phases:
         """Those of a run's folder, in any process."""
         images = data.load(settings.data, seed=settings.seed)
-        return cls(settings, images, RunFolder(path, settings), EpochCounter(advance))
+        return cls(settings, images, RunFolder(path, settings), report)
 
     @property
     def experiment(self) -> MNISTLatentsSettings:
@@ -80,24 +81,31 @@ class Phases:
         folder, title = self._encoder_folder(name), self.experiment.rows[name].title
         try:
             return runs.run_training(
-                folder.settings, self.data, folder, title=title, name=name, callbacks=[self.counter]
+                folder.settings, self.data, folder, title=title, name=name, report=self.report
             )
         except SettingsError as error:
             raise SettingsError(f"experiment.rows.{name}: {error}") from error
 
     def row(self, name: str) -> TrainedRow:
-        """Trains a row's encoder, then its decoder."""
+        """Trains a row's encoder and decoder, or loads what is trained."""
         results, folder = self.encoder(name), self._encoder_folder(name)
         method = training.load(folder.settings, self.data, folder)
-        train, test = (
-            normalize(encode(method, part, self.data)[0].cpu(), dim=1)
-            for part in (self.data.train, self.data.test)
-        )
+        train, test = self._embeddings(name, method)
         with seeded(self.settings.seed):
             decoder = Decoder(train)
         self.fit(decoder, f"decoders/{name}", epochs=self.experiment.decoder_epochs)
         row = self.experiment.rows[name]
         return TrainedRow(row, results, method.criterion, method, train, test, decoder)
+
+    def _embeddings(self, name: str, encoder: nn.Module) -> tuple[Tensor, Tensor]:
+        """Those of all training and test images, encoded once."""
+        path = self.folder.path / "embeddings" / f"{name}.pt"
+        if not path.exists():
+            parts = {"train": self.data.train, "test": self.data.test}
+            encoded = {key: encode(encoder, part, self.data)[0] for key, part in parts.items()}
+            write_tensors(path, {key: normalize(z.cpu(), dim=1) for key, z in encoded.items()})
+        found = torch.load(path, weights_only=True)
+        return found["train"], found["test"]
 
     def _encoder_folder(self, name: str) -> RunFolder:
         method = self.experiment.rows[name].method
@@ -120,5 +128,5 @@ class Phases:
             path=path,
             resume_from=path if path.exists() else None,
             epochs=epochs,
-            callbacks=[self.counter],
+            callbacks=[EpochProgress(self.report)],
         )

@@ -16,8 +16,8 @@ from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS, Fitted
 from harness.experiments.synthetic.scores import score
 from harness.files import write_png, write_text
+from harness.progress import Report
 from harness.settings import SettingsError, SyntheticSettings
-from harness.workers import Advance
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Study:
         return scores
 
 
-def carry_out(study: Study, advance: Advance) -> None:
-    """Fits and scores all models, draws them if asked, writes the scores and advances by one.
+def carry_out(study: Study, report: Report) -> None:
+    """Fits and scores all models, draws them if asked, writes the scores and reports it.
 
     Raises:
         SettingsError: If a model's parameters are not finite.
@@ -81,7 +81,7 @@ def carry_out(study: Study, advance: Advance) -> None:
         for name, figure in drawn.items():
             write_png(study.folder / "figures" / f"{name}.png", figure, dpi=110)
     write_text(study.path, json.dumps(scores, indent=1) + "\n")
-    advance(1)
+    report(1, "")
 
 
 def _rounded(scores: dict[str, float]) -> dict[str, float]:

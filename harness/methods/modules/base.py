@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -14,25 +14,36 @@ from lightly.utils.lars import LARS
 from lightly.utils.scheduler import CosineWarmupScheduler
 from torch import Tensor, nn
 
-from harness.backbones import Backbone
-from harness.settings import MethodSettings, SettingsError, TrainerSettings
-from harness.views import Views
+from harness.methods.context import BuildContext
+from harness.settings import MethodSettings, SettingsError
 
 _PROBE_LEARNING_RATE = 0.1  # as the paper's linear probe
+
+
+class Step(NamedTuple):
+    """What a method makes of a batch's two views.
+
+    Attributes:
+        loss: What is minimised, shape ().
+        features: Of the first view, for the online probe, shape (B, feature_dim).
+        keys: What entered a memory bank, shape (B, output_dim).
+    """
+
+    loss: Tensor
+    features: Tensor
+    keys: Tensor | None = None
 
 
 class Method(pl.LightningModule):
     """A pipeline: views -> backbone -> head -> loss, with an online linear probe beside it.
 
-    A subclass builds its heads and implements :meth:`loss`. Batches are (images, labels, indices)
+    A subclass builds its heads and implements :meth:`step`. Batches are (images, labels, indices)
     as :func:`harness.data.train_loader` makes them; labels reach the probe and diagnostics only.
 
     Args:
-        backbone: The network whose features are evaluated.
+        context: Backbone and views; share of the warm-up, and how often to log.
+        settings: Of the method.
         criterion: The loss; its parameters, if any, are trained too.
-        views: Makes two views of a batch of images.
-        settings: The optimiser's part of the method's settings.
-        trainer: Share of the warm-up, and how often to log.
     """
 
     online_probe: OnlineLinearClassifier
@@ -40,20 +51,14 @@ class Method(pl.LightningModule):
     online_accuracy: float | None = None  # of the probe on test images, when it was last measured
 
     def __init__(
-        self,
-        backbone: Backbone,
-        criterion: nn.Module,
-        *,
-        views: Views,
-        settings: MethodSettings,
-        trainer: TrainerSettings,
+        self, context: BuildContext, settings: MethodSettings, criterion: nn.Module
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = context.backbone
+        self.views = context.views
         self.criterion = criterion
-        self.views = views
-        self.optimizer_settings = settings
-        self.trainer_settings = trainer
+        self.method_settings = settings
+        self.trainer_settings = context.trainer
 
     def add_online_probe(self, num_classes: int) -> None:
         """Adds the probe, last: the weights of all else are drawn as they would be without it."""
@@ -63,12 +68,12 @@ class Method(pl.LightningModule):
         )
 
     @abstractmethod
-    def loss(
+    def step(
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
-        """The loss of a batch's two views, and the features of the first for the probe."""
+    ) -> Step:
+        """The loss of a batch's two views."""
 
     def compare(self, *embeddings: Any) -> Tensor:  # shape: ()
         """The criterion of embeddings, in full precision whatever the networks run in."""
@@ -82,8 +87,8 @@ class Method(pl.LightningModule):
         terms = getattr(self.criterion, "terms", {})
         return {f"train/{name}": value for name, value in terms.items()}
 
-    def observe(self, labels: Tensor) -> None:
-        """Called after each loss with the batch's labels, for diagnostics."""
+    def observe(self, step: Step, labels: Tensor) -> None:
+        """Called after each step with the batch's labels, for diagnostics."""
 
     def on_train_epoch_start(self) -> None:
         """Makes dropout and the like a function of (seed, epoch, rank), which a resume repeats.
@@ -99,13 +104,13 @@ class Method(pl.LightningModule):
     ) -> Tensor:
         """Loss of a batch of (images, labels, indices), logged with its parts, and the probe's."""
         images, labels, indices = batch
-        loss, features = self.loss(*self.views(images, indices, epoch=self.current_epoch))
-        self.observe(labels)
-        self.last_loss = loss.detach()
+        step = self.step(*self.views(images, indices, epoch=self.current_epoch))
+        self.observe(step, labels)
+        self.last_loss = step.loss.detach()
         if self.global_step % self.trainer_settings.log_every == 0:
-            self._log({"train/loss": loss.detach(), **self.terms()})
-        probe_loss, _ = self.online_probe.shared_step((features, labels), 0)
-        total: Tensor = loss + probe_loss
+            self._log({"train/loss": self.last_loss, **self.terms()})
+        probe_loss, _ = self.online_probe.shared_step((step.features, labels), 0)
+        total: Tensor = step.loss + probe_loss
         return total
 
     def _log(self, values: dict[str, Tensor]) -> None:
@@ -127,7 +132,7 @@ class Method(pl.LightningModule):
         if not math.isfinite(loss):
             raise SettingsError(
                 f"the loss is {loss} at step {self.global_step}: lower the learning_rate, "
-                f"{self.optimizer_settings.learning_rate}"
+                f"{self.method_settings.learning_rate}"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -156,7 +161,7 @@ class Method(pl.LightningModule):
                 "lr": _PROBE_LEARNING_RATE,
             },
         ]
-        optimizer = _optimizer(self.optimizer_settings, groups)
+        optimizer = _optimizer(self.method_settings, groups)
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = int(self.trainer_settings.warmup * steps)
         scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=steps)

@@ -7,13 +7,12 @@ from typing import Any
 from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
-from harness.backbones import Backbone
 from harness.methods import MoCoSettings
+from harness.methods.context import BuildContext
 from harness.methods.modules.bank_labels import BankLabels
-from harness.methods.modules.base import Method
+from harness.methods.modules.base import Method, Step
 from harness.methods.modules.momentum import MomentumMethod
-from harness.settings import MethodSettings, TrainerSettings
-from harness.views import Views
+from harness.settings import MethodSettings
 
 
 class SimCLR(Method):
@@ -22,25 +21,20 @@ class SimCLR(Method):
     So also VICReg (Bardes et al. 2022), GJE with the Gaussian entropy and Parametric GMJE.
 
     Args:
-        backbone: As in :class:`Method`.
-        projection_head: Maps features to embeddings.
-        criterion: The loss; its parameters, if any, are trained too.
-        views: As in :class:`Method`.
+        context: As in :class:`Method`.
         settings: As in :class:`Method`.
-        trainer: As in :class:`Method`.
+        criterion: As in :class:`Method`.
+        projection_head: Maps features to embeddings.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
-        projection_head: nn.Module,
-        criterion: nn.Module,
-        *,
-        views: Views,
+        context: BuildContext,
         settings: MethodSettings,
-        trainer: TrainerSettings,
+        criterion: nn.Module,
+        projection_head: nn.Module,
     ) -> None:
-        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
+        super().__init__(context, settings, criterion)
         self.projection_head = projection_head
 
     def forward(
@@ -51,45 +45,29 @@ class SimCLR(Method):
         embeddings: Tensor = self.projection_head(self.backbone(images))
         return embeddings
 
-    def loss(
+    def step(
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
-        """The criterion of the two views' embeddings, and the first view's features."""
+    ) -> Step:
+        """The criterion of the two views' embeddings."""
         features = self.backbone(view0)
-        return self.compare(self.projection_head(features), self(view1)), features
+        return Step(self.compare(self.projection_head(features), self(view1)), features)
 
 
 class MoCo(MomentumMethod):
     """MoCo v2 (Chen et al. 2020) with any ``criterion(query, key)`` that holds a memory bank.
 
     Args:
-        backbone: As in :class:`MomentumMethod`.
-        criterion: The loss, with its memory bank.
-        views: As in :class:`MomentumMethod`.
+        context: As in :class:`MomentumMethod`.
         settings: As in :class:`MomentumMethod`.
-        trainer: As in :class:`MomentumMethod`.
+        criterion: The loss, with its memory bank.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        criterion: nn.Module,
-        *,
-        views: Views,
-        settings: MoCoSettings,
-        trainer: TrainerSettings,
-    ) -> None:
-        super().__init__(
-            backbone,
-            MoCoProjectionHead(backbone.feature_dim, settings.hidden_dim, settings.output_dim),
-            criterion,
-            ema=settings.ema,
-            views=views,
-            settings=settings,
-            trainer=trainer,
-        )
+    def __init__(self, context: BuildContext, settings: MoCoSettings, criterion: nn.Module) -> None:
+        feature_dim = context.backbone.feature_dim
+        head = MoCoProjectionHead(feature_dim, settings.hidden_dim, settings.output_dim)
+        super().__init__(context, settings, criterion, head)
         for name, buffer in list(self.bank.named_buffers(recurse=False)):
             self.bank.register_buffer(name, buffer)  # lightly leaves its queue out of checkpoints
         self.bank_labels = BankLabels(self.bank.size[0])
@@ -99,20 +77,22 @@ class MoCo(MomentumMethod):
         """The criterion's memory bank."""
         return self.criterion.memory_bank
 
-    def loss(
+    def step(
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
-        """Moves the key encoder; the criterion of queries and keys, and the queries' features."""
+    ) -> Step:
+        """Moves the key encoder; the criterion of queries and keys."""
         self.move_momentum_encoder()
         features = self.backbone(view0)
-        self._keys = self.targets(view1)
-        return self.compare(self.projection_head(features), self._keys), features
+        keys = self.targets(view1)
+        return Step(self.compare(self.projection_head(features), keys), features, keys)
 
-    def observe(self, labels: Tensor) -> None:
+    def observe(self, step: Step, labels: Tensor) -> None:
         """Keeps track of which classes the bank holds."""
-        keys = self._keys
+        if self.num_classes == 1:
+            return
+        keys: Any = step.keys
         if self.trainer.world_size > 1:
             gather: Any = self.all_gather
             keys, labels = gather(keys).flatten(0, 1), gather(labels).flatten(0, 1)

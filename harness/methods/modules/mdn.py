@@ -6,11 +6,9 @@ from lightly.models.modules import BYOLProjectionHead
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from harness.backbones import Backbone
 from harness.methods import GMJEMDNSettings
-from harness.methods.modules.base import Method
-from harness.settings import TrainerSettings
-from harness.views import Views
+from harness.methods.context import BuildContext
+from harness.methods.modules.base import Method, Step
 
 
 class GMJEMDN(Method):
@@ -24,38 +22,33 @@ class GMJEMDN(Method):
     Embeddings have unit norm, or targets would shrink.
 
     Args:
-        backbone: As in :class:`Method`.
-        prediction_head: Maps an embedding to a density of the other.
-        criterion: Called as ``criterion(density, target)``, both ways round.
-        views: As in :class:`Method`.
+        context: As in :class:`Method`.
         settings: As in :class:`Method`.
-        trainer: As in :class:`Method`.
+        criterion: Called as ``criterion(density, target)``, both ways round.
+        prediction_head: Maps an embedding to a density of the other.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
-        prediction_head: nn.Module,
-        criterion: nn.Module,
-        *,
-        views: Views,
+        context: BuildContext,
         settings: GMJEMDNSettings,
-        trainer: TrainerSettings,
+        criterion: nn.Module,
+        prediction_head: nn.Module,
     ) -> None:
-        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
+        super().__init__(context, settings, criterion)
         self.projection_head = BYOLProjectionHead(
-            backbone.feature_dim, settings.hidden_dim, settings.output_dim
+            self.backbone.feature_dim, settings.hidden_dim, settings.output_dim
         )
         self.prediction_head = prediction_head
 
-    def loss(
+    def step(
         self,
         view0: Tensor,  # shape: (B, C, H, W)
         view1: Tensor,  # shape: (B, C, H, W)
-    ) -> tuple[Tensor, Tensor]:  # shapes: (), (B, feature_dim)
-        """The criterion both ways, and the first view's features."""
+    ) -> Step:
+        """The criterion both ways."""
         features = [self.backbone(view) for view in (view0, view1)]
         first, second = (normalize(self.projection_head(h).float(), dim=1) for h in features)
         forth = self.compare(self.prediction_head(first), second)
         back = self.compare(self.prediction_head(second), first)
-        return 0.5 * (forth + back), features[0]
+        return Step(0.5 * (forth + back), features[0])

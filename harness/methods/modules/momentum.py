@@ -7,40 +7,32 @@ import copy
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
-from harness.backbones import Backbone
+from harness.methods import BYOLSettings, MoCoSettings
+from harness.methods.context import BuildContext
 from harness.methods.modules.base import Method
-from harness.settings import MethodSettings, TrainerSettings
-from harness.views import Views
 
 
 class MomentumMethod(Method):
     """A method whose targets come from a moving average of backbone and projection head.
 
     Args:
-        backbone: As in :class:`Method`.
-        projection_head: Maps features to embeddings.
+        context: As in :class:`Method`.
+        settings: As in :class:`Method`; ``ema`` is the share of the old weights at each step.
         criterion: As in :class:`Method`.
-        ema: Share of the old weights at each step, in [0, 1].
-        views: As in :class:`Method`.
-        settings: As in :class:`Method`.
-        trainer: As in :class:`Method`.
+        projection_head: Maps features to embeddings.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
-        projection_head: nn.Module,
+        context: BuildContext,
+        settings: BYOLSettings | MoCoSettings,
         criterion: nn.Module,
-        *,
-        ema: float,
-        views: Views,
-        settings: MethodSettings,
-        trainer: TrainerSettings,
+        projection_head: nn.Module,
     ) -> None:
-        super().__init__(backbone, criterion, views=views, settings=settings, trainer=trainer)
-        self.ema = ema
+        super().__init__(context, settings, criterion)
+        self.ema = settings.ema
         self.projection_head = projection_head
-        self.backbone_momentum = copy.deepcopy(backbone)
+        self.backbone_momentum = copy.deepcopy(self.backbone)
         self.projection_head_momentum = copy.deepcopy(projection_head)
         deactivate_requires_grad(self.backbone_momentum)
         deactivate_requires_grad(self.projection_head_momentum)
