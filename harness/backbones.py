@@ -69,7 +69,12 @@ class Backbone(nn.Module):
         self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.input_shape = input_shape
-        self.feature_dim = self._feature_dim()
+        # Asked of the network, as timm's names for it differ (a head may keep a hidden layer), and
+        # to learn now, and not in the first training step, that the images are too small for it.
+        self.network.eval()
+        with torch.no_grad():
+            self.feature_dim: int = self.network(torch.zeros(1, *input_shape)).shape[1]
+        self.network.train()
 
     def forward(
         self,
@@ -87,15 +92,6 @@ class Backbone(nn.Module):
             "feature_dim": self.feature_dim,
         }
 
-    @torch.no_grad()
-    def _feature_dim(self) -> int:
-        # Asked of the network, as timm's names for it differ (a head may keep a hidden layer), and
-        # to learn now, and not in the first training step, that the images are too small for it.
-        self.network.eval()
-        features = self.network(torch.zeros(1, *self.input_shape))
-        self.network.train()
-        return int(features.shape[1])
-
 
 def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int, int]) -> Backbone:
     """Builds the backbone that the settings name, with weights from torch's global generator.
@@ -111,31 +107,32 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
     shape = (in_channels, *image_size)
     match settings:
         case SmallCNNSettings():
-            network = _small_cnn(in_channels, settings)
-            return Backbone(*network, input_shape=shape)
+            network, recipe = _small_cnn(in_channels, settings)
         case ResNet18Settings():
-            return Backbone(*_resnet18(in_channels), input_shape=shape)
+            network, recipe = _resnet18(in_channels)
         case TimmSettings():
             return _timm_backbone(settings, shape)
-    raise SettingsError(f"there is no backbone for {type(settings).__name__}")
+        case _:
+            raise SettingsError(f"there is no backbone for {type(settings).__name__}")
+    return Backbone(network, recipe, input_shape=shape)
 
 
 def _small_cnn(in_channels: int, settings: SmallCNNSettings) -> tuple[nn.Module, Recipe]:
     """3 x 3 convolutions with batch norm and ReLU, each twice as wide as the last."""
+    widths = [settings.width * 2**number for number in range(len(settings.strides))]
     layers: list[Layer] = []
-    channels = in_channels
-    for number, stride in enumerate(settings.strides):
-        out_channels = settings.width * 2**number
-        layers += [
-            ("Conv2d", _three_by_three(channels, out_channels, stride=stride)),
-            ("BatchNorm2d", {"num_features": out_channels}),
-            ("ReLU", {}),
-        ]
-        channels = out_channels
-    pooling: list[Layer] = [("AdaptiveAvgPool2d", {"output_size": 1})] if settings.pool else []
-    layers += [*pooling, ("Flatten", {})]
-    network = nn.Sequential(*(_layer(layer) for layer in layers))
-    return network, Recipe("torch", layers={str(i): layer for i, layer in enumerate(layers)})
+    for before, after, stride in zip(
+        [in_channels, *widths], widths, settings.strides, strict=False
+    ):
+        convolution = _three_by_three(before, after, stride=stride)
+        layers += [convolution, ("BatchNorm2d", {"num_features": after}), ("ReLU", {})]
+    if settings.pool:
+        layers.append(("AdaptiveAvgPool2d", {"output_size": 1}))
+    layers.append(("Flatten", {}))
+    named = {str(number): layer for number, layer in enumerate(layers)}
+    network = nn.Sequential()
+    _put_in(network, named)
+    return network, Recipe("torch", layers=named)
 
 
 def _resnet18(in_channels: int) -> tuple[nn.Module, Recipe]:
@@ -144,7 +141,7 @@ def _resnet18(in_channels: int) -> tuple[nn.Module, Recipe]:
 
     network = resnet18()
     layers: dict[str, Layer] = {
-        "conv1": ("Conv2d", _three_by_three(in_channels, 64)),
+        "conv1": _three_by_three(in_channels, 64),
         "maxpool": ("Identity", {}),
         "fc": ("Identity", {}),
     }
@@ -207,12 +204,8 @@ def _timm_network(
     plain = type(first).__name__ in ("Conv2d", "Conv2dSame")
     if fixed_size or not plain or first.stride != (2, 2):
         raise ValueError("it has neither a patch size to set nor a plain first layer of stride 2")
-    layers: dict[str, Layer] = {
-        first_name: (
-            "Conv2d",
-            _three_by_three(first.in_channels, first.out_channels, bias=first.bias is not None),
-        )
-    }
+    channels, bias = (first.in_channels, first.out_channels), first.bias is not None
+    layers: dict[str, Layer] = {first_name: _three_by_three(*channels, bias=bias)}
     if hasattr(network, "maxpool"):  # what timm calls it in every kind of ResNet
         layers["maxpool"] = ("Identity", {})
     _put_in(network, layers)
@@ -259,24 +252,12 @@ def _quarter(patch: int, image_size: Sequence[int]) -> int:
 
 def _three_by_three(
     in_channels: int, out_channels: int, *, stride: int = 1, bias: bool = False
-) -> dict[str, Any]:
-    return {
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "kernel_size": 3,
-        "stride": stride,
-        "padding": 1,
-        "bias": bias,
-    }
-
-
-def _layer(layer: Layer) -> nn.Module:
-    kind, args = layer
-    made: nn.Module = getattr(nn, kind)(**args)
-    return made
+) -> Layer:
+    channels = {"in_channels": in_channels, "out_channels": out_channels}
+    return "Conv2d", {**channels, "kernel_size": 3, "stride": stride, "padding": 1, "bias": bias}
 
 
 def _put_in(network: nn.Module, layers: Mapping[str, Layer]) -> None:
-    for name, layer in layers.items():
+    for name, (kind, args) in layers.items():
         parent, _, leaf = name.rpartition(".")
-        setattr(network.get_submodule(parent), leaf, _layer(layer))
+        setattr(network.get_submodule(parent), leaf, getattr(nn, kind)(**args))

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from harness.checkpoints import AtomicCheckpointIO, last_checkpoint_callback, read_checkpoint
-from harness.data import AnyImageSet, EpochBatches, place, train_loader
+from harness.data import AnyImageSet, EpochBatches, to_device, train_loader
 from harness.processes import be_first_process, environment, is_first_process
 from harness.settings import Settings
 
@@ -62,7 +62,7 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        placed = place(images, trainer.strategy.root_device, keep=settings.data.keep)
+        placed = to_device(images, trainer.strategy.root_device, keep=settings.data.keep)
         batches = EpochBatches(
             placed.labels,
             batch_size=asked.batch_size,

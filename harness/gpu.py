@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.bench import OneLineParser, count
+from harness.bench import OneLineParser, count, table
 from harness.files import read_json, write_text
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +60,7 @@ class Step:
 
 def main(arguments: Sequence[str]) -> None:
     """Does what is left, within the minutes that the command line gives."""
-    parser = OneLineParser(prog="python -m harness gpu", description=__doc__)
+    parser = OneLineParser("gpu", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="options of the rows")
     parser.add_argument("--minutes", type=count, default=55, help="for all of it (default: 55)")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these alone, failed ones too")
@@ -157,12 +157,9 @@ def _report(out: Path, step: Step) -> dict[str, Any]:
 
 def _table(out: Path, steps: Sequence[Step]) -> Table:
     """What is done and what is left."""
-    table = Table(title=str(out), title_justify="left")
-    for heading in ("step", "state", "its last line"):
-        table.add_column(heading)
-    table.add_column("s", justify="right")
+    made = table(str(out), "step", "state", "its last line", "s", words=3)
     for step in steps:
         report = _report(out, step)
         last = "".join(report["last_lines"][-1:])
-        table.add_row(step.name, report["state"], last, f"{report['seconds']:.0f}")
-    return table
+        made.add_row(step.name, report["state"], last, f"{report['seconds']:.0f}")
+    return made

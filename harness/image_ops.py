@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # as torchvision's ColorJitter numbers them
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL
+_GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL
 
 
 def resized_crop(
@@ -33,13 +33,8 @@ def resized_crop(
     rows = _sources(top, box_height, height)
     columns = _sources(left, box_width, width)
     columns = torch.where(flipped[:, None], columns.flip(1), columns)
-    grid = torch.stack(
-        [
-            columns[:, None, :].expand(-1, height, -1),
-            rows[:, :, None].expand(-1, -1, width),
-        ],
-        dim=-1,
-    )
+    x = columns[:, None, :].expand(-1, height, -1)
+    grid = torch.stack([x, rows[:, :, None].expand_as(x)], dim=-1)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
@@ -49,38 +44,35 @@ def _sources(
     size: int,
 ) -> Tensor:  # shape: (N, size)
     """Where along an axis the pixels of a resized box come from, in grid_sample's coordinates."""
-    places = (torch.arange(size, device=start.device) + 0.5) * (length[:, None] / size) - 0.5
+    pixels = (torch.arange(size, device=start.device) + 0.5) * (length[:, None] / size) - 0.5
     # Resizing a box alone, as torchvision does, never looks beyond its outermost pixels.
-    places = start[:, None] + torch.minimum(places.clamp_min(0.0), length[:, None] - 1.0)
-    return (2.0 * places + 1.0) / size - 1.0
+    pixels = start[:, None] + torch.minimum(pixels.clamp_min(0.0), length[:, None] - 1.0)
+    return (2.0 * pixels + 1.0) / size - 1.0
 
 
 def affine(
     pixels: Tensor,  # shape: (N, C, H, W)
     *,
     angle: Tensor,  # shape: (N,)
+    translate: Tensor,  # shape: (N, 2)
+    scale: Tensor,  # shape: (N,)
     shear: Tensor,  # shape: (N,)
-    zoom: Tensor,  # shape: (N,)
-    shift_x: Tensor,  # shape: (N,)
-    shift_y: Tensor,  # shape: (N,)
 ) -> Tensor:  # shape: (N, C, H, W)
-    """Rotates, shears, zooms and shifts the images (bilinear); what comes into view is black.
+    """Rotates, translates, scales and shears the images (bilinear); what comes in is black.
 
     Args:
         pixels: The images.
         angle: Of rotation, in radians.
+        translate: Shares of the width, to the right, and of the height, downwards.
+        scale: Size of the content, 1 for as it is.
         shear: Tangent of the angle.
-        zoom: Size of the content, 1 for as it is.
-        shift_x: Share of the width.
-        shift_y: Share of the height.
     """
     # affine_grid maps places in the output to places in the input: content of twice the size
     # reads steps of half the length, and a whole width is 2 in its coordinates.
-    step = 1.0 / zoom
+    step = 1.0 / scale
     cos, sin = step * angle.cos(), step * angle.sin()
-    matrix = torch.stack(
-        [cos, shear * cos - sin, 2.0 * shift_x, sin, shear * sin + cos, 2.0 * shift_y], dim=1
-    )
+    x, y = (-2.0 * translate).unbind(dim=1)
+    matrix = torch.stack([cos, shear * cos - sin, x, sin, shear * sin + cos, y], dim=1)
     grid = F.affine_grid(matrix.view(-1, 2, 3), list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, align_corners=False)
 
@@ -100,10 +92,10 @@ def color_jitter(
         factors: Of brightness, contrast and saturation, 1 for none; shift of the hue in turns.
         order: Which of the four comes first, second, third and fourth.
     """
-    hue_place = (order == HUE).int().argmax(dim=1, keepdim=True)
-    places = torch.arange(3, device=order.device)
+    hue_at = (order == HUE).int().argmax(dim=1, keepdim=True)
+    steps = torch.arange(3, device=order.device)
     kinds = torch.cat([order[:, :3], order[:, 1:]], dim=1)
-    used = torch.cat([places < hue_place, places + 1 > hue_place], dim=1)
+    used = torch.cat([steps < hue_at, steps + 1 > hue_at], dim=1)
     blends = blend_weights(torch.where(used, factors.gather(1, kinds), 1.0), kinds).unbind(dim=1)
     for weights in blends[:3]:
         pixels = blend(pixels, weights)
@@ -118,47 +110,41 @@ def blend_weights(
     factors: Tensor,  # shape: (...)
     kinds: Tensor,  # shape: (...)
 ) -> Tensor:  # shape: (..., 3)
-    """What :func:`blend` takes of the image, its grey picture and its mean grey.
+    """What :func:`blend` takes of the image, its grayscale and its mean gray.
 
     A change by a factor is factor x image + (1 - factor) x the image without the quality: black
-    without brightness, its mean grey without contrast, its grey picture without saturation.
+    without brightness, its mean gray without contrast, its grayscale without saturation.
 
     Args:
         factors: 1 gives the very image.
         kinds: ``BRIGHTNESS``, ``CONTRAST`` or ``SATURATION``.
     """
     others = 1.0 - factors
-    return torch.stack(
-        [
-            factors,
-            torch.where(kinds == SATURATION, others, 0.0),
-            torch.where(kinds == CONTRAST, others, 0.0),
-        ],
-        dim=-1,
-    )
+    of_gray, of_mean = (torch.where(kinds == k, others, 0.0) for k in (SATURATION, CONTRAST))
+    return torch.stack([factors, of_gray, of_mean], dim=-1)
 
 
 def blend(
     pixels: Tensor,  # shape: (N, C, H, W)
     weights: Tensor,  # shape: (N, 3)
 ) -> Tensor:  # shape: (N, C, H, W)
-    """The weighted sum of images, their grey pictures and their mean greys, kept in [0, 1]."""
-    of_image, of_grey, of_mean = weights[:, :, None, None, None].unbind(dim=1)
-    grey = greyscale(pixels)
+    """The weighted sum of images, their grayscales and their mean grays, kept in [0, 1]."""
+    of_image, of_gray, of_mean = weights[:, :, None, None, None].unbind(dim=1)
+    gray = grayscale(pixels)
     # In float64 the mean does not depend, to float32, on the order of summation.
-    mean = grey.mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64).to(pixels.dtype)
-    return (pixels * of_image).add_((grey * of_grey).add_(mean * of_mean)).clamp_(0.0, 1.0)
+    mean = gray.mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64).to(pixels.dtype)
+    return (pixels * of_image).add_((gray * of_gray).add_(mean * of_mean)).clamp_(0.0, 1.0)
 
 
-def greyscale(
+def grayscale(
     pixels: Tensor,  # shape: (N, C, H, W)
 ) -> Tensor:  # shape: (N, 1, H, W)
     """The images without colour; those of one channel are returned as they are."""
     if pixels.shape[1] == 1:
         return pixels
     red, green, blue = pixels.unbind(dim=1)
-    grey = (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
-    return grey[:, None]
+    gray = (red * _GRAY[0]).add_(green, alpha=_GRAY[1]).add_(blue, alpha=_GRAY[2])
+    return gray[:, None]
 
 
 def shift_hue(
@@ -173,8 +159,8 @@ def shift_hue(
     """
     red, green, blue = pixels.unbind(dim=1)
     largest = torch.maximum(torch.maximum(red, green), blue)
-    spread = largest - torch.minimum(torch.minimum(red, green), blue)
-    inverse = spread.clamp_min(1e-12).reciprocal_()  # grey has no hue; any will do
+    chroma = largest - torch.minimum(torch.minimum(red, green), blue)
+    inverse = chroma.clamp_min(1e-12).reciprocal_()  # gray has no hue; any will do
     sixths = torch.where(
         largest == red,
         (green - blue) * inverse,
@@ -182,9 +168,9 @@ def shift_hue(
     )
     sixths = sixths.add_(6.0 * turns[:, None, None])
     numbers = torch.arange(5, 0, -2, device=pixels.device).view(1, 3, 1, 1)
-    places = sixths[:, None] + numbers
-    places.sub_(places.mul(1.0 / 6.0).floor_().mul_(6.0))  # torch.remainder takes twice the time
-    below = places.sub_(2.0).abs_().neg_().add_(2.0).clamp_(0.0, 1.0).mul_(spread[:, None])
+    k = sixths[:, None] + numbers
+    k.sub_(k.mul(1.0 / 6.0).floor_().mul_(6.0))  # torch.remainder takes twice the time
+    below = k.sub_(2.0).abs_().neg_().add_(2.0).clamp_(0.0, 1.0).mul_(chroma[:, None])
     return torch.sub(largest[:, None], below, out=below)
 
 

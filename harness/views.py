@@ -8,6 +8,7 @@ the number of ranks cannot change it.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,21 +19,49 @@ from harness.settings import ViewSettings
 
 _ATTEMPTS = 10  # boxes that torchvision's RandomResizedCrop tries
 _RATIOS = (3.0 / 4.0, 4.0 / 3.0)  # of width to height, its default
-# Which of an image's random numbers go where.
-_AFFINE = slice(0, 5)
-_CROP = slice(5, 7 + 2 * _ATTEMPTS)
-_FLIP = _CROP.stop
-_JITTERED = _FLIP + 1
-_SWINGS = slice(_JITTERED + 1, _JITTERED + 5)
-_ORDER = slice(_SWINGS.stop, _SWINGS.stop + 4)
-_GREY = _ORDER.stop
-_COUNT = _GREY + 1
 _PROBE = 1  # ends the key of the linear probe's numbers, which are not training's
 _PADDING = 4  # [P]
 _CHUNK = 2**18  # numbers: a megabyte, which stays in a CPU's cache
+_SIZES = [5, 2 * _ATTEMPTS + 2, 1, 1, 4, 4, 1]  # of the parts of Draws
+_COUNT = sum(_SIZES)
 
 
-class Views:
+class Draws(NamedTuple):
+    """The random numbers of N images, in [0, 1), by what they decide."""
+
+    affine: Tensor  # shape: (N, 5)
+    crop: Tensor  # shape: (N, 22)
+    flip: Tensor  # shape: (N,)
+    jitter: Tensor  # shape: (N,)
+    swings: Tensor  # shape: (N, 4)
+    order: Tensor  # shape: (N, 4)
+    grayscale: Tensor  # shape: (N,)
+
+    @classmethod
+    def of(
+        cls,
+        numbers: Tensor,  # shape: (N, _COUNT)
+    ) -> Draws:
+        """The numbers by name."""
+        return cls(*(part.squeeze(1) for part in torch.split(numbers, _SIZES, dim=1)))
+
+
+class _RandomView:
+    """What views of training images are a function of, beside the images."""
+
+    def __init__(self, *, mean: Tensor, std: Tensor, seed: int) -> None:
+        self.mean = mean
+        self.std = std
+        self.seed = seed
+
+    def _uniforms(self, images: Tensor, indices: Tensor, *key: int, count: int) -> Tensor:
+        """The images' random numbers, on their device, with the statistics put there too."""
+        # Once: a copy of even three numbers to a GPU waits for all that it has still to do.
+        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        return keyed_uniforms((self.seed, *key), indices.to(images.device), count=count)
+
+
+class Views(_RandomView):
     """Makes the two views of a batch.
 
     Args:
@@ -49,10 +78,8 @@ class Views:
     """
 
     def __init__(self, settings: ViewSettings, *, mean: Tensor, std: Tensor, seed: int) -> None:
+        super().__init__(mean=mean, std=std, seed=seed)
         self.settings = settings
-        self.mean = mean
-        self.std = std
-        self.seed = seed
 
     def __call__(
         self,
@@ -65,12 +92,14 @@ class Views:
 
         Args:
             images: The images, uint8.
-            indices: Their places in the training set, int64.
+            indices: Theirs in the training set, int64.
             epoch: Each epoch shows other views.
         """
-        # Once: a copy of even three numbers to a GPU waits for all that it has still to do.
-        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        draws = self._draws(indices.to(images.device), epoch)
+        uniforms = self._uniforms(images, indices, epoch, count=2 * _COUNT)
+        # Both views' affine maps come first, so that they do not depend on what else there is.
+        maps, others = uniforms.tensor_split((2 * _SIZES[0],), dim=1)
+        of_views = zip(maps.chunk(2, dim=1), others.chunk(2, dim=1), strict=True)
+        draws = torch.stack([torch.cat(parts, dim=1) for parts in of_views])
         chunk = len(images)
         if images.device.type == "cpu":
             chunk = max(1, _CHUNK // (2 * images[0].numel()))
@@ -78,25 +107,17 @@ class Views:
         first, second = torch.cat([self._augmented(*part) for part in parts], dim=1)
         return first, second
 
-    def _draws(self, indices: Tensor, epoch: int) -> Tensor:  # shape: (2, B, _COUNT)
-        """Each view's random numbers."""
-        uniforms = keyed_uniforms((self.seed, epoch), indices, count=2 * _COUNT)
-        # Both views' affine maps come first, so that they do not depend on what else there is.
-        maps, others = uniforms.tensor_split((2 * _AFFINE.stop,), dim=1)
-        of_views = zip(maps.chunk(2, dim=1), others.chunk(2, dim=1), strict=True)
-        return torch.stack([torch.cat(parts, dim=1) for parts in of_views])
-
     def _augmented(
         self,
         images: Tensor,  # shape: (N, C, H, W)
         draws: Tensor,  # shape: (2, N, _COUNT)
     ) -> Tensor:  # shape: (2, N, C, H, W)
         pixels = to_pixels(images).repeat(2, 1, 1, 1)
-        pixels = augment(pixels, draws.flatten(0, 1), self.settings)
+        pixels = augment(pixels, Draws.of(draws.flatten(0, 1)), self.settings)
         return normalize(pixels, mean=self.mean, std=self.std).view(2, *images.shape)
 
 
-class ProbeView:
+class ProbeView(_RandomView):
     """The linear probe's view: crop with a border of 4 pixels, and flip (Huang 2026, App. P.3).
 
     Args:
@@ -110,11 +131,6 @@ class ProbeView:
         >>> pixels = view(images, torch.arange(8), epoch=0)
     """
 
-    def __init__(self, *, mean: Tensor, std: Tensor, seed: int) -> None:
-        self.mean = mean
-        self.std = std
-        self.seed = seed
-
     def __call__(
         self,
         images: Tensor,  # shape: (B, C, H, W)
@@ -123,8 +139,7 @@ class ProbeView:
         epoch: int,
     ) -> Tensor:  # shape: (B, C, H, W)
         """Returns a normalised view; arguments as those of :class:`Views`."""
-        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        draws = keyed_uniforms((self.seed, epoch, _PROBE), indices.to(images.device), count=3)
+        draws = self._uniforms(images, indices, epoch, _PROBE, count=3)
         shifts = (draws[:, :2] * (2 * _PADDING + 1)).long()
         moved = image_ops.padded_crop(images, shifts, draws[:, 2] < 0.5, padding=_PADDING)
         return normalize(to_pixels(moved), mean=self.mean, std=self.std)
@@ -153,24 +168,31 @@ def normalize(pixels: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
 
 def augment(
     pixels: Tensor,  # shape: (N, C, H, W)
-    draws: Tensor,  # shape: (N, _COUNT)
+    draws: Draws,
     settings: ViewSettings,
 ) -> Tensor:  # shape: (N, C, H, W)
     """Every part that the settings switch on, in the order in which they name them."""
     if settings.crop_min < 1.0 or settings.flip > 0.0:
         height, width = pixels.shape[-2:]
-        boxes = crop_boxes(draws[:, _CROP], height, width, least_area=settings.crop_min)
-        pixels = image_ops.resized_crop(pixels, boxes, draws[:, _FLIP] < settings.flip)
+        boxes = crop_boxes(draws.crop, height, width, least_area=settings.crop_min)
+        pixels = image_ops.resized_crop(pixels, boxes, draws.flip < settings.flip)
     if settings.rotation or settings.shift or settings.zoom or settings.shear:
-        pixels = _moved(pixels, 2.0 * draws[:, _AFFINE] - 1.0, settings)
+        swings = 2.0 * draws.affine - 1.0
+        pixels = image_ops.affine(
+            pixels,
+            angle=math.radians(settings.rotation) * swings[:, 0],
+            translate=-settings.shift * swings[:, 3:],
+            scale=1.0 + settings.zoom * swings[:, 2],
+            shear=settings.shear * swings[:, 1],
+        )
     if settings.jitter > 0.0:
-        swings = 2.0 * draws[:, _SWINGS] - 1.0
-        swings = torch.where(draws[:, _JITTERED, None] < settings.jitter, swings, 0.0)
-        order = draws[:, _ORDER].argsort(dim=1, stable=True)
+        swings = 2.0 * draws.swings - 1.0
+        swings = torch.where(draws.jitter[:, None] < settings.jitter, swings, 0.0)
+        order = draws.order.argsort(dim=1, stable=True)
         pixels = image_ops.color_jitter(pixels, jitter_factors(swings, settings), order)
     if settings.grayscale > 0.0:
-        grey = (draws[:, _GREY] < settings.grayscale).view(-1, 1, 1, 1)
-        pixels = torch.where(grey, image_ops.greyscale(pixels), pixels)
+        gray = (draws.grayscale < settings.grayscale).view(-1, 1, 1, 1)
+        pixels = torch.where(gray, image_ops.grayscale(pixels), pixels)
     return pixels
 
 
@@ -228,20 +250,4 @@ def jitter_factors(
             settings.hue * swings[:, 3],
         ],
         dim=1,
-    )
-
-
-def _moved(
-    pixels: Tensor,  # shape: (N, C, H, W)
-    draws: Tensor,  # shape: (N, 5)
-    settings: ViewSettings,
-) -> Tensor:  # shape: (N, C, H, W)
-    """The images after random affine maps; ``draws`` are in [-1, 1)."""
-    return image_ops.affine(
-        pixels,
-        angle=math.radians(settings.rotation) * draws[:, 0],
-        shear=settings.shear * draws[:, 1],
-        zoom=1.0 + settings.zoom * draws[:, 2],
-        shift_x=settings.shift * draws[:, 3],
-        shift_y=settings.shift * draws[:, 4],
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness import drop_in
+from harness.data import ImageData
 from harness.drop_in import Diff, data
 
 DIFFS = drop_in.diffs()
@@ -15,14 +16,14 @@ STEPS, BATCH, SEED = 60, 64, 1
 
 
 @cache
-def images() -> data.Images:
+def images() -> ImageData:
     return data.images("digits")
 
 
 @cache
 def views(pipeline: str) -> list[tuple[Tensor, Tensor]]:
     transform = drop_in.transform(pipeline)
-    return data.views(images().pil, transform, seed=SEED, steps=STEPS, batch=BATCH)
+    return data.views(images().train, transform, seed=SEED, steps=STEPS, batch=BATCH)
 
 
 def train(text: str, pipeline: str) -> tuple[list[float], float]:

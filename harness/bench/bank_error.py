@@ -14,21 +14,18 @@ NAME=VALUE are the options of the run, as in ``python -m harness experiment=bank
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from hydra import compose
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from gmje_plugin import SMCMemoryBankModule
 from harness import training
-from harness.bench import OneLineParser, count, write
-from harness.data import ImageSet, load
+from harness.bench import OneLineParser, count, finish, table
+from harness.data import AnyImageSet, load
 from harness.methods import MoCoSettings
 from harness.settings import SettingsError, composing, deciding, resolve
 from harness.tracking import RunFolder
@@ -46,25 +43,26 @@ BANKS: dict[str, tuple[Callable[..., SMCMemoryBankModule], bool]] = {
 
 def main(arguments: Sequence[str]) -> None:
     """Runs ``bench bank_error`` with the command line's arguments."""
-    parser = OneLineParser(prog="python -m harness bench bank_error", description=__doc__)
+    parser = OneLineParser("bench bank_error", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--sizes", type=count, nargs="+", default=[256, 1024, 4096], metavar="M")
     parser.add_argument("--epochs", type=count, default=2, help="of updates; the last is measured")
-    parser.add_common_options(threads=1, out=Path("outputs/bench/bank_error.json"))
-    options = parser.checked(arguments)
-    torch.set_num_threads(options.threads)
-    queries, keys, held_out, temperature = _embeddings(options.overrides, options.device)
-    rows = []
-    for size in options.sizes:
-        for name in BANKS:
-            found = measure(
-                name, size, queries, keys, held_out, temperature=temperature, epochs=options.epochs
-            )
-            rows.append({"bank": name, "size": size, **found})
-    console = Console()
-    console.print(_table(rows))
-    write(rows, options)
-    console.print(f"written to {options.out}", soft_wrap=True)
+    options = parser.measurement(arguments)
+    *embeddings, temperature = _embeddings(options.overrides, options.device)
+    rows = [
+        {
+            "bank": name,
+            "size": size,
+            **measure(name, size, *embeddings, temperature=temperature, epochs=options.epochs),
+        }
+        for size in options.sizes
+        for name in BANKS
+    ]
+    headings = ("bias of\nlog Z", "error of\nlog Z", "error of its\ngradient", "distinct")
+    made = table(None, "bank", "M", *headings)
+    for bank, size, *errors in (row.values() for row in rows):
+        made.add_row(bank, str(size), *(f"{error:.3f}" for error in errors))
+    finish(rows, options, made)
 
 
 def measure(
@@ -136,33 +134,15 @@ def _embeddings(
     module: Any = training.load(settings, data, folder).to(device).eval()
     if not isinstance(settings.method, MoCoSettings):
         raise SettingsError(f"bench bank_error is for MoCo, not {type(module).__name__}")
-    if not isinstance(data.train, ImageSet) or not isinstance(data.test, ImageSet):
-        raise SettingsError(
-            "bench bank_error is for images that are in memory, not data.keep=files"
-        )
 
-    def encoded(images: ImageSet) -> tuple[Tensor, Tensor]:
-        parts = []
-        for indices in torch.split(torch.arange(len(images)), _ENCODED):
-            first, second = module.views(
-                images.images[indices].to(device), indices.to(device), epoch=0
-            )
+    def encoded(images: AnyImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in torch.split(torch.arange(len(images)), _ENCODED):
+            pixels, _, indices = images[chosen]
+            first, second = module.views(pixels.to(device), indices, epoch=0)
             query = module.projection_head(module.backbone(first))
-            parts.append((normalize(query, dim=1), normalize(module.targets(second), dim=1)))
-        query, key = (torch.cat(rows).float() for rows in zip(*parts, strict=True))
-        return query, key
+            yield normalize(query, dim=1), normalize(module.targets(second), dim=1)
 
     some = data.test.select(torch.arange(min(len(data.test), 1000)))
-    return *encoded(data.train), encoded(some)[0], settings.method.temperature
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table()
-    table.add_column("bank", no_wrap=True)
-    headings = ("M", "bias of log Z", "error of log Z", "error of its gradient", "distinct")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        numbers = (row["bias"], row["error"], row["gradient_error"], row["distinct"])
-        table.add_row(row["bank"], str(row["size"]), *(f"{number:.3f}" for number in numbers))
-    return table
+    queries, keys = map(torch.cat, zip(*encoded(data.train), strict=True))
+    held_out = torch.cat([query for query, _ in encoded(some)])
+    return queries.float(), keys.float(), held_out.float(), settings.method.temperature

@@ -15,7 +15,7 @@ import json
 import math
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -28,126 +28,92 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from harness import drop_in
-from harness.bench import OneLineParser, count, write
+from harness.bench import OneLineParser, count, finish, table, write
 from harness.drop_in import Diff, data
 
 _STOCK, _STATISTICS, _UNTRAINED = "stock", "stock, learning rate 0", "untrained"
+_MEASURED = ("finite", "knn")  # of a row; the rest is what was asked
+
+
+def _criterion(pipeline: str, stock: str, ours: str) -> Diff:
+    imported = f"+from gmje_plugin import {ours.partition('(')[0]}"
+    return Diff(pipeline, (imported, f"-criterion = {stock}", f"+criterion = {ours}"))
+
+
 # Losses that README prints no diff for, and why they are measured: see RESULTS.md.
 _EXTRA = [
-    Diff(
-        "simclr",
-        (
-            "+from gmje_plugin import GJENLLLoss",
-            "-criterion = NTXentLoss()",
-            "+criterion = GJENLLLoss(128)",
-        ),
-    ),
-    Diff(
-        "simclr",
-        (
-            "+from gmje_plugin import JointSMCLoss",
-            "-criterion = NTXentLoss()",
-            "+criterion = JointSMCLoss(128, 256)",
-        ),
-    ),
-    Diff(
-        "byol",
-        (
-            "+from gmje_plugin import GJEDualLoss",
-            "-criterion = NegativeCosineSimilarity()",
-            "+criterion = GJEDualLoss()",
-        ),
-    ),
+    _criterion("simclr", "NTXentLoss()", "GJENLLLoss(128)"),
+    _criterion("simclr", "NTXentLoss()", "JointSMCLoss(128, 256)"),
+    _criterion("byol", "NegativeCosineSimilarity()", "GJEDualLoss()"),
 ]
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs ``bench drop_in`` with the command line's arguments."""
-    parser = OneLineParser(prog="python -m harness bench drop_in", description=__doc__)
-    pipelines = list(dict.fromkeys(diff.pipeline for diff in drop_in.diffs()))
+    parser = OneLineParser("bench drop_in", __doc__)
     parser.add_argument("--data", choices=["digits", "cifar10"], default="digits")
     parser.add_argument("--root", default="data", help="the folder that holds CIFAR-10")
-    parser.add_argument("--pipelines", choices=pipelines, nargs="+", default=pipelines)
-    parser.add_argument(
-        "--networks", choices=list(data.NETWORKS), nargs="+", default=list(data.NETWORKS)
-    )
-    optimizers = ["sgd", "lars", "adamw"]
-    parser.add_argument("--optimizers", choices=optimizers, nargs="+", default=optimizers)
+    parser.add_choices("--pipelines", list(dict.fromkeys(d.pipeline for d in drop_in.diffs())))
+    parser.add_choices("--networks", list(data.NETWORKS))
+    parser.add_choices("--optimizers", ["sgd", "lars", "adamw"])
     parser.add_argument("--seeds", type=count, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=count, default=147)
     parser.add_argument("--batch", type=count, default=64)
-    parser.add_common_options(threads=1, out=Path("outputs/bench/drop_in.json"))
-    options = parser.checked(arguments)
-    torch.set_num_threads(options.threads)
-    console = Console()
+    options = parser.measurement(arguments)
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
-    for row in _measure(options, done=[_key(row) for row in rows]):
+    for row in _measure(options, done=[_asked(row) for row in rows]):
         rows.append(row)
         write(rows, options)
-        console.print(" ".join(str(value) for value in row.values()), soft_wrap=True)
-    console.print(_table(rows))
-    console.print(f"written to {options.out}", soft_wrap=True)
+        Console().print(*row.values(), soft_wrap=True)
+    finish(rows, options, _table(rows))
 
 
-def _measure(options: Namespace, done: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+def _measure(options: Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows that are not there yet."""
     images = data.images(options.data, options.root)
-    for pipeline in options.pipelines:
+    for pipeline, seed in product(options.pipelines, options.seeds):
         stock = drop_in.source(pipeline)
-        variants = {_STOCK: stock} | {
+        texts = {_STOCK: stock} | {
             diff.title: drop_in.patch(stock, diff)
             for diff in [*drop_in.diffs(), *_EXTRA]
             if diff.pipeline == pipeline
         }
-        for seed in options.seeds:
-            asked = [
-                {
-                    "data": options.data,
-                    "pipeline": pipeline,
-                    "network": network,
-                    "optimizer": optimizer,
-                    "variant": variant,
-                    "seed": seed,
-                    "steps": options.steps,
-                    "batch": options.batch,
-                }
-                for network in options.networks
-                for optimizer, variant in [
-                    ("none", _UNTRAINED),
-                    ("none", _STATISTICS),
-                    *((optimizer, name) for optimizer in options.optimizers for name in variants),
-                ]
-            ]
-            asked = [row for row in asked if _key(row) not in done]
-            views = (
-                data.views(
-                    images.pil,
-                    drop_in.transform(pipeline),
-                    seed=seed,
-                    steps=options.steps,
-                    batch=options.batch,
-                    device=options.device,
+        trained = [("none", _UNTRAINED), ("none", _STATISTICS), *product(options.optimizers, texts)]
+        asked = [
+            {
+                "data": options.data,
+                "pipeline": pipeline,
+                "network": network,
+                "optimizer": optimizer,
+                "variant": variant,
+                "seed": seed,
+                "steps": options.steps,
+                "batch": options.batch,
+            }
+            for network, (optimizer, variant) in product(options.networks, trained)
+        ]
+        asked = [row for row in asked if row not in done]
+        if not asked:
+            continue
+        sizes = {"steps": options.steps, "batch": options.batch, "device": options.device}
+        views = data.views(images.train, drop_in.transform(pipeline), seed=seed, **sizes)
+        optimizers = _optimizers(pipeline, options)
+        for row in asked:
+            torch.manual_seed(seed)
+            backbone = data.NETWORKS[row["network"]]()
+            losses = [0.0]
+            if row["variant"] != _UNTRAINED:
+                text, make = texts.get(row["variant"], stock), optimizers[row["optimizer"]]
+                losses = drop_in.run(
+                    text, backbone, views, device=options.device, make_optimizer=make
                 )
-                if asked
-                else []
-            )
-            for row in asked:
-                torch.manual_seed(seed)
-                backbone = data.NETWORKS[row["network"]]()
-                losses = [0.0]
-                if row["variant"] != _UNTRAINED:
-                    text = variants.get(row["variant"], stock)
-                    make = _optimizers(pipeline, options)[row["optimizer"]]
-                    losses = drop_in.run(
-                        text, backbone, views, device=options.device, make_optimizer=make
-                    )
-                finite = all(math.isfinite(loss) for loss in losses)
-                accuracy = data.knn(backbone, images, options.device) if finite else math.nan
-                yield row | {"finite": finite, "knn": round(100.0 * accuracy, 2)}
+            finite = all(math.isfinite(loss) for loss in losses)
+            accuracy = data.knn(backbone, images, options.device) if finite else math.nan
+            yield row | {"finite": finite, "knn": round(100.0 * accuracy, 2)}
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(value for name, value in row.items() if name not in ("finite", "knn"))
+def _asked(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in _MEASURED}
 
 
 def _optimizers(
@@ -176,21 +142,14 @@ def _optimizers(
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     """Mean kNN accuracy over the seeds; a training that was not finite is named."""
-    table = Table(title="kNN accuracy of frozen features, %", title_justify="left")
+    lines: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
+    for row in rows:
+        line = lines.setdefault((row["pipeline"], row["variant"]), {})
+        line.setdefault((row["network"], row["optimizer"]), []).append(row["knn"])
     columns = list(dict.fromkeys((row["network"], row["optimizer"]) for row in rows))
-    table.add_column("pipeline")
-    table.add_column("variant")
-    for network, optimizer in columns:
-        table.add_column(f"{network}\n{optimizer}", justify="right")
-    for pipeline, variant in dict.fromkeys((row["pipeline"], row["variant"]) for row in rows):
-        cells = []
-        for network, optimizer in columns:
-            found = [
-                row["knn"] if row["finite"] else math.nan
-                for row in rows
-                if (row["pipeline"], row["variant"]) == (pipeline, variant)
-                and (row["network"], row["optimizer"]) == (network, optimizer)
-            ]
-            cells.append("" if not found else f"{mean(found):.1f}")
-        table.add_row(pipeline, variant, *cells)
-    return table
+    headings = ("pipeline", "variant", *map("\n".join, columns))
+    made = table("kNN accuracy of frozen features, %", *headings, words=2)
+    for words, found in lines.items():
+        cells = (f"{mean(found[column]):.1f}" if column in found else "" for column in columns)
+        made.add_row(*words, *cells)
+    return made

@@ -19,10 +19,11 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,14 @@ import torch
 from lightly.data import LightlyDataset
 from lightly.transforms import SimCLRTransform
 from PIL import Image
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness import training
-from harness.bench import synchronize
-from harness.data import EpochBatches, ImageData, ImageSet, place, train_loader
+from harness.bench import now
+from harness.data import EpochBatches, ImageData, ImageSet, to_device, train_loader
 from harness.settings import Settings
 from harness.tracking import RunFolder
 from harness.views import Views
@@ -48,7 +49,6 @@ FOREVER = 10**6  # steps or epochs; none of these trainings ends by itself
 _SHAPE = (3, 32, 32)
 _NUM_CLASSES = 10
 
-Views2 = tuple[Tensor, Tensor]  # shapes: (B, C, H, W), normalised
 Batch = tuple[Any, Tensor, Any]  # (images or views, labels (B,), indices (B,))
 
 
@@ -60,16 +60,14 @@ class Stopwatch:
     Args:
         warmup: Steps that do not count, at least 1.
         steps: Steps that do.
-        device: Where they are made.
 
     Attributes:
         seconds: What a step took on average, once all are made.
     """
 
-    def __init__(self, *, warmup: int, steps: int, device: torch.device) -> None:
+    def __init__(self, *, warmup: int, steps: int) -> None:
         self.warmup = warmup
         self.steps = steps
-        self.device = device
         self.seconds = math.nan
         self._made = 0
         self._started = math.nan
@@ -77,16 +75,22 @@ class Stopwatch:
     def step_made(self) -> bool:
         """Called after every step; whether it was the last."""
         self._made += 1
+        if self._made == self.warmup:
+            self._started = now()
         last = self._made == self.warmup + self.steps
-        if self._made == self.warmup or last:
-            synchronize(self.device)
-            now = time.perf_counter()
-            self.seconds = (now - self._started) / self.steps
-            self._started = now
+        if last:
+            self.seconds = (now() - self._started) / self.steps
         return last
 
 
 Loop = Callable[[Stopwatch], None]
+
+
+def seconds_a_step(loop: Loop, *, warmup: int, steps: int) -> float:
+    """What a step of a loop takes on average."""
+    stopwatch = Stopwatch(warmup=warmup, steps=steps)
+    loop(stopwatch)
+    return stopwatch.seconds
 
 
 @dataclass(frozen=True)
@@ -117,19 +121,15 @@ def random_images() -> ImageData:
 
 def whole_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
     """Our training step without Lightning: a batch gathered from resident images, two views, ..."""
-    images = place(data.train, _device(settings), keep=settings.data.keep)
-    step = _plain_step(settings, data, network)
-    return _loop(step, lambda: _resident_batches(settings, images))
+    return _loop(settings, data, network, partial(_resident_batches, settings, data))
 
 
 def resident_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
     """The same step on one batch whose views are made already."""
-    images = place(data.train, _device(settings), keep=settings.data.keep)
-    pixels, labels, indices = next(_resident_batches(settings, images))
+    pixels, labels, indices = next(_resident_batches(settings, data))
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     batch = (views(pixels, indices, epoch=0), labels, indices)
-    step = _plain_step(settings, data, network, makes_views=False)
-    return _loop(step, lambda: itertools.repeat(batch))
+    return _loop(settings, data, network, partial(itertools.repeat, batch), of_views=True)
 
 
 def lightly_step(
@@ -148,89 +148,74 @@ def lightly_step(
         num_workers=workers,
         generator=torch.Generator(),
     )
-    step = _plain_step(settings, data, network, makes_views=False)
-    return _loop(step, lambda: _lightly_batches(loader, _device(settings)))
+
+    def batches() -> Iterator[Batch]:
+        device = _device(settings)
+        while True:
+            for (first, second), labels, names in loader:
+                yield (first.to(device), second.to(device)), labels.to(device), names
+
+    return _loop(settings, data, network, batches, of_views=True)
 
 
 def trainer_step(settings: Settings, data: ImageData) -> Loop:
     """Our step as ``harness.training`` makes it, in Lightning's Trainer, without loggers."""
 
     def run(stopwatch: Stopwatch) -> None:
+        def stop(trainer: pl.Trainer, *_: Any) -> None:
+            trainer.should_stop = stopwatch.step_made()
+
         with tempfile.TemporaryDirectory() as folder:
-            stop = _StopBy(stopwatch)
+            callbacks = [LambdaCallback(on_train_batch_end=stop)]
             run_folder = RunFolder(Path(folder), settings)
-            training.train(settings, data, run_folder, loggers=[], callbacks=[stop])
+            training.train(settings, data, run_folder, loggers=[], callbacks=callbacks)
 
     return run
 
 
-class _StopBy(Callback):
-    """Stops a training when a stopwatch has enough."""
+def _loop(
+    settings: Settings,
+    data: ImageData,
+    network: NetworkOptions,
+    batches: Callable[[], Iterator[Batch]],
+    *,
+    of_views: bool = False,
+) -> Loop:
+    """The steps of a new method: views, forward, backward, optimiser, schedule, online probe.
 
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        self.stopwatch = stopwatch
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Tells the stopwatch."""
-        trainer.should_stop = self.stopwatch.step_made()
-
-
-@dataclass(frozen=True)
-class _NoTrainer:
-    """What a method asks of Lightning's Trainer, in the middle of an epoch."""
-
-    estimated_stepping_batches: int = FOREVER
-    current_epoch: int = 0
-    global_step: int = 1  # not one that is logged
-    world_size: int = 1
-
-
-def _plain_step(
-    settings: Settings, data: ImageData, network: NetworkOptions, *, makes_views: bool = True
-) -> Callable[[Batch], None]:
-    """The step of a new method: views, forward, backward, optimiser, schedule, online probe."""
+    Args:
+        settings: What is trained.
+        data: The images.
+        network: How the network runs.
+        batches: Makes batches without end, anew for each stopwatch.
+        of_views: Whether they hold two views already.
+    """
     device = _device(settings)
     module: Any = training.build(settings, data).to(device)
     if network.memory_format == "contiguous":
         module.to(memory_format=torch.contiguous_format)
     if network.compiled:
         module.backbone.compile()
-    if not makes_views:
-        module.views = _as_they_are
-    module.trainer = _NoTrainer()
+    if of_views:
+        module.views = lambda views, indices, *, epoch: views  # noqa: ARG005
+    # What a method asks of Lightning's Trainer, in the middle of an epoch, at no step that is
+    # logged.
+    module.trainer = SimpleNamespace(
+        estimated_stepping_batches=FOREVER, current_epoch=0, global_step=1, world_size=1
+    )
     [optimizer], [schedule] = module.configure_optimizers()
     precision: Precision = Precision()
     if network.precision == "bf16-mixed":
         precision = MixedPrecision("bf16-mixed", device.type)
 
-    def step(batch: Batch) -> None:
-        with precision.forward_context():
-            loss = module.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule["scheduler"].step()
-
-    return step
-
-
-def _as_they_are(views: Views2, indices: Any, *, epoch: int) -> Views2:  # noqa: ARG001
-    return views
-
-
-def _loop(step: Callable[[Batch], None], batches: Callable[[], Iterator[Batch]]) -> Loop:
-    """Steps on batches that begin anew each time."""
-
     def run(stopwatch: Stopwatch) -> None:
         for batch in batches():
-            step(batch)
+            with precision.forward_context():
+                loss = module.training_step(batch, 0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule["scheduler"].step()
             if stopwatch.step_made():
                 return
 
@@ -241,20 +226,14 @@ def _device(settings: Settings) -> torch.device:
     return torch.device(settings.trainer.accelerator)
 
 
-def _resident_batches(settings: Settings, images: Any) -> Iterator[Batch]:
-    batches = EpochBatches(
-        images.labels, batch_size=settings.trainer.batch_size, seed=settings.seed
-    )
+def _resident_batches(settings: Settings, data: ImageData) -> Iterator[Batch]:
+    images = to_device(data.train, _device(settings), keep=settings.data.keep)
+    batch_size = settings.trainer.batch_size
+    batches = EpochBatches(images.labels, batch_size=batch_size, seed=settings.seed)
     loader = train_loader(images, batches)
     for epoch in itertools.count():
         batches.set_epoch(epoch)
         yield from loader
-
-
-def _lightly_batches(loader: DataLoader[Any], device: torch.device) -> Iterator[Batch]:
-    while True:
-        for (first, second), labels, names in loader:
-            yield (first.to(device), second.to(device)), labels.to(device), names
 
 
 class _Pictures(Dataset[tuple[Any, int]]):

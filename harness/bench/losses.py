@@ -11,21 +11,18 @@ three largest sizes: 1 is linear, 2 quadratic, 3 cubic.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Generator, Tensor, nn
 
 from gmje_plugin import GJEDualLoss, GrowingNeuralGas, HSICLoss, JointGaussianMixture
-from harness.bench import OneLineParser, count, in_turn, seconds_of, write
+from harness.bench import OneLineParser, count, finish, in_turn, interval, seconds_of, table, timing
 
 DIM = 64  # features of a view
 _GAS_SAMPLES = 1000  # timed together, as a call copies the K x K ages of edges
@@ -51,18 +48,18 @@ class Cost:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs ``bench losses`` with the command line's arguments."""
-    parser = OneLineParser(prog="python -m harness bench losses", description=__doc__)
+    parser = OneLineParser("bench losses", __doc__)
     parser.add_argument("--repeats", type=count, default=5, help="timings of each size")
-    parser.add_common_options(threads=1, out=Path("outputs/bench/losses.json"))
-    options = parser.checked(arguments)
-    torch.set_num_threads(options.threads)
-    console = Console()
-    with console.status("all costs in turn"):
+    options = parser.measurement(arguments)
+    with Console().status("all costs in turn"):
         rows = measure(COSTS, repeats=options.repeats, device=torch.device(options.device))
     title = f"{options.device}, {options.threads} thread(s), {options.repeats} timings each"
-    console.print(_table(rows, title))
-    write(rows, options)
-    console.print(f"written to {options.out}", soft_wrap=True)
+    made = table(title, "cost", "size", "ms (min to max)", "slope")
+    for row in rows:
+        largest = row["size"] == COSTS[row["cost"]].sizes[-1]
+        cells = (row["cost"], f"{row['over']} = {row['size']}", interval(row))
+        made.add_row(*cells, f"{row['slope']:.2f}" if largest else "", end_section=largest)
+    finish(rows, options, made)
 
 
 def measure(
@@ -81,9 +78,7 @@ def measure(
             "cost": name,
             "over": cost.over,
             "size": size,
-            "median_ms": 1e3 * medians[name, size],
-            "min_ms": 1e3 * min(seconds[name, size]),
-            "max_ms": 1e3 * max(seconds[name, size]),
+            **timing(seconds[name, size]),
             "slope": slope({each: medians[name, each] for each in cost.sizes[-3:]}),
         }
         for name, cost in costs.items()
@@ -102,8 +97,7 @@ def _loss(make: Callable[[], nn.Module], size: int, device: torch.device) -> Mea
     """Forward and backward pass of a batch of ``size`` pairs, to both views."""
     criterion = make()
     z = _normal(2, size, DIM).to(device).requires_grad_()
-
-    return partial(seconds_of, lambda: criterion(*z).backward(), device)
+    return partial(seconds_of, lambda: criterion(*z).backward())
 
 
 def _gas(size: int, device: torch.device) -> Measurement:
@@ -114,12 +108,7 @@ def _gas(size: int, device: torch.device) -> Measurement:
     gas = GrowingNeuralGas(2 * DIM, size, insert_every=1, max_age=2**31)
     gas.partial_fit(samples[:size])
 
-    def seconds() -> float:
-        started = time.perf_counter()
-        gas.partial_fit(samples[size:])
-        return (time.perf_counter() - started) / _GAS_SAMPLES
-
-    return seconds
+    return lambda: seconds_of(lambda: gas.partial_fit(samples[size:])) / _GAS_SAMPLES
 
 
 def _em(size: int, device: torch.device) -> Measurement:
@@ -133,7 +122,7 @@ def _em(size: int, device: torch.device) -> Measurement:
         )
 
     def seconds() -> float:
-        long, short = (seconds_of(partial(fit, n), device) for n in (1 + _EM_STEPS, 1))
+        long, short = (seconds_of(partial(fit, n)) for n in (1 + _EM_STEPS, 1))
         return (long - short) / _EM_STEPS
 
     return seconds
@@ -152,20 +141,3 @@ COSTS = {
 
 def _normal(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=Generator().manual_seed(0))
-
-
-def _table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("cost", no_wrap=True)
-    for heading in ("size", "ms (min to max)", "slope"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row, after in zip(rows, [*rows[1:], None], strict=True):
-        last = after is None or after["cost"] != row["cost"]
-        table.add_row(
-            row["cost"],
-            f"{row['over']} = {row['size']}",
-            f"{row['median_ms']:.2f} ({row['min_ms']:.2f} to {row['max_ms']:.2f})",
-            f"{row['slope']:.2f}" if last else "",
-            end_section=last,
-        )
-    return table

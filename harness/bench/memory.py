@@ -7,46 +7,56 @@ malloc gives large blocks back at once, so that a step cannot reuse unseen what 
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from harness.bench import limit_threads
+
 Step = Callable[[], object]
+_MALLOC = "MALLOC_MMAP_THRESHOLD_"  # glibc reads it when a process starts
+
+
+def extra_memory(
+    make_steps: Callable[[], Mapping[str, Step]], *, device: torch.device
+) -> dict[str, float]:
+    """MiB that each step adds on the device; none where /proc does not tell.
+
+    Args:
+        make_steps: Makes the steps by name; for the CPU in a new process, so it can be pickled.
+        device: Where the steps compute.
+    """
+    if device.type == "cuda":
+        found = _peaks(make_steps, cuda_extra_memory)
+    elif Path("/proc/self/clear_refs").exists():
+        os.environ[_MALLOC] = str(2**16)
+        threads = torch.get_num_threads()
+        with get_context("spawn").Pool(1, limit_threads, (threads,)) as pool:
+            del os.environ[_MALLOC]
+            found = pool.apply(_peaks, (make_steps, peak_extra_memory))
+    else:
+        found = {}
+    return {name: peak / 2**20 for name, peak in found.items()}
+
+
+def _peaks(
+    make_steps: Callable[[], Mapping[str, Step]], peak: Callable[[Step], int]
+) -> dict[str, int]:
+    return {name: peak(step) for name, step in make_steps().items()}
 
 
 def cuda_extra_memory(step: Step) -> int:
-    """Bytes on the GPU."""
+    """Bytes that a step adds at its peak on the GPU."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     step()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
-
-
-def cpu_extra_memory(bench: str, task: Any) -> dict[str, int]:
-    """Bytes for each variant of a bench, from a new process of its module with a task in JSON.
-
-    The process prints what ``peak_extra_memory`` gives for each. Empty where /proc does not tell.
-    """
-    if not Path("/proc/self/clear_refs").exists():
-        return {}
-    told = subprocess.run(
-        [sys.executable, "-m", f"harness.bench.{bench}", json.dumps(task)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)},
-    )
-    found: dict[str, int] = json.loads(told.stdout)
-    return found
 
 
 def peak_extra_memory(step: Step) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.data.batches import EpochBatches, train_loader
-from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, place, spread
+from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, evenly_spaced, to_device
 from harness.data.sources import channel_statistics, read
 from harness.data.splits import few_per_class, held_out_size, imbalanced, split
 from harness.settings import DataSettings, SettingsError
@@ -17,12 +17,15 @@ __all__ = [
     "FileSet",
     "ImageData",
     "ImageSet",
+    "evenly_spaced",
     "few_per_class",
     "load",
-    "place",
     "spread",
+    "to_device",
     "train_loader",
 ]
+
+spread = evenly_spaced  # as evaluation and experiments still call it
 
 # Mean and standard deviation by which others normalise.
 _KNOWN = {
@@ -42,12 +45,11 @@ def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
         SettingsError: If they are missing or damaged, or an option is not for them.
     """
     try:
-        source = read(settings)
+        train, test, name = read(settings)
     except OSError as error:  # a name too long, no permission
         raise SettingsError(
             f"data.root={settings.root} cannot be looked at: {error.strerror}"
         ) from error
-    train, test = source.train, source.test
     if settings.split == "validation":
         kept, held_out = split(train.labels, second=held_out_size(len(train)))
         train, test = train.select(kept), train.select(held_out)
@@ -55,7 +57,7 @@ def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
     if settings.imbalance > 1.0:
         train = train.select(imbalanced(train.labels, ratio=settings.imbalance, seed=seed))
     mean, std = _normalization(settings, train)
-    variant = f"{source.name}: {len(train)} training images, {len(test)} {settings.split} images"
+    variant = f"{name}: {len(train)} training images, {len(test)} {settings.split} images"
     if settings.imbalance > 1.0:
         variant += f", imbalance {settings.imbalance:g}"
     if settings.order != "shuffled":
@@ -72,7 +74,7 @@ def _normalization(settings: DataSettings, train: AnyImageSet) -> tuple[Tensor, 
         return half, half
     if train.image_shape[0] != 3:
         raise SettingsError(
-            f"data.views.normalization={name} is for images in colour, data={settings.name} is grey"
+            f"data.views.normalization={name} is for images in colour, data={settings.name} is gray"
         )
     mean, std = _KNOWN[name]
     return torch.tensor(mean), torch.tensor(std)

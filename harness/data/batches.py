@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from harness.data.images import AnyImageSet
+from harness.data.images import AnyImageSet, loader
 
 _CLASSES_AT_A_TIME = 2.0
 
 
+@dataclass(eq=False)
 class EpochBatches(Sampler[Tensor]):
     """Batches of indices whose order is a function of (seed, epoch) alone.
 
@@ -29,23 +31,17 @@ class EpochBatches(Sampler[Tensor]):
         world_size: Number of processes, which must divide ``batch_size``.
     """
 
-    def __init__(
-        self,
-        labels: Tensor,
-        *,
-        batch_size: int,
-        seed: int,
-        order: str = "shuffled",
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.labels = labels.cpu()
-        self.batch_size = batch_size
-        self.seed = seed
-        self.order = order
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
+    labels: Tensor
+    _: KW_ONLY
+    batch_size: int
+    seed: int
+    order: str = "shuffled"
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = self.labels.cpu()
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next iteration."""
@@ -75,21 +71,17 @@ def drifting_order(
     """
     classes, members = torch.unique(labels, return_inverse=True)
     starts = torch.randperm(len(classes), generator=generator)
-    spread = _CLASSES_AT_A_TIME * torch.rand(len(labels), generator=generator)
-    return (starts[members] + spread).argsort(stable=True)
+    offsets = _CLASSES_AT_A_TIME * torch.rand(len(labels), generator=generator)
+    return (starts[members] + offsets).argsort(stable=True)
 
 
 def train_loader(
     train: AnyImageSet, batches: EpochBatches
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
     """A loader of (images (B, C, H, W) uint8, labels (B,), indices (B,)) for Lightning."""
-    return DataLoader(
+    return loader(
         train,
-        sampler=batches,
-        batch_size=None,
-        # Of its own, as a loader draws a seed for workers even where it has none.
-        generator=torch.Generator(),
-        num_workers=train.workers,
+        batches,
         persistent_workers=train.workers > 0,
         pin_memory=torch.cuda.is_available() and not train.labels.is_cuda,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torchvision.datasets import ImageFolder
 
 from harness.data.images import FileSet, ImageSet, Pixels, unreadable
+from harness.files import replacing
 from harness.settings import SettingsError
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -34,7 +35,7 @@ def find_files(folder: Path, *, image_size: int, workers: int) -> tuple[FileSet,
         raise SettingsError(
             f"{folder} must hold one subfolder of images for each class: {error}"
         ) from error
-    paths = [Path(path) for path, _ in found.samples]
+    paths = np.array([path for path, _ in found.samples])
     labels = torch.tensor(found.targets)
     return FileSet(paths, labels, image_size=image_size, workers=workers), found.classes
 
@@ -91,15 +92,7 @@ def _read(cache: Path, fingerprint: bytes, shape: tuple[int, ...]) -> Pixels | N
 
 
 def _write(cache: Path, fingerprint: bytes, images: Pixels) -> None:
-    """Writes the copy whole or not at all."""
-    unfinished = cache.with_name(f"{cache.name}.{uuid.uuid4().hex}.part")
-    try:
-        try:
-            with unfinished.open("xb") as file:
-                file.write(_digest(fingerprint, images))
-                file.write(images.data)
-            unfinished.replace(cache)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError:
-        return  # only time is lost
+    """Writes the copy whole or not at all; where that fails, only time is lost."""
+    with suppress(OSError), replacing(cache) as unfinished, unfinished.open("wb") as file:
+        file.write(_digest(fingerprint, images))
+        file.write(images.data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ _SHARE_OF_DEVICE = 0.5
 _BLACK_IS_ZERO = 1  # of TIFF's photometric interpretations
 
 
+@dataclass(eq=False)
 class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Images and labels resident on a device.
 
@@ -31,11 +33,9 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         labels: int64, shape (N,).
     """
 
+    images: Tensor
+    labels: Tensor
     workers = 0  # a loader of resident images has nothing for processes to do
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images = images
-        self.labels = labels
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -45,8 +45,8 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         indices: Tensor,  # shape: (B,)
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Images and labels at ``indices``, and ``indices``, which the views are keyed by."""
-        places = indices.to(self.images.device)
-        return self.images[places], self.labels[places], indices
+        here = indices.to(self.images.device)
+        return self.images[here], self.labels[here], indices
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -70,23 +70,21 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return ImageSet(self.images.to(device), self.labels.to(device))
 
 
+@dataclass(eq=False)
 class FileSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Images that are read from their files each time, as RGB squares.
 
     Attributes:
-        paths: The files.
+        paths: The files, as an array, which workers share and do not copy.
         labels: int64, shape (N,).
         image_size: Pixels a side; see :func:`read_image`.
         workers: Processes that read ahead.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], labels: Tensor, *, image_size: int, workers: int
-    ) -> None:
-        self.paths = np.array([str(path) for path in paths])  # workers share it, not copy it
-        self.labels = labels
-        self.image_size = image_size
-        self.workers = workers
+    paths: npt.NDArray[np.str_]
+    labels: Tensor
+    image_size: int
+    workers: int
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -101,39 +99,27 @@ class FileSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         indices: Tensor,  # shape: (B,)
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Images and labels at ``indices``, and ``indices``, which the views are keyed by."""
-        read = [read_image(Path(path), self.image_size) for path in self.paths[indices.numpy()]]
+        read = [read_image(self.paths[index], self.image_size) for index in indices]
         return torch.from_numpy(np.stack(read)), self.labels[indices], indices
 
     def batches(self, size: int) -> Iterator[Tensor]:  # shapes: (B, 3, S, S)
         """All images in order, ``size`` at a time."""
         order = torch.split(torch.arange(len(self)), size)
-        loader = DataLoader(
-            self,
-            sampler=order,
-            batch_size=None,
-            num_workers=self.workers,
-            generator=torch.Generator(),
-        )
-        return (images for images, _, _ in loader)
+        return (images for images, _, _ in loader(self, order))
 
     def select(
         self,
         indices: Tensor,  # shape: (M,)
     ) -> FileSet:
         """The set of some of the images."""
-        return FileSet(
-            [Path(path) for path in self.paths[indices.numpy()]],
-            self.labels[indices],
-            image_size=self.image_size,
-            workers=self.workers,
-        )
+        return replace(self, paths=self.paths[indices.numpy()], labels=self.labels[indices])
 
     def load(self) -> ImageSet:
         """Reads all images into memory."""
         images = np.empty((len(self), 3, self.image_size, self.image_size), dtype=np.uint8)
 
-        def put(place: int) -> None:
-            images[place] = read_image(Path(self.paths[place]), self.image_size)
+        def put(index: int) -> None:
+            images[index] = read_image(self.paths[index], self.image_size)
 
         with ThreadPoolExecutor() as pool:  # PIL decodes without Python's lock
             for _ in pool.map(put, range(len(self))):
@@ -142,6 +128,21 @@ class FileSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 AnyImageSet = ImageSet | FileSet
+
+
+def loader(
+    images: AnyImageSet, batches: Iterable[Tensor], **options: Any
+) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    """Loads batches of indices; ``options`` are the DataLoader's."""
+    return DataLoader(
+        images,
+        sampler=batches,
+        batch_size=None,
+        num_workers=images.workers,
+        # Of its own, as a loader draws a seed for workers even where it has none.
+        generator=torch.Generator(),
+        **options,
+    )
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class ImageData:
         return self.num_classes > 1
 
 
-def read_image(path: Path, size: int) -> Pixels:  # shape: (3, size, size)
+def read_image(path: str | Path, size: int) -> Pixels:  # shape: (3, size, size)
     """A file as a uint8 RGB square: the shorter side resized to ``size``, the centre cut out.
 
     Raises:
@@ -184,7 +185,7 @@ def read_image(path: Path, size: int) -> Pixels:  # shape: (3, size, size)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def unreadable(path: Path, error: Exception) -> SettingsError:
+def unreadable(path: str | Path, error: Exception) -> SettingsError:
     """What to say of a file that cannot be read."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return SettingsError(
@@ -193,7 +194,7 @@ def unreadable(path: Path, error: Exception) -> SettingsError:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in 8 bits a channel, as PIL itself clips grey of more bits instead of scaling it.
+    """The image in 8 bits a channel, as PIL itself clips gray of more bits instead of scaling it.
 
     Raises:
         ValueError: If its values have no known range.
@@ -209,7 +210,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _bits(image: Image.Image) -> int | None:
-    """How many bits the values of a grey image of more than 8 take, None where that is not told."""
+    """Bits of the values of a grayscale image of more than 8, None where that is not told."""
     if image.format in ("PNG", "PPM") and image.mode != "F":
         return 16  # whatever mode PIL's version has for it; PPM's are scaled to it
     # PIL does not invert those in which white is 0.
@@ -232,12 +233,12 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def spread(number: int, most: int) -> Tensor:  # shape: (min(number, most),)
-    """Places, evenly spaced, of at most ``most`` of a number of things in any order."""
+def evenly_spaced(number: int, most: int) -> Tensor:  # shape: (min(number, most),)
+    """Indices, evenly spaced, of at most ``most`` of a number of things in any order."""
     return torch.linspace(0, number - 1, min(number, most)).long()
 
 
-def place(images: AnyImageSet, device: torch.device, *, keep: str) -> AnyImageSet:
+def to_device(images: AnyImageSet, device: torch.device, *, keep: str) -> AnyImageSet:
     """Moves resident images to the device they are trained on, if they may and fit.
 
     Left in the host's memory or in files, they are gathered and sent batch by batch.

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.datasets import CIFAR10, MNIST
 
 from harness.data.folders import find_files, load_cached
-from harness.data.images import AnyImageSet, FileSet, ImageSet, spread
+from harness.data.images import AnyImageSet, FileSet, ImageSet, evenly_spaced
 from harness.data.splits import split
 from harness.settings import DataSettings, SettingsError
 
@@ -28,18 +27,10 @@ _CIFAR10_SIZE = 32
 _CIFAR10_COUNTS = {"train": 50_000, "test": 10_000}
 _CIFAR10_CLASSES = 10
 _SHARE_OF_MEMORY = 0.5
+Sets = tuple[AnyImageSet, AnyImageSet, str]  # to train on, to test on, and their name in results
 
 
-@dataclass(frozen=True)
-class Source:
-    """A training and a test set, and what they are called in results."""
-
-    train: AnyImageSet
-    test: AnyImageSet
-    name: str
-
-
-def read(settings: DataSettings) -> Source:
+def read(settings: DataSettings) -> Sets:
     """The images that the settings name.
 
     Raises:
@@ -49,7 +40,7 @@ def read(settings: DataSettings) -> Source:
         raise SettingsError(f"data.keep=files is for data=folder, not {settings.name}")
     if settings.name != "folder" and settings.image_size is not None:
         raise SettingsError(f"data.image_size is for data=folder, not {settings.name}")
-    readers: dict[str, Callable[[DataSettings], Source]] = {
+    readers: dict[str, Callable[[DataSettings], Sets]] = {
         "digits": _digits,
         "cifar10": _cifar10,
         "mnist": _mnist,
@@ -58,32 +49,30 @@ def read(settings: DataSettings) -> Source:
     return readers[settings.name](settings)
 
 
-def _digits(settings: DataSettings) -> Source:  # noqa: ARG001
+def _digits(settings: DataSettings) -> Sets:  # noqa: ARG001
     digits = load_digits()
     images = torch.from_numpy(np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8))[:, None]
     everything = ImageSet(images, torch.from_numpy(digits.target).long())
     test_size = math.ceil(len(everything) * _DIGITS_TEST_SHARE)
     first, second = split(everything.labels, second=test_size)
-    return Source(
-        everything.select(first), everything.select(second), "digits of scikit-learn, 8 x 8 pixels"
-    )
+    name = "digits of scikit-learn, 8 x 8 pixels"
+    return everything.select(first), everything.select(second), name
 
 
-def _cifar10(settings: DataSettings) -> Source:
+def _cifar10(settings: DataSettings) -> Sets:
     root = Path(settings.root)
     if (root / "cifar10_jpeg").is_dir() and not (root / CIFAR10.base_folder).is_dir():
         return _cifar10_jpeg(root / "cifar10_jpeg")
-    parts = _torchvision(settings, "cifar-10-batches-py or cifar10_jpeg")
     train, test = (
         ImageSet(
             torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)
         )
-        for part in parts
+        for part in _torchvision(CIFAR10, root, "cifar-10-batches-py or cifar10_jpeg")
     )
-    return Source(train, test, "CIFAR-10")
+    return train, test, "CIFAR-10"
 
 
-def _cifar10_jpeg(folder: Path) -> Source:
+def _cifar10_jpeg(folder: Path) -> Sets:
     parts = []
     for part, count in _CIFAR10_COUNTS.items():
         files, classes = find_files(folder / part, image_size=_CIFAR10_SIZE, workers=0)
@@ -94,11 +83,11 @@ def _cifar10_jpeg(folder: Path) -> Source:
             )
         parts.append(load_cached(files, folder / part))
     train, test = parts
-    return Source(train, test, "CIFAR-10 (JPEG)")
+    return train, test, "CIFAR-10 (JPEG)"
 
 
-def _mnist(settings: DataSettings) -> Source:
-    parts = _torchvision(settings, "MNIST/raw")
+def _mnist(settings: DataSettings) -> Sets:
+    parts = _torchvision(MNIST, Path(settings.root), "MNIST/raw")
     for part in parts:
         if len(part.data) != len(part.targets):
             raise SettingsError(
@@ -108,23 +97,19 @@ def _mnist(settings: DataSettings) -> Source:
     train, test = (
         ImageSet(F.pad(part.data[:, None], (_MNIST_PADDING,) * 4), part.targets) for part in parts
     )
-    return Source(train, test, "MNIST, padded to 32 x 32 pixels")
+    return train, test, "MNIST, padded to 32 x 32 pixels"
 
 
-def _torchvision(settings: DataSettings, layout: str) -> list[Any]:
+def _torchvision(kind: Any, root: Path, layout: str) -> list[Any]:
     """The training and test set as torchvision reads them, downloaded if they are not there."""
-    root = Path(settings.root)
-    kind, folder = {"cifar10": (CIFAR10, root), "mnist": (MNIST, root / "MNIST" / "raw")}[
-        settings.name
-    ]
     try:
-        with _no_empty_folders(folder):
-            return [kind(settings.root, train=train, download=True) for train in (True, False)]
+        with _no_empty_folders(root / "MNIST" / "raw"):
+            return [kind(str(root), train=train, download=True) for train in (True, False)]
     # torchvision reads MNIST's files without a check, and with whatever then goes wrong.
     except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(
-            f"data.root={settings.root} holds no whole {layout} and a download failed ({reason}): "
+            f"data.root={root} holds no whole {layout} and a download failed ({reason}): "
             f"set data.root to the folder that holds it; if it is damaged, remove it"
         ) from error
 
@@ -141,7 +126,7 @@ def _no_empty_folders(folder: Path) -> Iterator[None]:
                 part.rmdir()
 
 
-def _folder(settings: DataSettings) -> Source:
+def _folder(settings: DataSettings) -> Sets:
     if settings.image_size is None:
         raise SettingsError("data.image_size must be given with data=folder")
     root = Path(settings.root)
@@ -164,8 +149,8 @@ def _folder(settings: DataSettings) -> Source:
         )
     name = f"{root.resolve().name}, {settings.image_size} x {settings.image_size} pixels"
     if settings.keep == "files" or (settings.keep == "auto" and not _fit_memory(train, test)):
-        return Source(train, test, name)
-    return Source(load_cached(train, root / "train"), load_cached(test, root / evaluated), name)
+        return train, test, name
+    return load_cached(train, root / "train"), load_cached(test, root / evaluated), name
 
 
 def _fit_memory(*sets: FileSet) -> bool:
@@ -182,7 +167,7 @@ def channel_statistics(images: AnyImageSet) -> tuple[Tensor, Tensor]:  # shapes:
     Of images left in their files, of 2,000 evenly spaced ones.
     """
     if isinstance(images, FileSet):
-        images = images.select(spread(len(images), 2000)).load()
+        images = images.select(evenly_spaced(len(images), 2000)).load()
     values = torch.arange(256, dtype=torch.float64) / 255.0
     counts = [channel.flatten().bincount(minlength=256) for channel in images.images.unbind(dim=1)]
     shares = torch.stack(counts).double() / images.images[:, 0].numel()

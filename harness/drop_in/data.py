@@ -4,60 +4,40 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize, resize, to_pil_image, to_tensor
+from torchvision.transforms.functional import pil_to_tensor, resize, to_pil_image
 
-from harness.data import sources
+from harness.data import AnyImageSet, ImageData, ImageSet, sources
+from harness.evaluation.encoding import encode
 from harness.evaluation.knn import knn_accuracy
 from harness.settings import DataSettings
 
 _SIZE = 32
-_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of lightly's transforms
-_CIFAR10_IMAGES = {"train": 10_000, "test": 2_000}
-Labelled = tuple[Tensor, Tensor]  # normalised images (N, 3, 32, 32), labels (N,)
+_MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # lightly's
+_COUNTS = {"digits": (None, None), "cifar10": (10_000, 2_000)}  # to train and to test on
 
 
-@dataclass(frozen=True)
-class Images:
-    """What a pipeline is trained and measured on.
-
-    Attributes:
-        pil: The training images, as lightly's transforms take them.
-        train: The same without augmentation.
-        test: Others.
-    """
-
-    pil: list[Any]
-    train: Labelled
-    test: Labelled
+def images(name: str, root: str = "data") -> ImageData:
+    """All digits, or some of CIFAR-10's images, in RGB at 32 x 32."""
+    *parts, variant = sources.read(DataSettings(name=name, root=root))
+    train, test = (_some(part, most) for part, most in zip(parts, _COUNTS[name], strict=True))
+    return ImageData(train, test, num_classes=10, mean=_MEAN, std=_STD, variant=variant)
 
 
-def images(name: str, root: str = "data") -> Images:
-    """Digits, half of them to train on, or 10,000 + 2,000 images of CIFAR-10, at 32 x 32."""
-    found = sources.read(DataSettings(name=name, root=root))
-    parts = {"train": found.train, "test": found.test}
-    pil, labelled = {}, {}
-    for part, of_part in parts.items():
-        order = torch.randperm(len(of_part.labels), generator=torch.Generator().manual_seed(0))
-        places = order if name == "digits" else order[: _CIFAR10_IMAGES[part]]
-        pil[part] = [
-            resize(to_pil_image(image), [_SIZE, _SIZE]).convert("RGB")
-            for batch in of_part.select(places).batches(1000)
-            for image in batch
-        ]
-        plain = torch.stack([normalize(to_tensor(image), _MEAN, _STD) for image in pil[part]])
-        labelled[part] = plain, of_part.labels[places]
-    return Images(pil["train"], labelled["train"], labelled["test"])
+def _some(images: AnyImageSet, most: int | None) -> ImageSet:
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    found, labels, _ = images[order[:most]]
+    resized = (resize(to_pil_image(image), [_SIZE, _SIZE]) for image in found)
+    return ImageSet(torch.stack([pil_to_tensor(image.convert("RGB")) for image in resized]), labels)
 
 
 def views(
-    pil: list[Any],
+    images: AnyImageSet,
     transform: Callable[[Any], list[Tensor]],
     *,
     seed: int,
@@ -69,13 +49,13 @@ def views(
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (lightly's transforms draw from it)
     torch.manual_seed(seed)
-    order: list[int] = []
+    order = torch.arange(0)
     batches = []
     for _ in range(steps):
         if len(order) < batch:  # as drop_last
-            order = torch.randperm(len(pil)).tolist()
+            order = torch.randperm(len(images))
         chosen, order = order[:batch], order[batch:]
-        pairs = [transform(pil[place])[:2] for place in chosen]
+        pairs = [transform(to_pil_image(image))[:2] for image in images[chosen][0]]
         first, second = (torch.stack(part).to(device) for part in zip(*pairs, strict=True))
         batches.append((first, second))
     return batches
@@ -99,20 +79,8 @@ def _resnet18() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"small": _small, "resnet18": _resnet18}
 
 
-@torch.no_grad()
-def knn(backbone: nn.Module, images: Images, device: str = "cpu") -> float:
+def knn(backbone: nn.Module, images: ImageData, device: str = "cpu") -> float:
     """Weighted kNN accuracy of frozen features on the test images."""
-    backbone.to(device).eval()
-    features = [
-        torch.cat([backbone(chunk.to(device)).flatten(1).cpu() for chunk in torch.split(part, 500)])
-        for part in (images.train[0], images.test[0])
-    ]
-    return knn_accuracy(
-        features[0],
-        images.train[1],
-        features[1],
-        images.test[1],
-        num_classes=10,
-        neighbours=20,
-        temperature=0.1,
-    )
+    network = nn.Sequential(backbone, nn.Flatten()).to(device)
+    train, test = (encode(network, part, images) for part in (images.train, images.test))
+    return knn_accuracy(*train, *test, num_classes=10, neighbours=20, temperature=0.1)

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from harness.data import ImageData, few_per_class, spread
+from harness.data import ImageData, evenly_spaced, few_per_class
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.encoding import BATCH_SIZE, encode, evaluating
 from harness.evaluation.knn import knn_accuracy
@@ -38,7 +38,7 @@ def evaluate(
         folder: Where the paper's probe keeps how far it is.
     """
     test, labels = encode(backbone, data.test, data)
-    some = spread(len(test), _PAIRS)
+    some = evenly_spaced(len(test), _PAIRS)
     accuracies = {}
     if data.is_labelled:
         accuracies = _accuracies(backbone, data, settings, test, labels, folder / PROBE)
@@ -94,7 +94,7 @@ def _two_views(
     """Features of two training views of test images."""
     device = next(backbone.parameters()).device
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
-    indices = spread(len(data.test), _PAIRS)
+    indices = evenly_spaced(len(data.test), _PAIRS)
     pairs = []
     with evaluating(backbone):
         for some in torch.split(indices, BATCH_SIZE):

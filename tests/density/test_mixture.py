@@ -646,7 +646,7 @@ def test_a_gas_made_in_inference_mode_goes_on() -> None:
 MEMORY = """
 import torch
 from gmje_plugin import JointGaussianMixture
-from harness.bench.bank import peak_extra_memory
+from harness.bench.memory import peak_extra_memory
 
 torch.set_num_threads(1)
 rows, count, dim = 8_000, 128, 64

@@ -10,10 +10,12 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from omegaconf import DictConfig
 
+from harness.__main__ import main
 from harness.settings import Settings, composing, deciding, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,14 @@ def words(*overrides: str) -> list[str]:
     """Those of a command line that decide what comes out."""
     with composing():
         return deciding(overrides, compose("config", overrides=list(overrides)))
+
+
+def measured(*arguments: str, folder: Path) -> dict[str, Any]:
+    """What a bench writes, into a folder that it makes."""
+    out = folder / "new" / "measured.json"
+    main(["bench", *arguments, "--out", str(out)])
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
 
 
 def shown(stdout: str) -> list[str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from harness import backbones
@@ -25,11 +22,10 @@ from harness.settings import (
     TimmSettings,
     TrainerSettings,
     ViewSettings,
-    register_schemas,
 )
 from harness.views import Views
+from tests.harness import commands
 
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _ALL = {
     "small_cnn": (SmallCNNSettings(), 64),
     "resnet18": (ResNet18Settings(), 512),
@@ -211,11 +207,8 @@ def test_settings_of_another_kind_are_refused() -> None:
 def test_options_become_settings(
     group: str, overrides: list[str], expected: BackboneSettings
 ) -> None:
-    register_schemas()
-    with initialize_config_dir(str(_CONFIGS), version_base="1.3"):
-        asked = [f"backbone.{override}" for override in overrides]
-        config = compose(f"backbone/{group}", overrides=asked)
-    assert OmegaConf.to_object(config.backbone) == expected
+    asked = [f"backbone.{override}" for override in overrides]
+    assert commands.settings(f"backbone={group}", *asked).backbone == expected
 
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,9 +218,7 @@ def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_command_refuses_before_it_writes(tmp_path: Path) -> None:
-    overrides = ["backbone=timm", "backbone.name=inception_v3", f"output_root={tmp_path / 'out'}"]
-    command = [sys.executable, "-m", "harness", *overrides]
-    run = subprocess.run(command, cwd=_CONFIGS.parent, capture_output=True, text=True, check=False)
+    run = commands.harness("backbone=timm", "backbone.name=inception_v3", folder=tmp_path)
     assert (run.returncode, run.stdout) == (2, "")
     assert "inception_v3 with small_stem=false cannot take 1 x 8 x 8 images" in run.stderr
     assert run.stderr.count("\n") == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from harness import bench
 from harness.__main__ import main
 from harness.bench import bank_error
+from tests.harness.commands import measured
 
 
 def embeddings(rows: int, seed: int) -> torch.Tensor:
@@ -53,14 +52,12 @@ def test_a_small_queue_errs_as_a_random_sample_does() -> None:
 def test_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["data=digits", "backbone=small_cnn", "trainer.epochs=1", "bank.size=64"]
     asked += [f"output_root={tmp_path / 'runs'}"]
-    out = tmp_path / "errors.json"
-    options = ["--sizes", "64", "--epochs", "1", "--out", str(out)]
+    options = ["--sizes", "64", "--epochs", "1"]
     with pytest.raises(SystemExit) as error:
-        main(["bench", "bank_error", *asked, *options])
+        measured("bank_error", *asked, *options, folder=tmp_path)
     assert error.value.code == 2
     assert "run python -m harness experiment=banks data=digits" in capsys.readouterr().err
     main(["experiment=banks", "logger=csv", *asked])
-    bench.main(["bank_error", *asked, *options])
-    rows = json.loads(out.read_text())["rows"]
+    rows = measured("bank_error", *asked, *options, folder=tmp_path)["rows"]
     assert [row["bank"] for row in rows] == list(bank_error.BANKS)
     assert all(0.0 < row["error"] < 5.0 for row in rows)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from rich.console import Console
 from harness import bench
 from harness.bench import bank, loops, memory, mixture, step
 from harness.views import Views
+from tests.harness.commands import measured
 
 CPU = torch.device("cpu")
 needs_proc = pytest.mark.skipif(
@@ -26,22 +23,12 @@ needs_proc = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def _threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_threads")
 def test_bank_prints_a_table_and_writes_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "new" / "bank.json"
     sizes = ["--sizes", "64", "--batch-sizes", "16", "--dim", "8", "--repeats", "3"]
-    bench.main(["bank", *sizes, "--threads", "1", "--out", str(out)])
+    found = measured("bank", *sizes, folder=tmp_path)
     printed = capsys.readouterr().out
-    found = json.loads(out.read_text())
     assert {row["variant"] for row in found["rows"]} == set(bank.VARIANTS)
     for row in found["rows"]:
         assert row["variant"] in printed
@@ -65,7 +52,7 @@ def test_banks_are_full_and_every_step_updates_them(name: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(bank.CRITERIA, name, keep)
-        make = bank.make_step(name, (64, 8), batch_size=16, device=CPU)
+        make = bank.make_steps((64, 8), batch_size=16, device=CPU)[name]
     memory = seen[0].memory_bank
     assert getattr(memory, "count", 64) == 64
     before = memory.bank.clone()
@@ -73,48 +60,36 @@ def test_banks_are_full_and_every_step_updates_them(name: str) -> None:
     assert not torch.equal(before, memory.bank)
 
 
-def measured(expression: str) -> int:
-    """A number that the bench finds, in a process where malloc hides nothing, as in the bench."""
-    script = f"import torch\nfrom harness.bench import memory\nprint({expression})"
-    told = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)},
-        cwd=Path(__file__).parents[2],
-    )
-    return int(told.stdout)
+def allocating() -> dict[str, memory.Step]:
+    # 64 MiB and 32 MiB are held while 48 MiB more are made; all are given back after.
+    return {"it": lambda: (torch.ones(2**24), torch.ones(2**23), torch.ones(3 * 2**22))[:0]}
 
 
 @needs_proc
 def test_peak_memory_is_what_a_step_allocates_at_once() -> None:
-    # 64 MiB and 32 MiB are held while 48 MiB more are made; all are given back after.
-    made = "lambda: (torch.ones(2**24), torch.ones(2**23), torch.ones(3 * 2**22))[:0]"
-    found = measured(f"memory.peak_extra_memory({made})") / 2**20
-    assert found == pytest.approx(144.0, abs=4.0)
+    found = memory.extra_memory(allocating, device=CPU)
+    assert found == {"it": pytest.approx(144.0, abs=4.0)}
 
 
 @needs_proc
 def test_memory_of_lightlys_step_is_its_logits_and_its_copy_of_the_bank() -> None:
     # The (B, M) similarities, the (B, M + 1) logits and these over the temperature, and the bank.
     size, batch_size = (16384, 16), 64
-    found = memory.cpu_extra_memory("bank", [size, batch_size, 1])
+    make = partial(bank.make_steps, size, batch_size=batch_size, device=CPU)
+    found = memory.extra_memory(make, device=CPU)
     assert set(found) == set(bank.VARIANTS)
-    expected = 4 * size[0] * (3 * batch_size + size[1])
+    matrix = 4 * size[0] * batch_size / 2**20
+    expected = 3 * matrix + 4 * size[0] * size[1] / 2**20
     assert found[bank.LIGHTLY] == pytest.approx(expected, rel=0.2)
-    assert found[bank.PRODUCTS] == pytest.approx(4 * size[0] * batch_size, rel=0.2)
+    assert found[bank.PRODUCTS] == pytest.approx(matrix, rel=0.2)
 
 
-@pytest.mark.usefixtures("_threads")
 def test_mixture_compares_one_density(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = mixture.make_steps(60, 40, 3, device=CPU)
     ours, theirs = steps[mixture.OURS](), steps[mixture.SKLEARN]()
     torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-5, atol=1e-4)
-    out = tmp_path / "mixture.json"
     sizes = ["--points", "60", "--dim", "4", "--components", "2", "--repeats", "1"]
-    bench.main(["mixture", *sizes, "--out", str(out)])
-    rows = json.loads(out.read_text())["rows"]
+    rows = measured("mixture", *sizes, folder=tmp_path)["rows"]
     assert [row["variant"] for row in rows] == [mixture.OURS, mixture.SKLEARN]
     assert rows[1]["of_sklearn"] == 1.0
     assert mixture.OURS in capsys.readouterr().out
@@ -126,7 +101,6 @@ BATCH, STEPS, ROUNDS = 8, 3, 2
 @pytest.fixture(scope="module")
 def steps_measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What ``bench step`` writes, and how often it made views of how many images."""
-    out = tmp_path_factory.mktemp("bench") / "new" / "step.json"
     numbers = ["--batch", str(BATCH), "--warmup", "1", "--steps", str(STEPS)]
     numbers += ["--rounds", str(ROUNDS), "--workers", "2", "--threads", "1"]
     made: list[int] = []
@@ -136,12 +110,11 @@ def steps_measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         made.append(len(images))
         return original(views, images, indices, epoch=epoch)
 
-    threads = torch.get_num_threads()
+    folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Views, "__call__", counted)
-        bench.main(["step", "--backbones", "cifar_cnn", *numbers, "--out", str(out)])
-    torch.set_num_threads(threads)
-    return {**json.loads(out.read_text()), "views_made": made}
+        found = measured("step", "--backbones", "cifar_cnn", *numbers, folder=folder)
+    return {**found, "views_made": made}
 
 
 def test_step_writes_every_variant_once(steps_measured: dict[str, Any]) -> None:
@@ -197,14 +170,14 @@ def test_step_prints_the_loops_and_the_networks(
 
 
 def test_a_stopwatch_leaves_the_warm_up_out() -> None:
-    stopwatch = loops.Stopwatch(warmup=2, steps=3, device=CPU)
+    stopwatch = loops.Stopwatch(warmup=2, steps=3)
     now = 0.0
 
     def clock() -> float:
         return now
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops.time, "perf_counter", clock)
+        patch.setattr(bench.time, "perf_counter", clock)
         last = []
         for taken in (100.0, 10.0, 1.0, 2.0, 6.0):
             now += taken
@@ -230,6 +203,7 @@ def test_pictures_are_the_images() -> None:
         (["bank", "--dim", "many"], "--dim: must be a positive whole number, got 'many'"),
         (["bank", "--fast"], "unrecognized arguments: --fast"),
         ([], "the following arguments are required: what"),
+        (["losses", "--repeats", "0"], "--repeats: must be a positive whole number, got '0'"),
         (["step", "--batch", "1"], "--batch: must be from 2 to 50000, got 1"),
         (["step", "--batch", "50001"], "--batch: must be from 2 to 50000, got 50001"),
         (["step", "--steps", "0"], "--steps: must be a positive whole number, got '0'"),

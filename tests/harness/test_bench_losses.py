@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,28 +12,19 @@ from gmje_plugin import GrowingNeuralGas
 from harness import bench
 from harness.bench import losses
 from harness.bench.losses import COSTS, Cost
+from tests.harness.commands import measured
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def _threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_threads")
 def test_losses_prints_a_table_and_writes_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = (16, 32, 64, 256)
     small = {name: replace(cost, sizes=sizes) for name, cost in COSTS.items()}
     monkeypatch.setattr(losses, "COSTS", small)
-    out = tmp_path / "new" / "losses.json"
-    bench.main(["losses", "--repeats", "2", "--threads", "1", "--out", str(out)])
+    found = measured("losses", "--repeats", "2", folder=tmp_path)
     printed = capsys.readouterr().out
-    found = json.loads(out.read_text())
     assert [(row["cost"], row["size"]) for row in found["rows"]] == [
         (name, size) for name in COSTS for size in sizes
     ]
@@ -81,14 +70,5 @@ def test_an_em_step_leaves_the_start_out(monkeypatch: pytest.MonkeyPatch) -> Non
         now += 100.0 + 2.0 * max_steps  # the start, and the steps
 
     monkeypatch.setattr(losses.JointGaussianMixture, "fit", fit)
-    monkeypatch.setattr(losses.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now)
     assert COSTS["EM, a step"].prepare(32, CPU)() == pytest.approx(2.0)
-
-
-def test_wrong_arguments_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        bench.main(["losses", "--repeats", "0"])
-    assert caught.value.code == 2
-    told = capsys.readouterr().err
-    assert "--repeats: must be a positive whole number, got '0'" in told
-    assert len(told.splitlines()) == 1

@@ -11,15 +11,15 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torchvision.datasets import CIFAR10, MNIST
 
 from harness import data
 from harness.data import ImageSet, sources
-from harness.settings import DataSettings, SettingsError, ViewSettings, register_schemas, resolve
+from harness.settings import DataSettings, SettingsError, ViewSettings
+from tests.harness import commands
 from tests.harness.image_folders import folder_settings, image_folder, refusal, write_images
+from tests.harness.tiny_mnist import write_part
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = [f"class{k}" for k in range(10)]
 
 
@@ -65,18 +65,10 @@ def test_validation_images_are_held_out_of_the_training_images() -> None:
 
 
 def write_mnist(root: Path, *, count: int = 40) -> Path:
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for part in ("train", "t10k"):
         pixels = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(
-            struct.pack(">4i", 2051, count, 28, 28) + pixels.tobytes()
-        )
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
-            struct.pack(">2i", 2049, count) + labels.tobytes()
-        )
+        raw = write_part(root, part, pixels, np.arange(count) % 10)
     return raw
 
 
@@ -230,12 +222,6 @@ def test_options_for_other_data_are_refused(tmp_path: Path) -> None:
 # --- configs ------------------------------------------------------------------------------------
 
 
-def composed(*overrides: str) -> DataSettings:
-    register_schemas()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return resolve(compose("config", list(overrides))).data
-
-
 @pytest.mark.parametrize(
     ("name", "normalization"),
     [
@@ -246,14 +232,16 @@ def composed(*overrides: str) -> DataSettings:
     ],
 )
 def test_every_config_composes(name: str, normalization: str) -> None:
-    settings = composed(f"data={name}", "data.root=somewhere")
+    settings = commands.settings(f"data={name}", "data.root=somewhere").data
     assert settings.name == name
     assert settings.views.normalization == normalization
 
 
 def test_a_preset_can_be_chosen_and_changed() -> None:
-    settings = composed("data=cifar10", "data/views=lightly", "data.views.flip=0.25")
-    assert (settings.views.flip, settings.views.hue) == (0.25, 0.2)
+    views = commands.settings(
+        "data=cifar10", "data/views=lightly", "data.views.flip=0.25"
+    ).data.views
+    assert (views.flip, views.hue) == (0.25, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -268,5 +256,5 @@ def test_a_preset_can_be_chosen_and_changed() -> None:
 )
 def test_wrong_options_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
-        composed(*overrides)
+        commands.settings(*overrides)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from harness import data
-from harness.data import EpochBatches, FileSet, ImageSet, place, sources, train_loader
+from harness.data import EpochBatches, FileSet, ImageSet, sources, to_device, train_loader
 from harness.data.images import read_image
 from harness.settings import DataSettings, SettingsError
 from tests.harness.commands import harness
@@ -279,19 +279,19 @@ def test_images_that_exceed_the_memory_stay_in_files(
     assert isinstance(data.load(folder_settings(root, keep="host")).train, ImageSet)
 
 
-def test_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2).long())
     elsewhere = torch.device("meta")
     for keep in ("auto", "device"):
-        placed = place(images, elsewhere, keep=keep)
+        placed = to_device(images, elsewhere, keep=keep)
         assert placed.images.device == placed.labels.device == elsewhere
-    assert place(images, elsewhere, keep="host") is images
+    assert to_device(images, elsewhere, keep="host") is images
     full = {"auto": images, "host": images}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * images.images.nbytes - 1, 0))
     for keep, expected in full.items():
-        assert place(images, torch.device("cuda"), keep=keep) is expected
+        assert to_device(images, torch.device("cuda"), keep=keep) is expected
     files = FileSet([tmp_path], torch.zeros(1).long(), image_size=16, workers=0)
-    assert place(files, elsewhere, keep="device") is files
+    assert to_device(files, elsewhere, keep="device") is files
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -299,7 +299,7 @@ def test_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_batches_from_the_device_and_from_pinned_memory(keep: str) -> None:
     images = data.load(DataSettings()).train
     batches = EpochBatches(images.labels, batch_size=64, seed=1)
-    loader = train_loader(place(images, torch.device("cuda"), keep=keep), batches)
+    loader = train_loader(to_device(images, torch.device("cuda"), keep=keep), batches)
     for batch, _, indices in loader:
         assert batch.is_cuda if keep == "device" else batch.is_pinned()
         assert torch.equal(batch.cpu(), images.images[indices.cpu()])

@@ -2,12 +2,10 @@
 
 import math
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 import torch
 import torchvision.transforms.functional as TF
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightly.transforms import SimCLRTransform
@@ -17,28 +15,22 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from harness import image_ops, views
 from harness.keyed_random import keyed_uniforms
-from harness.settings import ViewSettings, register_schemas, resolve
-from harness.views import ProbeView, Views, augment, crop_boxes, jitter_factors, plain_view
+from harness.settings import ViewSettings
+from harness.views import Draws, ProbeView, Views, augment, crop_boxes, jitter_factors, plain_view
+from tests.harness.commands import settings as composed
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = {"digits": 1, "mnist_paper": 1, "simclr_paper": 3, "lightly": 3}  # channels
 COUNT = 24  # images
-# PIL's greys take 0.299 of the red, as ours do; torchvision's of tensors take 0.2989, so that
-# their greys are 1e-4 too dark, which the next changes amplify.
-GREY_TOLERANCE = 1e-3
+# PIL's grays take 0.299 of the red, as ours do; torchvision's of tensors take 0.2989, so that
+# their grays are 1e-4 too dark, which the next changes amplify.
+GRAY_TOLERANCE = 1e-3
 
 
-def preset(name: str) -> ViewSettings:
-    register_schemas()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return resolve(compose("config", [f"data/views={name}"])).data.views
-
-
-STRENGTHS = {name: preset(name) for name in PRESETS}
+STRENGTHS = {name: composed(f"data/views={name}").data.views for name in PRESETS}
 
 
 def pictures(channels: int, *, count: int = COUNT, size: int = 32, seed: int = 0) -> Tensor:
-    """Random uint8 images with edges, flat areas and grey pixels."""
+    """Random uint8 images with edges, flat areas and gray pixels."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, channels, 4, 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
@@ -150,14 +142,14 @@ def test_a_gpu_makes_the_same_views() -> None:
 # --- torchvision's pixels for given parameters --------------------------------------------------
 
 
-def drawn(count: int, key: int = 0) -> Tensor:
-    return keyed_uniforms((key,), torch.arange(count), count=views._COUNT)
+def drawn(count: int, key: int = 0) -> Draws:
+    return Draws.of(keyed_uniforms((key,), torch.arange(count), count=views._COUNT))
 
 
 @pytest.mark.parametrize("size", [8, 32, 45])
 def test_crops_have_torchvisions_pixels(size: int) -> None:
     pixels = pictures(3, size=size).float() / 255
-    boxes = crop_boxes(drawn(COUNT)[:, views._CROP], size, size, least_area=0.08)
+    boxes = crop_boxes(drawn(COUNT).crop, size, size, least_area=0.08)
     flipped = torch.arange(COUNT) % 2 == 0
     cropped = image_ops.resized_crop(pixels, boxes, flipped)
     for image, box, flip, got in zip(pixels, boxes.int().tolist(), flipped, cropped, strict=True):
@@ -170,9 +162,8 @@ def test_rotations_have_torchvisions_pixels() -> None:
     pixels = pictures(1).float() / 255
     angle = torch.linspace(-170, 170, COUNT)
     zero = torch.zeros(COUNT)
-    rotated = image_ops.affine(
-        pixels, angle=angle.deg2rad(), shear=zero, zoom=zero + 1, shift_x=zero, shift_y=zero
-    )
+    still = {"translate": torch.zeros(COUNT, 2), "scale": zero + 1, "shear": zero}
+    rotated = image_ops.affine(pixels, angle=angle.deg2rad(), **still)
     for image, degrees, got in zip(pixels, angle.tolist(), rotated, strict=True):
         expected = TF.rotate(image, degrees, TF.InterpolationMode.BILINEAR)
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=0.0)
@@ -181,19 +172,18 @@ def test_rotations_have_torchvisions_pixels() -> None:
 @pytest.mark.parametrize(
     ("own", "theirs"),
     [
-        ({"zoom": 1.3}, {"scale": 1.3}),
-        ({"zoom": 0.7}, {"scale": 0.7}),
-        ({"shift_x": 3 / 32, "shift_y": -2 / 32}, {"translate": [-3, 2]}),
+        ({"scale": 1.3}, {"scale": 1.3}),
+        ({"scale": 0.7}, {"scale": 0.7}),
+        ({"translate": [-3 / 32, 2 / 32]}, {"translate": [-3, 2]}),
         ({"shear": math.tan(math.radians(12))}, {"shear": [12.0, 0.0]}),
     ],
-    ids=["larger", "smaller", "shifted", "sheared"],
+    ids=["larger", "smaller", "translated", "sheared"],
 )
 def test_affine_maps_have_torchvisions_pixels(own: dict, theirs: dict) -> None:
     pixels = pictures(3).float() / 255
-    still = {"angle": 0.0, "shear": 0.0, "zoom": 1.0, "shift_x": 0.0, "shift_y": 0.0}
-    moved = image_ops.affine(
-        pixels, **{name: torch.full((COUNT,), value) for name, value in {**still, **own}.items()}
-    )
+    still = {"angle": 0.0, "translate": [0.0, 0.0], "scale": 1.0, "shear": 0.0}
+    maps = {name: torch.tensor([value] * COUNT) for name, value in {**still, **own}.items()}
+    moved = image_ops.affine(pixels, **maps)
     options = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0], **theirs}
     expected = TF.affine(pixels, **options, interpolation=TF.InterpolationMode.BILINEAR)
     torch.testing.assert_close(moved, expected, atol=1e-4, rtol=0.0)
@@ -210,12 +200,12 @@ def jittered_by_torchvision(image: Tensor, factors: list[float], order: list[int
 def test_jitter_has_torchvisions_pixels_in_every_order(strength: str) -> None:
     orders = torch.tensor(list(permutations(range(4))))
     pixels = pictures(3, count=len(orders)).float() / 255
-    swings = 2 * drawn(len(orders))[:, views._SWINGS] - 1
+    swings = 2 * drawn(len(orders)).swings - 1
     factors = jitter_factors(swings, STRENGTHS[strength])
     jittered = image_ops.color_jitter(pixels, factors, orders)
     for image, factor, order, got in zip(pixels, factors, orders, jittered, strict=True):
         expected = jittered_by_torchvision(image, factor.tolist(), order.tolist())
-        torch.testing.assert_close(got, expected, atol=GREY_TOLERANCE, rtol=0.0)
+        torch.testing.assert_close(got, expected, atol=GRAY_TOLERANCE, rtol=0.0)
 
 
 def test_hue_of_primary_colours() -> None:
@@ -227,7 +217,7 @@ def test_hue_of_primary_colours() -> None:
     torch.testing.assert_close(turned, expected, atol=1e-6, rtol=0.0)
 
 
-def test_grey_images_have_neither_saturation_nor_hue() -> None:
+def test_grayscale_images_have_neither_saturation_nor_hue() -> None:
     pixels = pictures(1).float() / 255
     factors = torch.tensor([1.0, 1.0, 0.3, 0.4]).expand(COUNT, -1)
     order = torch.arange(4).expand(COUNT, -1)
@@ -237,18 +227,18 @@ def test_grey_images_have_neither_saturation_nor_hue() -> None:
 def test_the_whole_recipe_has_torchvisions_pixels() -> None:
     strength = STRENGTHS["simclr_paper"]
     pixels, draws = pictures(3).float() / 255, drawn(COUNT, key=5)
-    boxes = crop_boxes(draws[:, views._CROP], 32, 32, least_area=strength.crop_min).int().tolist()
-    factors = jitter_factors(2 * draws[:, views._SWINGS] - 1, strength).tolist()
-    orders = draws[:, views._ORDER].argsort(dim=1).tolist()
+    boxes = crop_boxes(draws.crop, 32, 32, least_area=strength.crop_min).int().tolist()
+    factors = jitter_factors(2 * draws.swings - 1, strength).tolist()
+    orders = draws.order.argsort(dim=1).tolist()
     for n, got in enumerate(augment(pixels, draws, strength)):
         expected = TF.resized_crop(pixels[n], *boxes[n], [32, 32], antialias=True)
-        if draws[n, views._FLIP] < strength.flip:
+        if draws.flip[n] < strength.flip:
             expected = TF.hflip(expected)
-        if draws[n, views._JITTERED] < strength.jitter:
+        if draws.jitter[n] < strength.jitter:
             expected = jittered_by_torchvision(expected, factors[n], orders[n])
-        if draws[n, views._GREY] < strength.grayscale:
+        if draws.grayscale[n] < strength.grayscale:
             expected = TF.rgb_to_grayscale(expected, num_output_channels=3)
-        torch.testing.assert_close(got, expected, atol=GREY_TOLERANCE, rtol=0.0)
+        torch.testing.assert_close(got, expected, atol=GRAY_TOLERANCE, rtol=0.0)
 
 
 def test_probe_crops_have_torchvisions_pixels() -> None:
@@ -275,7 +265,7 @@ def test_the_plain_view_is_normalised() -> None:
 def test_boxes_are_distributed_as_torchvisions(height: int, width: int, least: float) -> None:
     # Fixed seeds: these pass for good; of other seeds about one in a thousand would not.
     count = 4000
-    own = crop_boxes(drawn(count)[:, views._CROP], height, width, least_area=least)
+    own = crop_boxes(drawn(count).crop, height, width, least_area=least)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         image = torch.empty(1, height, width)
@@ -300,7 +290,7 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int, least: f
 
 @pytest.mark.parametrize(("height", "width"), [(4, 40), (40, 4), (5, 61)])
 def test_where_no_box_fits_torchvisions_largest_is_taken(height: int, width: int) -> None:
-    own = crop_boxes(drawn(COUNT)[:, views._CROP], height, width, least_area=1.0)
+    own = crop_boxes(drawn(COUNT).crop, height, width, least_area=1.0)
     image = torch.empty(1, height, width)
     with torch.random.fork_rng():
         theirs = RandomResizedCrop.get_params(image, [1.0, 1.0], [3 / 4, 4 / 3])
@@ -312,7 +302,7 @@ def test_jitter_is_distributed_as_torchvisions() -> None:
     count = 4000
     strength = STRENGTHS["simclr_paper"]
     draws = drawn(count, key=7)
-    own = jitter_factors(2 * draws[:, views._SWINGS] - 1, strength)
+    own = jitter_factors(2 * draws.swings - 1, strength)
     transform = ColorJitter(0.4, 0.4, 0.4, 0.1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -325,12 +315,12 @@ def test_jitter_is_distributed_as_torchvisions() -> None:
     for kind in range(4):
         values = [float(params[1 + kind]) for params in theirs]
         assert stats.ks_2samp(own[:, kind], values).pvalue > 1e-4
-    orders = draws[:, views._ORDER].argsort(dim=1) @ torch.tensor([64, 16, 4, 1])
+    orders = draws.order.argsort(dim=1) @ torch.tensor([64, 16, 4, 1])
     found, counts = torch.unique(orders, return_counts=True)
     assert len(found) == 24
     assert stats.chisquare(counts).pvalue > 1e-4
-    for place, share in ((views._JITTERED, 0.8), (views._FLIP, 0.5), (views._GREY, 0.2)):
-        hits = int((draws[:, place] < share).sum())
+    for chances, share in ((draws.jitter, 0.8), (draws.flip, 0.5), (draws.grayscale, 0.2)):
+        hits = int((chances < share).sum())
         assert stats.binomtest(hits, count, share).pvalue > 1e-4
 
 

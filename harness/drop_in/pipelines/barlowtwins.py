@@ -1,16 +1,14 @@
 """lightly's examples/pytorch/barlowtwins.py."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
-from lightly.transforms.byol_transform import (
-    BYOLTransform,
-    BYOLView1Transform,
-    BYOLView2Transform,
-)
+from lightly.transforms import BYOLTransform, BYOLView1Transform, BYOLView2Transform
 from torch import Tensor, nn
+
+from harness.drop_in.pipelines import Batches
 
 
 class BarlowTwins(nn.Module):
@@ -35,12 +33,8 @@ transform = BYOLTransform(
 )
 
 
-def train(
-    backbone: nn.Module, dataloader: Iterable[tuple[Tensor, Tensor]], steps: int, device: str
-) -> list[float]:
-    """Trains the backbone in place; the loss of each step."""
-    del steps
-    losses: list[float] = []
+def train(backbone: nn.Module, dataloader: Batches, device: str) -> Iterator[float]:
+    """Trains the backbone in place, step by step; gives the loss of each."""
     model = BarlowTwins(backbone)
     model.to(device)
     criterion = BarlowTwinsLoss()
@@ -49,8 +43,7 @@ def train(
         z0 = model(x0)
         z1 = model(x1)
         loss = criterion(z0, z1)
-        losses.append(loss.item())
+        yield loss.item()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return losses

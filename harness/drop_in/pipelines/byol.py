@@ -1,19 +1,17 @@
 """lightly's examples/pytorch/byol.py."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
-from lightly.transforms.byol_transform import (
-    BYOLTransform,
-    BYOLView1Transform,
-    BYOLView2Transform,
-)
+from lightly.transforms import BYOLTransform, BYOLView1Transform, BYOLView2Transform
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
+
+from harness.drop_in.pipelines import Batches
 
 
 class BYOL(nn.Module):
@@ -50,17 +48,14 @@ transform = BYOLTransform(
 )
 
 
-def train(
-    backbone: nn.Module, dataloader: Iterable[tuple[Tensor, Tensor]], steps: int, device: str
-) -> list[float]:
-    """Trains the backbone in place; the loss of each step."""
-    losses: list[float] = []
+def train(backbone: nn.Module, dataloader: Batches, device: str) -> Iterator[float]:
+    """Trains the backbone in place, step by step; gives the loss of each."""
     model = BYOL(backbone)
     model.to(device)
     criterion = NegativeCosineSimilarity()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
     for step, (x0, x1) in enumerate(dataloader):
-        momentum_val = cosine_schedule(step, steps, 0.996, 1)
+        momentum_val = cosine_schedule(step, len(dataloader), 0.996, 1)
         update_momentum(model.backbone, model.backbone_momentum, m=momentum_val)
         update_momentum(model.projection_head, model.projection_head_momentum, m=momentum_val)
         p0 = model(x0)
@@ -68,8 +63,7 @@ def train(
         p1 = model(x1)
         z1 = model.forward_momentum(x1)
         loss = 0.5 * (criterion(p0, z1) + criterion(p1, z0))
-        losses.append(loss.item())
+        yield loss.item()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return losses

@@ -1,7 +1,7 @@
 """lightly's examples/pytorch/moco.py."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from lightly.loss import NTXentLoss
@@ -10,6 +10,8 @@ from lightly.models.utils import deactivate_requires_grad, update_momentum
 from lightly.transforms.moco_transform import MoCoV2Transform
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
+
+from harness.drop_in.pipelines import Batches
 
 
 class MoCo(nn.Module):
@@ -40,24 +42,20 @@ class MoCo(nn.Module):
 transform = MoCoV2Transform(input_size=32)
 
 
-def train(
-    backbone: nn.Module, dataloader: Iterable[tuple[Tensor, Tensor]], steps: int, device: str
-) -> list[float]:
-    """Trains the backbone in place; the loss of each step."""
-    losses: list[float] = []
+def train(backbone: nn.Module, dataloader: Batches, device: str) -> Iterator[float]:
+    """Trains the backbone in place, step by step; gives the loss of each."""
     model = MoCo(backbone)
     model.to(device)
     criterion = NTXentLoss(memory_bank_size=(4096, 128))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
     for step, (x_query, x_key) in enumerate(dataloader):
-        momentum_val = cosine_schedule(step, steps, 0.996, 1)
+        momentum_val = cosine_schedule(step, len(dataloader), 0.996, 1)
         update_momentum(model.backbone, model.backbone_momentum, m=momentum_val)
         update_momentum(model.projection_head, model.projection_head_momentum, m=momentum_val)
         query = model(x_query)
         key = model.forward_momentum(x_key)
         loss = criterion(query, key)
-        losses.append(loss.item())
+        yield loss.item()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return losses

@@ -1,12 +1,14 @@
 """lightly's examples/pytorch/nnclr.py."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules import NNCLRPredictionHead, NNCLRProjectionHead, NNMemoryBankModule
 from lightly.transforms.simclr_transform import SimCLRTransform
 from torch import Tensor, nn
+
+from harness.drop_in.pipelines import Batches
 
 
 class NNCLR(nn.Module):
@@ -30,12 +32,8 @@ class NNCLR(nn.Module):
 transform = SimCLRTransform(input_size=32, gaussian_blur=0.0)
 
 
-def train(
-    backbone: nn.Module, dataloader: Iterable[tuple[Tensor, Tensor]], steps: int, device: str
-) -> list[float]:
-    """Trains the backbone in place; the loss of each step."""
-    del steps
-    losses: list[float] = []
+def train(backbone: nn.Module, dataloader: Batches, device: str) -> Iterator[float]:
+    """Trains the backbone in place, step by step; gives the loss of each."""
     model = NNCLR(backbone)
     model.to(device)
     memory_bank = NNMemoryBankModule(size=(4096, 128))
@@ -48,8 +46,7 @@ def train(
         z0 = memory_bank(z0, update=False)
         z1 = memory_bank(z1, update=True)
         loss = 0.5 * (criterion(z0, p1) + criterion(z1, p0))
-        losses.append(loss.item())
+        yield loss.item()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return losses

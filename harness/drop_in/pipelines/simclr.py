@@ -1,12 +1,14 @@
 """lightly's examples/pytorch/simclr.py."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms.simclr_transform import SimCLRTransform
 from torch import Tensor, nn
+
+from harness.drop_in.pipelines import Batches
 
 
 class SimCLR(nn.Module):
@@ -27,12 +29,8 @@ class SimCLR(nn.Module):
 transform = SimCLRTransform(input_size=32, gaussian_blur=0.0)
 
 
-def train(
-    backbone: nn.Module, dataloader: Iterable[tuple[Tensor, Tensor]], steps: int, device: str
-) -> list[float]:
-    """Trains the backbone in place; the loss of each step."""
-    del steps
-    losses: list[float] = []
+def train(backbone: nn.Module, dataloader: Batches, device: str) -> Iterator[float]:
+    """Trains the backbone in place, step by step; gives the loss of each."""
     model = SimCLR(backbone)
     model.to(device)
     criterion = NTXentLoss()
@@ -41,8 +39,7 @@ def train(
         z0 = model(x0)
         z1 = model(x1)
         loss = criterion(z0, z1)
-        losses.append(loss.item())
+        yield loss.item()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return losses
