@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-README = Path(__file__).parents[2] / "README.md"
+_ROOT = Path(__file__).parents[2]
+PAGES = (_ROOT / "README.md", _ROOT / ".github/site/guides/drop_in.md")
 _PACKAGE = f"{__name__}.pipelines"
 _PIPELINE = re.compile(r"# lightly's examples/pytorch/(\w+)\.py")
 _OPTIMIZER = re.compile(r"torch\.optim\.SGD\((.*), lr=0\.06\)")
@@ -24,7 +25,7 @@ _OPTIMIZER = re.compile(r"torch\.optim\.SGD\((.*), lr=0\.06\)")
 
 @dataclass(frozen=True)
 class Diff:
-    """A diff of README.
+    """A diff of README or of its page on drop-in replacements.
 
     Attributes:
         pipeline: The example that it is for, which its first line names.
@@ -41,9 +42,9 @@ class Diff:
         return ", ".join(line.partition(" import ")[2] for line in imports)
 
 
-def diffs(readme: str | None = None) -> list[Diff]:
-    """The diffs of README, in its order, that name one of lightly's examples."""
-    text = README.read_text() if readme is None else readme
+def diffs() -> list[Diff]:
+    """The diffs of the pages, in their order, that name one of lightly's examples."""
+    text = "".join(page.read_text() for page in PAGES)
     found = []
     for block in re.findall(r"^```diff\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
         first, *lines = block.splitlines()

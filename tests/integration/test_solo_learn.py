@@ -1,4 +1,4 @@
-"""README's recipe for solo-learn, run as printed against a stand-in of its interface.
+"""The recipe for solo-learn, run as printed against a stand-in of its interface.
 
 solo-learn is no dependency. What follows has the names, shapes and call order of its
 ``BaseMomentumMethod`` and ``MoCoV2Plus`` (commit 9187ea3) as far as a training step goes: no
@@ -27,7 +27,7 @@ from gmje_plugin.distributed import gather_rows
 from tests import ddp
 from tests.integration.pipelines import DIM, FEATURES, backbone, digits, view
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / ".github/site/guides/drop_in.md"
 BATCH, QUEUE = 64, 128
 
 Batch = list[Any]  # [indexes, [view 1, view 2], labels]
@@ -153,10 +153,10 @@ def initialize_momentum_params(online: nn.Module, momentum: nn.Module) -> None:
 
 
 def recipe() -> str:
-    """The one block of Python in README's section on solo-learn."""
-    section = README.read_text(encoding="utf-8").partition("\n### solo-learn\n")[2]
+    """The one block of Python in the section on solo-learn."""
+    section = PAGE.read_text(encoding="utf-8").partition("\n## solo-learn\n")[2]
     blocks = re.findall(r"^```python\n(.*?)^```$", section.partition("\n## ")[0], re.M | re.S)
-    assert len(blocks) == 1, "README.md needs one python block under '### solo-learn'."
+    assert len(blocks) == 1, "one python block is needed under '## solo-learn'"
     code: str = blocks[0]
     return code
 
@@ -169,7 +169,7 @@ def methods() -> dict[str, type[MoCoV2Plus]]:
         solo[f"solo.methods.{name}"] = ModuleType(name)
         setattr(solo[f"solo.methods.{name}"], member.__name__, member)
     with patch.dict(sys.modules, solo):
-        exec(compile(recipe(), str(README), "exec"), {"__name__": "solo.methods.smc_mocov2plus"})
+        exec(compile(recipe(), str(PAGE), "exec"), {"__name__": "solo.methods.smc_mocov2plus"})
     registry: dict[str, type[MoCoV2Plus]] = solo["solo.methods"].METHODS
     return registry
 

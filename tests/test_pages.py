@@ -1,0 +1,57 @@
+"""README and the guides: links lead somewhere, and commands are ones that the harness takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.harness.commands import settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / ".github" / "site" / "guides").glob("*.md"))]
+COMMANDS = [
+    command
+    for page in PAGES
+    for command in re.findall(
+        r"^python -m harness (.*)$", page.read_text().replace("\\\n", ""), flags=re.MULTILINE
+    )
+]
+EXPERIMENTS = [command for command in COMMANDS if "experiment=" in command]
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    for link in links:
+        if not link.startswith("https://"):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in headings(target), link
+
+
+def test_there_are_commands() -> None:
+    assert len(EXPERIMENTS) > 10
+
+
+@pytest.mark.parametrize("command", EXPERIMENTS)
+def test_experiments_of_the_pages_are_possible(command: str) -> None:
+    """The first and the last job of a multirun."""
+    words = [
+        word.partition("=")
+        for word in shlex.split(command, comments=True)
+        if word != "-m" and not word.startswith(("hydra/", "hydra.", "+hydra."))
+    ]
+    for job in (0, -1):
+        settings(*(f"{name}={values.split(',')[job]}" for name, _, values in words))
