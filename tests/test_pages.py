@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from tests.harness.commands import settings
 
@@ -55,3 +57,13 @@ def test_experiments_of_the_pages_are_possible(command: str) -> None:
     ]
     for job in (0, -1):
         settings(*(f"{name}={values.split(',')[job]}" for name, _, values in words))
+
+
+def test_the_density_of_readme_runs_as_printed() -> None:
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", PAGES[0].read_text(), re.M | re.S)
+    hidden = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+    found: dict[str, Any] = {"z_c": hidden, "z_t": hidden[:, :4].abs() + 0.1 * hidden[:, 2:]}
+    exec(snippet, found)
+    assert found["predicted"].sample((3,)).shape == (3, 5, 4)
+    assert found["mean"].shape == (5, 4)
+    assert found["score"].isfinite().all()
