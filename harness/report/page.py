@@ -133,7 +133,7 @@ def _section(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
     for measured in section.metrics:
         values = [row.values(measured.name) for row in rows]
         cells = [measured.mean_and_std(found) for found in values]
-        if measured.is_accuracy:
+        if measured.is_accuracy and len(rows) > 1:
             best = max(fmean(found) for found in values if found)
             cells = [
                 Bold(cell) if found and fmean(found) == best else cell
@@ -149,7 +149,7 @@ def _section(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
                 columns.append([f"paper, {measured.label} *", *told])
     columns.append(["s a run", *map(_seconds, rows)])
     header, *lines = zip(*columns, strict=True)
-    yield Table(f"{section.data}; {_scale(section)}.", header, lines)
+    yield Table(f"{section.data}.", header, lines)
     for source in shown:
         yield from _not_a_replay(section, source)
 
