@@ -15,11 +15,12 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from harness import figures, training
+from harness import training
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
 from harness.evaluation.online_probe import ONLINE_ACCURACY
+from harness.figures.training import run_curves
 from harness.methods.modules.base import Method
 from harness.processes import is_first_process
 from harness.settings import Settings, registry
@@ -147,7 +148,7 @@ def _picture(title: str, rows: Sequence[Row]) -> Figure:
     curves = {name: curve(rows, name)[1] for name in _CURVES}
     found = {name: values[None] for name, values in curves.items() if len(values)}
     epochs = int(rows[-1]["epoch"]) + 1
-    return figures.run_curves({title: found}, epochs=epochs)
+    return run_curves({title: found}, epochs=epochs)
 
 
 class Speed(Callback):

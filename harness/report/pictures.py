@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 import harness.methods  # noqa: F401  # registers the titles of banks
-from harness import figures
+from harness.figures.training import bank_curves, run_curves, shown_metrics
 from harness.report.markdown import Picture
 from harness.report.reading import Array
 from harness.report.summary import Row, differences, option
@@ -26,7 +26,7 @@ def figure_8(rows: Sequence[Row], *, epochs: int, name: str) -> Iterator[Picture
         axes = _headings(curves for banks in facets.values() for curves in banks.values())
         yield _picture(
             name,
-            figures.bank_curves(facets, epochs=epochs),
+            bank_curves(facets, epochs=epochs),
             f"Line charts over epochs of {axes}, a row of panels for each of: "
             f"{'; '.join(facets)}. The table above has the final numbers.",
             "As the paper's Figure 8: lines are means, bands the range over seeds. Losses of "
@@ -40,7 +40,7 @@ def every_run(rows: Sequence[Row], *, epochs: int, name: str) -> Iterator[Pictur
     if drawn:
         yield _picture(
             name,
-            figures.run_curves(drawn, epochs=epochs),
+            run_curves(drawn, epochs=epochs),
             f"Small line charts over epochs of {_headings(drawn.values())}, a row of panels for "
             f"each of: {'; '.join(drawn)}.",
         )
@@ -80,4 +80,4 @@ def _facet(row: Row, names: Sequence[str]) -> str:
 
 def _headings(drawn: Iterable[Mapping[str, Array]]) -> str:
     """The headings of the panels."""
-    return ", ".join(shown.label for shown in figures.shown_metrics(drawn))
+    return ", ".join(shown.label for shown in shown_metrics(drawn))

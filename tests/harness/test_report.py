@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
-from harness import figures
 from harness.__main__ import main
+from harness.figures.training import bank_curves, run_curves
 from harness.report import write_report
 from harness.report.reading import binned
 from harness.settings import SettingsError
@@ -616,7 +616,7 @@ def test_bank_curves_are_means_and_ranges_over_the_seeds_that_logged_them() -> N
         "M = 256": {"A": both, "B": {"train/loss": LOSSES["B"]}},
         "M = 4096": {"B": {"train/loss": LOSSES["B"]}},
     }
-    figure = figures.bank_curves(facets, epochs=2)
+    figure = bank_curves(facets, epochs=2)
     figure.draw_without_rendering()
     first, ess, second, hidden = figure.axes
     a, b = first.lines
@@ -635,7 +635,7 @@ def test_bank_curves_are_means_and_ranges_over_the_seeds_that_logged_them() -> N
 def test_run_curves_have_a_line_a_run_and_a_heading_on_the_first_panel_there_is() -> None:
     both = {"train/loss": LOSSES["A"], "eval/online_accuracy": LOSSES["A"]}
     rows = {"no $\\loss": {"eval/online_accuracy": LOSSES["B"]}, "A": both}
-    figure = figures.run_curves(rows, epochs=4)
+    figure = run_curves(rows, epochs=4)
     figure.draw_without_rendering()
     hidden, first, loss, online = figure.axes
     assert not hidden.get_visible()
