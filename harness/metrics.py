@@ -23,6 +23,11 @@ class Metric:
     scale: float = 1.0
     decimals: int = 2
 
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether rows are ranked by it."""
+        return self.name.endswith("_accuracy")
+
     def text(self, value: float) -> str:
         """A value as a table shows it."""
         return f"{self.scale * value:.{self.decimals}f}"

@@ -10,12 +10,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from harness import figures, training
+from harness import training
 from harness.callbacks import EpochProgress, Speed
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
 from harness.evaluation.online_probe import ONLINE_ACCURACY
+from harness.figures.training import run_curves
 from harness.processes import is_first_process
 from harness.progress import Report
 from harness.settings import Settings, registry
@@ -147,4 +148,4 @@ def _picture(title: str, rows: Sequence[Row]) -> Figure:
     curves = {name: curve(rows, name)[1] for name in _CURVES}
     found = {name: values[None] for name, values in curves.items() if len(values)}
     epochs = int(rows[-1]["epoch"]) + 1
-    return figures.run_curves({title: found}, epochs=epochs)
+    return run_curves({title: found}, epochs=epochs)

@@ -18,10 +18,11 @@ from rich.table import Table
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss
-from harness import data, figures, runs, tracking, training, workers
+from harness import data, runs, tracking, training, workers
 from harness.data import ImageData
 from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
+from harness.figures.training import accuracy_dots, density, ess_curves, loss_curves
 from harness.files import write_png
 from harness.methods import GMJEMDNSettings, ParametricGMJESettings, SMCBankSettings
 from harness.metrics import METRICS
@@ -128,16 +129,16 @@ class _Quickstart:
         """The figures by name; those on banks and prototypes only where a row has them."""
         terms = self._mdn_terms()
         note = f"{', '.join(terms)}: {_NOTE}" if terms else ""
-        drawn = {"loss": figures.loss_curves(self._curves("train/loss"), terms, note=note)}
+        drawn = {"loss": loss_curves(self._curves("train/loss"), terms, note=note)}
         if self.images.is_labelled:
-            drawn["accuracy"] = figures.accuracy_dots(
+            drawn["accuracy"] = accuracy_dots(
                 {row["title"]: _accuracies(row) for row in results["rows"].values()},
                 _accuracies(results["untrained"]),
             )
         sizes = self._curves("bank/ess_ratio")
         if sizes:
             logged = next(iter(sizes.values())).shape[1]
-            drawn["ess"] = figures.ess_curves(
+            drawn["ess"] = ess_curves(
                 sizes,
                 thresholds=self._thresholds(),
                 window=max(1, logged // self.settings.trainer.epochs),
@@ -155,7 +156,7 @@ class _Quickstart:
             raise TypeError(f"{name} has no mixture")
         embeddings, labels = encode(module, self.images.test, self.images)
         planar = principal_plane(module.criterion.mixture(), normalize(embeddings, dim=1))
-        return figures.density(planar, labels.tolist())
+        return density(planar, labels.tolist())
 
     def _curves(self, column: str) -> dict[str, Any]:  # shapes: (seeds, steps)
         """The values of a column over steps, for the title of each row that has it."""

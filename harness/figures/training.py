@@ -201,7 +201,7 @@ def bank_curves(
         facet: {quantity for curves in banks.values() for quantity in curves}
         for facet, banks in facets.items()
     }
-    figure, axes = _grid(there, height=2.1)
+    figure, axes = _grid(there, epochs=epochs, height=2.1)
     for (facet, shown), axis in axes.items():
         for line, curves in facets[facet].items():
             if shown.name in curves:
@@ -226,7 +226,7 @@ def run_curves(
             metrics.csv, a panel each.
         epochs: The training's length.
     """
-    figure, axes = _grid(rows, height=1.35)
+    figure, axes = _grid(rows, epochs=epochs, height=1.35)
     for (row, shown), axis in axes.items():
         for values in rows[row].get(shown.name, []):
             _logged(axis, shown.scale * values, epochs=epochs)
@@ -234,7 +234,7 @@ def run_curves(
 
 
 def _grid(
-    rows: Mapping[str, Collection[str]], *, height: float
+    rows: Mapping[str, Collection[str]], *, epochs: int, height: float
 ) -> tuple[Figure, dict[tuple[str, Metric], Axes]]:
     """A panel for each row and each column of metrics.csv that the row has.
 
@@ -249,6 +249,7 @@ def _grid(
     places = dict(zip(itertools.product(rows, columns), axes, strict=True))
     for axis in axes:
         axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
+        axis.set_xlim(0.0, 1.03 * epochs)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # whole epochs
     for row, there in rows.items():
         of_row = [places[row, shown] for shown in columns]

@@ -12,7 +12,7 @@ from typing import Any
 from harness.files import write_all
 from harness.report import html, latents, page
 from harness.report.markdown import Picture
-from harness.report.reading import Run, read
+from harness.report.reading import Run, experiments, read, untrained
 from harness.report.summary import sections
 from harness.settings import SettingsError
 
@@ -62,10 +62,15 @@ def write_report(folders: Sequence[Path], out: Path) -> list[str]:
         SettingsError: If no training can be read, or the folder cannot be written.
     """
     runs, left_out = read(folders)
-    tables, repeated = sections(runs)
+    gathered = experiments(folders)
+    tables, repeated = sections([*untrained(gathered), *runs])
     left_out += repeated
     unfinished = [run for run in runs if run.results is None]
-    parts = [*page.build(tables, unfinished, left_out), *latents.build(folders)]
+    parts = [
+        *page.results(tables, unfinished, left_out),
+        *latents.build(gathered),
+        *page.provenance(tables),
+    ]
     pictures = {part.path: part.content for part in parts if isinstance(part, Picture)}
     text = "\n\n".join(map(str, parts)) + "\n"
     written = {_MARKDOWN: text, _HTML: html.render(text, pictures), _RECORDS: _records(runs)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from harness.metrics import METRICS
 from harness.report.markdown import Picture, Table, escape, heading
-from harness.tracking import RESULTS
 
 COMPLETIONS = {
     "jepa": "JEPA predictor",
@@ -40,32 +38,22 @@ _PICTURES = {
 }
 
 
-def build(folders: Sequence[Path]) -> Iterator[str | Table | Picture]:
-    """The parts of every finished run of mnist_latents at any depth; none if there is none."""
-    paths = {path.resolve(): path for folder in folders for path in folder.rglob(RESULTS)}
-    for number, path in enumerate(sorted(paths.values()), 1):
-        results = _results(path)
-        if results is not None:
-            yield from _run(results, path.parent, name=f"latents-{number}")
+def build(
+    found: Sequence[tuple[Path, Mapping[str, Any]]],
+) -> Iterator[str | Table | Picture]:
+    """The parts of every finished run of mnist_latents; none if there is none.
 
-
-def _results(path: Path) -> dict[str, Any] | None:
-    """A file's content if it is of a whole run of the experiment, and not of its trainings."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None  # told where trainings are read
-    ours = isinstance(found, dict) and found.get("experiment") == "mnist_latents"
-    return found if ours and "completion" in found else None
+    Args:
+        found: The results of experiments by their folders.
+    """
+    whole = [(folder, results) for folder, results in found if "completion" in results]
+    for number, (folder, results) in enumerate(whole, 1):
+        yield from _run(results, folder, name=f"latents-{number}")
 
 
 def _run(results: Mapping[str, Any], folder: Path, *, name: str) -> Iterator[str | Table | Picture]:
     commits = ", ".join(results.get("commits", [results["commit"]]))
     yield heading(2, f"mnist_latents, {folder.name}: densities, samples, completions")
-    yield escape(
-        f"{results['data']}; seed {results['seed']}; {results['wall_time_s']:.0f} s since the last "
-        f"start; commit {commits}; python -m harness {shlex.join(results['command'])}"
-    )
     yield from tables(results)
     drawn = {
         f"{row}_{kind}": f"{found['title']}. {about}"
@@ -78,6 +66,10 @@ def _run(results: Mapping[str, Any], folder: Path, *, name: str) -> Iterator[str
         if path.exists():
             place = f"figures/{name}-{picture.replace('_', '-')}.png"
             yield Picture(place, path.read_bytes(), caption, caption)
+    yield escape(
+        f"{results['data']}; seed {results['seed']}; {results['wall_time_s']:.0f} s since the last "
+        f"start; commit {commits}; python -m harness {shlex.join(results['command'])}"
+    )
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:

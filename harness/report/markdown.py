@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+class Bold(str):
+    """A table's cell in bold."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table; a row's first cell is its heading. ``numeric``: the others are right-aligned."""
@@ -18,22 +22,25 @@ class Table:
 
     def __str__(self) -> str:
         align = [":--", *(["--:" if self.numeric else ":--"] * (len(self.header) - 1))]
-        first, *others = ([escape(cell) for cell in cells] for cells in (self.header, *self.rows))
+        first, *others = ([_cell(cell) for cell in cells] for cells in (self.header, *self.rows))
         lines = [f"| {' | '.join(cells)} |" for cells in (first, align, *others)]
         return "\n".join([escape(self.caption), "", *lines])
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in a file beside the page, SVG or PNG; ``path`` is below the page's folder."""
+    """A figure in a file beside the page, SVG or PNG; ``path`` is below the page's folder.
+
+    ``alt`` is for those who cannot see it; a caption is for all, and may be empty.
+    """
 
     path: str
     content: bytes
     alt: str
-    caption: str
+    caption: str = ""
 
     def __str__(self) -> str:
-        return f"![{escape(self.alt)}]({self.path})\n\n{escape(self.caption)}"
+        return f"![{escape(self.alt)}]({self.path})\n\n{escape(self.caption)}".strip()
 
 
 def heading(level: int, text: str) -> str:
@@ -51,6 +58,10 @@ def commands(lines: Sequence[str]) -> str:
     longest = max(map(len, re.findall("`+", "\n".join(lines))), default=0)
     fence = "`" * max(3, longest + 1)
     return "\n".join([f"{fence}sh", *lines, fence])
+
+
+def _cell(text: str) -> str:
+    return f"**{escape(text)}**" if isinstance(text, Bold) else escape(text)
 
 
 def escape(text: str) -> str:

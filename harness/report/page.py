@@ -7,12 +7,13 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from harness.metrics import METRICS, metric
-from harness.report.markdown import Picture, Table, bullets, commands, escape, heading
+from harness.report.markdown import Bold, Picture, Table, bullets, commands, escape, heading
 from harness.report.pictures import every_run, figure_8
 from harness.report.reading import Run
 from harness.report.summary import (
@@ -32,74 +33,81 @@ _GLOSSARY = (
     "neighbours (kNN), and of a linear probe trained along with the network (online). Effective "
     "rank (more is better), dead dimensions (a share) and uniformity (0: all features the same) "
     "tell of collapse; alignment is the distance of two views of an image. ESS is a bank's "
-    "effective sample size, here as a share of the pool it is drawn from."
+    "effective sample size, here as a share of the pool it is drawn from. In small charts a line "
+    "is a run and a point the mean over an epoch, or over a part of it in a short training; "
+    "metrics.csv of each run holds every step and further terms."
 )
 
 
-def build(
+def results(
     tables: Sequence[Section], unfinished: Sequence[Run], left_out: Sequence[str]
-) -> list[Part]:
-    """All parts of it."""
-    parts = list(_headline(tables, unfinished))
-    if left_out:
-        parts += [heading(2, "Left out"), bullets(left_out)]
+) -> Iterator[Part]:
+    """What was measured."""
+    yield from _headline(tables, unfinished)
     for name in _experiments(tables):
-        parts += _experiment(name, tables)
+        yield from _experiment(name, [table for table in tables if table.experiment == name])
     if unfinished:
-        parts += _unfinished(unfinished)
+        yield from _unfinished(unfinished)
+    if left_out:
+        yield from (heading(2, "Left out"), bullets(left_out))
+
+
+def provenance(tables: Sequence[Section]) -> Iterator[Part]:
+    """Where and when it was measured, and how to repeat it."""
     if tables:
-        parts += _how_to_rerun(tables)
-    return parts
+        yield heading(2, "Provenance")
+        yield bullets([f"{name}: {told}" for name, told in _facts(tables)])
+        yield from _how_to_rerun(tables)
 
 
 def _headline(tables: Sequence[Section], unfinished: Sequence[Run]) -> Iterator[Part]:
-    runs = _runs(tables)
     configurations = sum(len(section.rows) for section in tables)
     yield heading(1, f"Results: {', '.join(_experiments(tables)) or 'no finished run'}")
-    told = f"{_count(len(runs), 'finished run')} of {_count(configurations, 'configuration')}"
+    told = f"{_count(len(_runs(tables)), 'finished run')} of "
+    told += _count(configurations, "configuration")
     if unfinished:
         told += f", and {_count(len(unfinished), 'unfinished run')} outside all means"
     yield escape(
-        f"{told}. A configuration is what differs in nothing but the seed; numbers are means ± "
-        "sample standard deviations over its seeds. n is the number of seeds."
+        f"{told}. Runs are of one configuration if all options that can change a result are the "
+        "same but the seed; machines, versions and commits may differ. Numbers are means ± sample "
+        "standard deviations over n seeds. The best accuracy is first, and in bold in each column."
     )
     yield escape(_GLOSSARY)
-    if runs:
-        yield Table("What was run, where and when.", ["", ""], list(_facts(tables)), numeric=False)
 
 
-def _facts(tables: Sequence[Section]) -> Iterator[list[str]]:
+def _facts(tables: Sequence[Section]) -> Iterator[tuple[str, str]]:
     runs = _runs(tables)
-    results = [run.results or {} for run in runs]
-    yield ["data", _counted(found["data"] for found in results)]
-    yield ["seeds", ", ".join(map(str, sorted({int(found["seed"]) for found in results})))]
-    commits = [found["commit"] or "not known" for found in results]
-    yield ["commit", _counted(re.sub(r"\+$", " with changes", commit) for commit in commits)]
-    hardware = [found["hardware"] for found in results]
-    yield ["hardware", _counted(", ".join(_pairs(part)) for part in hardware)]
-    yield ["versions", _counted(", ".join(_pairs(found["versions"])) for found in results)]
-    hours = sum(float(found["wall_time_s"]) for found in results) / 3600.0
+    found = [run.results or {} for run in runs]
+    yield "data", _counted(one["data"] for one in found)
+    yield "seeds", ", ".join(map(str, sorted({int(one["seed"]) for one in found})))
+    commits = [one["commit"] or "not known" for one in found]
+    yield "commit", _counted(re.sub(r"\+$", " with changes", commit) for commit in commits)
+    yield "hardware", _counted(_pairs(one["hardware"]) for one in found)
+    yield "versions", _counted(_pairs(one["versions"]) for one in found)
+    hours = sum(float(one["wall_time_s"]) for one in found) / 3600.0
     resumed = sum(map(_resumed, runs))
     partly = f"; of {_count(resumed, 'resumed run')} only since then" if resumed else ""
-    yield ["time", f"{hours:.1f} hours, all runs together{partly}"]
+    yield "time", f"{hours:.1f} hours, all runs together{partly}"
     times = [(run.folder / RESULTS).stat().st_mtime for run in runs]
     first, last = (
         datetime.fromtimestamp(time, tz=UTC).strftime("%Y-%m-%d %H:%M")
         for time in (min(times), max(times))
     )
-    yield ["results written", f"{first} to {last} (UTC)"]
+    yield "results written", f"{first} to {last} (UTC)"
 
 
 def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Part]:
-    found = [section for section in tables if section.experiment == name]
     printed = sources(name)
     yield heading(2, name)
-    for number, section in enumerate(found, 1):
-        which = f"[{number}] " if len(found) > 1 else ""
+    for number, section in enumerate(tables, 1):
+        which = f"[{number}] " if len(tables) > 1 else ""
         yield heading(3, f"{which}{section.data.partition(':')[0]}, {_scale(section)}")
-        yield from _results(section, [source for source in printed if source.beside])
-        yield from _drawn(section, f"{_slug(name)}-{number}")
-    yield from _differing(name, found)
+        yield from _section(section, [source for source in printed if source.beside])
+        slug, epochs = f"{_slug(name)}-{number}", int(section.config["trainer.epochs"])
+        if name == "banks":
+            yield from figure_8(section.rows, epochs=epochs, name=f"{slug}-figure-8")
+        yield from every_run(section.rows, epochs=epochs, name=f"{slug}-runs")
+    yield from _differing(name, tables)
     if printed:
         yield heading(3, f"Printed elsewhere: {name}")
         yield Table(
@@ -114,41 +122,46 @@ def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Part]:
         )
 
 
-def _results(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
+def _section(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
     """The table of an experiment, and in what it is not the paper's."""
+    rows = section.ranked
     columns = [
-        ["configuration", "untrained network", *(row.title for row in section.rows)],
-        ["n", str(len(section.start)), *(str(len(row.runs)) for row in section.rows)],
+        ["configuration", *(row.title for row in rows)],
+        ["n", *(str(len(row.runs)) for row in rows)],
     ]
     shown = []
     for measured in section.metrics:
-        name, label = measured.name, measured.label
-        cells = [section.untrained(name), *(row.values(name) for row in section.rows)]
-        columns.append([label, *map(measured.mean_and_std, cells)])
+        values = [row.values(measured.name) for row in rows]
+        cells = [measured.mean_and_std(found) for found in values]
+        if measured.is_accuracy and len(rows) > 1:
+            best = max(fmean(found) for found in values if found)
+            cells = [
+                Bold(cell) if found and fmean(found) == best else cell
+                for cell, found in zip(cells, values, strict=True)
+            ]
+        columns.append([measured.label, *cells])
         for source in printed:
             stand = source.stands_beside(section.rows)
-            if stand and source.metric == name:
+            if stand and source.metric == measured.name:
                 shown.append(source)
-                beside = [stand.get(row.title) for row in section.rows]
+                beside = [stand.get(row.title) for row in rows]
                 told = ["" if there is None else _accuracy(there.accuracy) for there in beside]
-                columns.append([f"paper, {label} *", "", *told])
-    columns.append(["s a run", "", *(_seconds(row) for row in section.rows)])
-    header, untrained, *rows = zip(*columns, strict=True)
-    if section.start:
-        rows.insert(0, untrained)
-    yield Table(
-        f"{section.data}. {_scale(section)}. Mean ± sample standard deviation over n seeds.",
-        header,
-        rows,
-    )
+                columns.append([f"paper, {measured.label} *", *told])
+    columns.append(["s a run", *map(_seconds, rows)])
+    header, *lines = zip(*columns, strict=True)
+    yield Table(f"{section.data}.", header, lines)
     for source in shown:
         yield from _not_a_replay(section, source)
 
 
 def _seconds(row: Row) -> str:
     """The mean duration of the runs that went through in one go; others tell of their end only."""
-    whole = [run.results for run in row.runs if run.results and not _resumed(run)]
-    return f"{np.mean([found['wall_time_s'] for found in whole]):.0f}" if whole else "—"
+    times = [
+        run.results["wall_time_s"]
+        for run in row.runs
+        if run.results and run.epochs and not _resumed(run)
+    ]
+    return f"{fmean(times):.0f}" if times else "—"
 
 
 def _resumed(run: Run) -> bool:
@@ -157,9 +170,9 @@ def _resumed(run: Run) -> bool:
 
 def _not_a_replay(section: Section, source: Source) -> Iterator[Part]:
     yield escape(
-        f"* Printed in {source.source}, not measured here: {source.protocol}. Our runs: "
-        f"{section.data}; {_scale(section)}. Of the settings {', '.join(source.compared)} (others "
-        "were not compared), these are not the paper's:"
+        f"* Printed in {source.source}, not measured here: {source.protocol}. Of the settings "
+        f"{', '.join(source.compared)} (others were not compared), these of our runs are not the "
+        "paper's:"
     )
     shared = source.shared_deviations(section)
     lines = [f"all rows: {', '.join(shared)}"] if shared else []
@@ -169,23 +182,14 @@ def _not_a_replay(section: Section, source: Source) -> Iterator[Part]:
     yield bullets(lines or ["none"])
 
 
-def _drawn(section: Section, slug: str) -> Iterator[Picture]:
-    epochs = int(section.config["trainer.epochs"])
-    about = f"{section.data}. {_scale(section)}."
-    if section.experiment == "banks":
-        yield from figure_8(section.rows, epochs=epochs, name=f"{slug}-figure-8", about=about)
-    yield from every_run(section.rows, epochs=epochs, name=f"{slug}-runs", about=about)
-
-
-def _differing(name: str, found: Sequence[Section]) -> Iterator[Part]:
+def _differing(name: str, tables: Sequence[Section]) -> Iterator[Part]:
     """The options that are not the same for all rows of an experiment, the long way down."""
     rows = [
-        (row, f"{row.title} [{number}]" if len(found) > 1 else row.title)
-        for number, section in enumerate(found, 1)
+        (row, f"{row.title} [{number}]" if len(tables) > 1 else row.title)
+        for number, section in enumerate(tables, 1)
         for row in section.rows
     ]
-    configs = [row.config for row, _ in rows]
-    options = differences(configs)
+    options = differences([row.config for row, _ in rows])
     yield heading(3, f"Settings that differ: {name}")
     if not options:
         yield escape("None: there is one configuration.")
@@ -195,7 +199,7 @@ def _differing(name: str, found: Sequence[Section]) -> Iterator[Part]:
     if len(options) > len(rows):
         table = [list(line) for line in zip(*table, strict=True)]
         table[0][0] = "option"
-    which = " The number in brackets is that of its table above." if len(found) > 1 else ""
+    which = " The number in brackets is that of its table above." if len(tables) > 1 else ""
     yield Table(
         f"All other options are the same in all of them; a dash: there is no such option.{which}",
         table[0],
@@ -208,9 +212,9 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[Part]:
     yield heading(2, "Unfinished runs")
     rows = []
     for run in runs:
-        last = {name: curve[np.isfinite(curve)][-1] for name, curve in run.curves.items()}
+        last = {name: curve[np.isfinite(curve)][-1:] for name, curve in run.curves.items()}
         ends = (
-            METRICS[name].mean_and_std([last[name]] if name in last else [])
+            METRICS[name].mean_and_std(list(last.get(name, ())))
             for name in ("train/loss", "eval/online_accuracy")
         )
         rows.append([str(run.folder), f"{_reached(run):.1f} of {run.epochs}", *ends])
@@ -220,9 +224,8 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[Part]:
         rows,
     )
     for epochs in dict.fromkeys(run.epochs for run in runs):
-        rows_drawn = [Row(str(run.folder), {}, [run]) for run in runs if run.epochs == epochs]
-        about = f"Unfinished runs of {_count(epochs, 'epoch')}."
-        yield from every_run(rows_drawn, epochs=epochs, name=f"unfinished-{epochs}", about=about)
+        drawn = [Row(str(run.folder), {}, [run]) for run in runs if run.epochs == epochs]
+        yield from every_run(drawn, epochs=epochs, name=f"unfinished-{epochs}")
 
 
 def _reached(run: Run) -> float:
@@ -233,13 +236,13 @@ def _reached(run: Run) -> float:
 
 
 def _how_to_rerun(tables: Sequence[Section]) -> Iterator[Part]:
-    results = [run.results or {} for run in _runs(tables)]
+    found = [run.results or {} for run in _runs(tables)]
     yield heading(2, "How to rerun")
     yield escape(
         "In a checkout at the commit above, with the versions above. A command on a finished "
         "folder shows its results again; on an interrupted one it goes on."
     )
-    lines = [f"python -m harness {shlex.join(map(str, found['command']))}" for found in results]
+    lines = [f"python -m harness {shlex.join(map(str, one['command']))}" for one in found]
     yield commands([line.rstrip() for line in dict.fromkeys(lines)])
 
 
@@ -277,8 +280,8 @@ def _counted(values: Iterator[str]) -> str:
     return "; ".join(f"{value} ({_count(number, 'run')})" for value, number in found.items())
 
 
-def _pairs(found: Mapping[str, Any]) -> list[str]:
-    return [f"{name} {value}" for name, value in found.items() if value is not None]
+def _pairs(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
 
 
 def _slug(text: str) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from harness import figures
+import harness.methods  # noqa: F401  # registers the titles of banks
+from harness.figures.training import bank_curves, run_curves, shown_metrics
 from harness.report.markdown import Picture
 from harness.report.reading import Array
 from harness.report.summary import Row, differences, option
@@ -18,36 +19,34 @@ from harness.settings import registry
 _FIGURE_8 = ("train/loss", "eval/online_accuracy", "bank/ess_ratio")
 
 
-def figure_8(rows: Sequence[Row], *, epochs: int, name: str, about: str) -> Iterator[Picture]:
+def figure_8(rows: Sequence[Row], *, epochs: int, name: str) -> Iterator[Picture]:
     """Loss, probe accuracy and ESS of banks, as in the paper's Figure 8, if any was logged."""
     facets = _facets(rows)
     if facets:
         axes = _headings(curves for banks in facets.values() for curves in banks.values())
         yield _picture(
             name,
-            figures.bank_curves(facets, epochs=epochs),
+            bank_curves(facets, epochs=epochs),
             f"Line charts over epochs of {axes}, a row of panels for each of: "
             f"{'; '.join(facets)}. The table above has the final numbers.",
-            f"As the paper's Figure 8. {about} Lines are means, bands the range over seeds. Losses "
-            "of different rows are over different negatives: do not compare them.",
+            "As the paper's Figure 8: lines are means, bands the range over seeds. Losses of "
+            "different rows are over different negatives: do not compare them.",
         )
 
 
-def every_run(rows: Sequence[Row], *, epochs: int, name: str, about: str) -> Iterator[Picture]:
+def every_run(rows: Sequence[Row], *, epochs: int, name: str) -> Iterator[Picture]:
     """The curves of every run, a row of panels a configuration, if any was logged."""
     drawn = {row.title: curves for row in rows if (curves := row.curves())}
     if drawn:
         yield _picture(
             name,
-            figures.run_curves(drawn, epochs=epochs),
+            run_curves(drawn, epochs=epochs),
             f"Small line charts over epochs of {_headings(drawn.values())}, a row of panels for "
             f"each of: {'; '.join(drawn)}.",
-            f"{about} A line is a run; a point is the mean over an epoch, or over a part of it in "
-            "a short training. metrics.csv of each run holds every step and further terms.",
         )
 
 
-def _picture(name: str, figure: Figure, alt: str, caption: str) -> Picture:
+def _picture(name: str, figure: Figure, alt: str, caption: str = "") -> Picture:
     """A figure as SVG, the same whenever it is made, in the fonts of whoever looks at it."""
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -81,4 +80,4 @@ def _facet(row: Row, names: Sequence[str]) -> str:
 
 def _headings(drawn: Iterable[Mapping[str, Array]]) -> str:
     """The headings of the panels."""
-    return ", ".join(shown.label for shown in figures.shown_metrics(drawn))
+    return ", ".join(shown.label for shown in shown_metrics(drawn))

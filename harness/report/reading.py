@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,36 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     if not runs:
         raise SettingsError(f"no training can be read: {left_out[0]}")
     return runs, left_out
+
+
+def experiments(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+    """What every ``results.json`` at any depth holds, in the order of their folders.
+
+    Damaged ones are left out; those of trainings are told of where they are read.
+    """
+    paths = {path.resolve(): path for folder in folders for path in folder.rglob(RESULTS)}
+    found = []
+    for path in sorted(paths.values()):
+        with suppress(_DamagedError):
+            _settings(path.with_name(CONFIG))
+            found.append((path.parent, _json(path)))
+    return found
+
+
+def untrained(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Run]:
+    """Runs of no epochs for what experiments of many trainings say of the network they start from.
+
+    Args:
+        found: As :func:`experiments` returns it.
+    """
+    runs = []
+    for folder, results in found:
+        measured = results.get("untrained", {})
+        for place, seed in enumerate(results["seeds"] if measured else []):
+            config = {**_settings(folder / CONFIG), "seed": seed, "trainer.epochs": 0}
+            metrics = {name: values[place] for name, values in measured.items()}
+            runs.append(Run(folder, config, {}, {"metrics": metrics}))
+    return runs
 
 
 def _training_folders(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ _OF_A_ROW = re.compile(r"(method|bank)(\..*)?")
 
 @dataclass(frozen=True)
 class Row:
-    """A configuration: runs that differ in nothing but the seed.
+    """A configuration: runs whose options that can change a result are the same but the seed.
 
     Attributes:
         title: What a table calls it, unlike any other row's of the table.
@@ -58,14 +59,14 @@ class Row:
 class Section:
     """The rows of one table: the same experiment, data, network, training length and evaluation.
 
-    ``start`` are the runs of no epochs of the same data, network, evaluation and seeds.
+    ``untrained`` are the runs of no epochs of the same data, network, evaluation and seeds.
     """
 
     experiment: str
     data: str
     config: Mapping[str, Any]
     rows: Sequence[Row]
-    start: Sequence[Run]
+    untrained: Row
 
     @property
     def metrics(self) -> list[Metric]:
@@ -75,10 +76,12 @@ class Section:
         known = [name for name in METRICS if name in names]
         return [metric(name) for name in dict.fromkeys([*known, *names])]
 
-    def untrained(self, metric: str) -> list[float]:
-        """A metric of the untrained network, which all rows start from, of each seed."""
-        found = [run.results["metrics"] for run in self.start if run.results]
-        return [float(metrics[metric]) for metrics in found if metric in metrics]
+    @property
+    def ranked(self) -> list[Row]:
+        """The rows and the untrained network, by the first accuracy that there is."""
+        rows = [*self.rows, self.untrained] if self.untrained.runs else list(self.rows)
+        by = next((shown.name for shown in self.metrics if shown.is_accuracy), "")
+        return sorted(rows, key=lambda row: -fmean(row.values(by) or [0.0]))
 
 
 def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
@@ -214,7 +217,8 @@ def _section(
     shared = {name: value for name, value in configs[0].items() if not _OF_A_ROW.fullmatch(name)}
     seeds = {run.config["seed"] for group in runs for run in group}
     start = [run for seed, run in untrained.get(_start(runs[0][0]), {}).items() if seed in seeds]
-    return Section(first["experiment"], first["data"], shared, rows, start)
+    none = Row("untrained network", {}, start)
+    return Section(first["experiment"], first["data"], shared, rows, none)
 
 
 def _distinct(titles: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,14 +12,14 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from harness import experiments, figures
+from harness import experiments
 from harness.experiments.failure_modes.demonstrations import (
     DEMONSTRATIONS,
     joint_smc_own_terms,
     particle_clones,
     trace_trap,
 )
-from harness.figures import Demonstration, end
+from harness.figures.failure_modes import Demonstration, end, failure_panels
 from harness.settings import SettingsError
 from harness.tracking import RunFolder
 from tests.harness.commands import settings
@@ -124,7 +124,7 @@ def test_panels_show_every_curve_and_its_number() -> None:
     made = Demonstration(
         "a title", "a quantity", {"bad": [1.0, 0.25]}, {"good": [1.0, 2.0], "too": [1.0, 3.0]}, True
     )
-    figure = figures.failure_panels([made] * 5)
+    figure = failure_panels([made] * 5)
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert len(shown) == 5
     (key,) = figure.legends

@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from harness import figures
 from harness.evaluation.density import PlanarDensity
+from harness.figures.training import accuracy_dots, density, ess_curves, loss_curves
 
 CURVES = {f"method {n}": np.array([[3.0, 2.0, 1.0, 0.5], [5.0, 4.0, 3.0, 0.5]]) for n in range(4)}
 FOUND = {
@@ -27,7 +27,7 @@ def drawn(figure: Figure) -> None:
 
 def test_loss_curves_are_means_over_seeds_in_a_panel_each_from_the_second_step_on() -> None:
     terms = {"method 2": {"nll": CURVES["method 2"] - 1.0, "guard": np.ones((2, 4))}}
-    figure = figures.loss_curves(CURVES, terms, note="why it rises")
+    figure = loss_curves(CURVES, terms, note="why it rises")
     drawn(figure)
     panels = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title() for axis in panels] == list(CURVES)
@@ -43,7 +43,7 @@ def test_loss_curves_are_means_over_seeds_in_a_panel_each_from_the_second_step_o
 
 def test_ess_curves_are_running_means_at_the_steps_they_end_at() -> None:
     curves = dict(list(CURVES.items())[:2])
-    figure = figures.ess_curves(curves, thresholds=[0.5], window=2)
+    figure = ess_curves(curves, thresholds=[0.5], window=2)
     drawn(figure)
     line = figure.axes[0].lines[0]
     assert line.get_xdata().tolist() == [1, 2, 3]
@@ -53,7 +53,7 @@ def test_ess_curves_are_running_means_at_the_steps_they_end_at() -> None:
 
 
 def test_accuracy_dots_are_means_in_percent_with_deviations_beside_the_untrained_network() -> None:
-    figure = figures.accuracy_dots(FOUND, UNTRAINED)
+    figure = accuracy_dots(FOUND, UNTRAINED)
     drawn(figure)
     expected = {"kNN": ([91.0, 89.0], 76.0), "linear": ([96.0, 92.0], 85.0)}
     for axis, (protocol, (means, baseline)) in zip(figure.axes, expected.items(), strict=True):
@@ -80,7 +80,7 @@ def test_density_shows_every_embedding_in_the_colour_of_its_digit() -> None:
     )
     planar = PlanarDensity(points=points, means=means, density=mixture, explained=0.314)
     labels = [n % 3 for n in range(20)]
-    figure = figures.density(planar, labels)
+    figure = density(planar, labels)
     drawn(figure)
     axis = figure.axes[0]
     *classes, prototypes = axis.lines

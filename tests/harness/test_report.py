@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
-from harness import figures
 from harness.__main__ import main
+from harness.figures.training import bank_curves, run_curves
 from harness.report import write_report
 from harness.report.reading import binned
 from harness.settings import SettingsError
@@ -146,6 +146,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text, self.open = "", list[str]()
         self.tables: list[list[list[str]]] = []
+        self.bold: list[str] = []
         self.feed(page)
         self.close()
         assert not self.open
@@ -171,8 +172,10 @@ class Page(HTMLParser):
         if "style" in self.open:
             return
         self.text += data
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1] += data
+        if "strong" in self.open:
+            self.bold.append(data)
 
     def rows(self, corner: str, *, number: int = 0) -> dict[str, dict[str, str]]:
         """The table with this first heading (the ``number``-th), by row and column heading."""
@@ -209,7 +212,19 @@ def test_rows_are_means_and_deviations_over_the_seeds_of_one_configuration(tmp_p
     page, text = reported(tmp_path)
     rows = page.rows("configuration")
     titles = [title_of("moco", bank, 256, False) for bank in ("fifo", "smc_paper")]
-    assert list(rows) == ["untrained network", *titles]
+    ranked = {"untrained network": untrained, titles[0]: fifo, titles[1]: smc}
+    accuracies = {
+        title: metric(folders, "linear_accuracy").mean() for title, folders in ranked.items()
+    }
+    assert list(rows) == sorted(accuracies, key=lambda title: -accuracies[title])
+    best = max(
+        (folders for folders in ranked.values()),
+        key=lambda folders: metric(folders, "knn_accuracy").mean(),
+    )
+    assert page.bold[1] == cell(100 * metric(best, "knn_accuracy"), 2)
+    assert page.bold[0] == rows[next(iter(rows))]["linear %"]
+    assert len(page.bold) == 3  # a column of accuracies each
+    assert f"**{page.bold[0]}**" in text
     for folders, bank in ((fifo, "fifo"), (smc, "smc_paper")):
         row = rows[title_of("moco", bank, 256, False)]
         assert row["n"] == str(len(folders))
@@ -248,6 +263,33 @@ def test_durations_are_of_runs_in_one_go_and_the_untrained_network_may_be_missin
     assert "of 1 resumed run only since then" in page.text
 
 
+def test_results_come_before_their_provenance(tmp_path: Path) -> None:
+    training(tmp_path, seed=1)
+    page, text = reported(tmp_path)
+    assert text.index("linear %") < text.index("## Provenance") < text.index("## How to rerun")
+    assert page.text.count(JPEG) == 2  # the section's caption, and the provenance
+
+
+def test_the_untrained_network_of_an_experiment_of_many_trainings_is_there(tmp_path: Path) -> None:
+    folders = [training(tmp_path / "trainings", seed=seed) for seed in (1, 2)]
+    config = yaml.safe_load((folders[0] / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "method": None, "bank": None}))
+    measured = {"knn_accuracy": [0.25, 0.35], "effective_rank": [9.0, 10.0]}
+    results = {"seeds": [1, 2], "untrained": measured, "rows": {}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    row = reported(tmp_path)[0].rows("configuration")["untrained network"]
+    assert (row["n"], row["linear %"], row["kNN %"]) == ("2", "—", "30.00 ± 7.07")
+
+
+def test_banks_have_their_titles_in_figure_8(tmp_path: Path) -> None:
+    for bank in ("fifo", "smc"):
+        training(tmp_path, seed=1, bank=bank, curves=True)
+    reported(tmp_path)
+    svg = (tmp_path / "the report/figures/banks-1-figure-8.svg").read_text()
+    assert ">FIFO</text>" in svg
+    assert ">fifo</text>" not in svg
+
+
 def test_options_that_change_no_result_do_not_part_runs(tmp_path: Path) -> None:
     training(tmp_path / "a", seed=1)
     training(tmp_path / "b", seed=2, trainer__threads=2, logger__name="wandb", data__root="/x")
@@ -280,13 +322,13 @@ def test_rows_of_one_title_are_told_apart_by_what_differs(tmp_path: Path) -> Non
         training(tmp_path, seed=1, method="simclr", bank=None, learning_rate=rate)
     page, _ = reported(tmp_path)
     titles = [f"simclr (method.learning_rate {rate})" for rate in (0.06, 0.12)]
-    assert list(page.rows("configuration")) == titles
+    assert set(page.rows("configuration")) == set(titles)
     differing = page.rows("configuration", number=1)
     assert {title: row["method.learning_rate"] for title, row in differing.items()} == {
         titles[0]: "0.06",
         titles[1]: "0.12",
     }
-    assert len(page.tables[2][0]) == 2  # no option that is the same in both
+    assert len(page.tables[1][0]) == 2  # no option that is the same in both
 
 
 def test_the_papers_numbers_stand_beside_its_own_methods_only(tmp_path: Path) -> None:
@@ -511,6 +553,11 @@ def test_the_page_needs_nothing_else_and_its_ids_are_its_own(tmp_path: Path) -> 
     assert all(picture["alt"] for picture in pictures)
     scopes = [attributes.get("scope") for tag, attributes in tags if tag == "th"]
     assert set(scopes) == {"col", "row"}
+    places = {
+        attributes["aria-labelledby"] for _, attributes in tags if "aria-labelledby" in attributes
+    }
+    assert places
+    assert places <= set(ids)
     files = re.findall(r"\]\((figures/[^)]+)\)", text)
     assert len(files) == 3
     for file in files:
@@ -569,7 +616,7 @@ def test_bank_curves_are_means_and_ranges_over_the_seeds_that_logged_them() -> N
         "M = 256": {"A": both, "B": {"train/loss": LOSSES["B"]}},
         "M = 4096": {"B": {"train/loss": LOSSES["B"]}},
     }
-    figure = figures.bank_curves(facets, epochs=2)
+    figure = bank_curves(facets, epochs=2)
     figure.draw_without_rendering()
     first, ess, second, hidden = figure.axes
     a, b = first.lines
@@ -588,7 +635,7 @@ def test_bank_curves_are_means_and_ranges_over_the_seeds_that_logged_them() -> N
 def test_run_curves_have_a_line_a_run_and_a_heading_on_the_first_panel_there_is() -> None:
     both = {"train/loss": LOSSES["A"], "eval/online_accuracy": LOSSES["A"]}
     rows = {"no $\\loss": {"eval/online_accuracy": LOSSES["B"]}, "A": both}
-    figure = figures.run_curves(rows, epochs=4)
+    figure = run_curves(rows, epochs=4)
     figure.draw_without_rendering()
     hidden, first, loss, online = figure.axes
     assert not hidden.get_visible()

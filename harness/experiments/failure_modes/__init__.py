@@ -10,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import figures, tracking
+from harness import tracking
 from harness.experiments.failure_modes.demonstrations import DEMONSTRATIONS
-from harness.figures import Curves, Demonstration, end
+from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
 from harness.files import write_png
 from harness.settings import FailureModesSettings, Settings
 from harness.tracking import RunFolder
@@ -61,8 +61,8 @@ def _draw(made: Mapping[str, Demonstration], folder: RunFolder) -> None:
     """Draws all together and each alone."""
     pictures = folder.path / "figures"
     pictures.mkdir(exist_ok=True)
-    drawn = {"failure_modes": partial(figures.failure_panels, list(made.values()))}
-    drawn |= {name: partial(figures.failure_panels, [one]) for name, one in made.items()}
+    drawn = {"failure_modes": partial(failure_panels, list(made.values()))}
+    drawn |= {name: partial(failure_panels, [one]) for name, one in made.items()}
     for name, draw in drawn.items():
         write_png(pictures / f"{name}.png", draw(), dpi=110)
 

@@ -25,7 +25,7 @@ from gmje_plugin import (
     JointSMCLoss,
     SMCMemoryBankModule,
 )
-from harness.figures import Curves, Demonstration
+from harness.figures.failure_modes import Curves, Demonstration
 
 ROWS, DIM = 256, 8  # of the free vectors
 ROW_RATE = 0.02 * ROWS  # learning rate of free vectors, whose losses are means over the rows

@@ -12,11 +12,11 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
-from harness import figures
 from harness.data import spread
 from harness.evaluation.latents import sample
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
+from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
 from harness.files import write_png
 
 FIGURES = "figures"  # the folder of a run's pictures
@@ -34,10 +34,10 @@ def draw(
     _, places = judge.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
     drawn = {
         "map": _map(row, density, judge),
-        "grids": figures.image_grids(
+        "grids": image_grids(
             np.stack([_pixels(grid) for grid in grids]), [f"{title}, {seed}" for seed in seeds]
         ),
-        "nearest": figures.image_rows(
+        "nearest": image_rows(
             {"sampled": _pixels(grids[2]), "closest": _pixels(judge.train.images[places])},
             title=f"{title}, seed {_FIRST_SEED + 2}, and the closest training images",
         ),
@@ -49,7 +49,7 @@ def draw_completions(rows: Mapping[str, Tensor], folder: Path) -> None:
     """Writes ``completions``: under images' upper halves what they are and may be, row by row."""
     pixels = {name: _pixels(images) for name, images in rows.items()}
     title = "Test images whose upper half tells least of their class"
-    _save({"completions": figures.image_rows(pixels, title=title)}, folder)
+    _save({"completions": image_rows(pixels, title=title)}, folder)
 
 
 def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
@@ -63,7 +63,7 @@ def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
     real, sampled = row.test[places].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
     together = torch.cat([real, sampled]).numpy()
     placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)
-    return figures.latent_map(
+    return latent_map(
         placed[: len(real)],
         judge.test.labels[places].tolist(),
         placed[len(real) :],
@@ -71,6 +71,6 @@ def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
     )
 
 
-def _pixels(images: Tensor) -> figures.Pixels:  # shape: (N, H, W)
-    found: figures.Pixels = images[:, 0].cpu().numpy()
+def _pixels(images: Tensor) -> Pixels:  # shape: (N, H, W)
+    found: Pixels = images[:, 0].cpu().numpy()
     return found

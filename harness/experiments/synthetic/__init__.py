@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import figures, tracking, workers
+from harness import tracking, workers
 from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS
 from harness.experiments.synthetic.study import Study, carry_out
 from harness.experiments.synthetic.table import show
+from harness.figures.synthetic import gaps
 from harness.files import write_png
 from harness.settings import Settings, SyntheticSettings
 from harness.tracking import RunFolder
@@ -77,7 +78,7 @@ def _draw(results: dict[str, Any], folder: RunFolder) -> None:
         for dataset in results["datasets"].values()
     }
     label = "conditional negative log-likelihood above the truth's, in nats"
-    write_png(pictures / "gaps.png", figures.gaps(facets, label=label), dpi=110)
+    write_png(pictures / "gaps.png", gaps(facets, label=label), dpi=110)
 
 
 def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:

@@ -8,10 +8,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
-from harness import figures
 from harness.experiments.synthetic.conditional import Conditional
 from harness.experiments.synthetic.datasets import DATASETS, Dataset, joints
 from harness.experiments.synthetic.models import MODELS, Fitted
+from harness.figures.style import Array
+from harness.figures.synthetic import DensityPanel, arms, branch_parameters, conditional_densities
 from harness.settings import SyntheticSettings
 
 _HEIGHT = 240  # places of the target
@@ -50,13 +51,13 @@ def _densities(
     targets = torch.linspace(float(low), float(high), _HEIGHT, dtype=torch.float64)
     truth = dataset.truth(contexts, settings.noise)
     panels = {
-        f"truth and {_DOTS} pairs": figures.DensityPanel(_on_grid(truth, targets)),
+        f"truth and {_DOTS} pairs": DensityPanel(_on_grid(truth, targets)),
         **{
             MODELS[name].title: _panel(model, model.condition(contexts), targets)
             for name, model in fitted.items()
         },
     }
-    return figures.conditional_densities(
+    return conditional_densities(
         contexts[:, 0].numpy(),
         targets.numpy(),
         truth.means[..., 0].numpy(),
@@ -66,29 +67,27 @@ def _densities(
     )
 
 
-def _on_grid(density: Conditional, targets: Tensor) -> figures.Array:  # shape: (T, C)
+def _on_grid(density: Conditional, targets: Tensor) -> Array:  # shape: (T, C)
     places = targets[:, None, None].expand(-1, len(density.weights), 1)
     return density.log_prob(places).exp().numpy()
 
 
-def _panel(model: Fitted, density: Conditional, targets: Tensor) -> figures.DensityPanel:
+def _panel(model: Fitted, density: Conditional, targets: Tensor) -> DensityPanel:
     grid = _on_grid(density, targets)
     if model.mixture is None and model.num_components == 1:
         deviation = density.component_variances[:, 0].sqrt()
-        return figures.DensityPanel(grid, band=torch.stack([density.mean[:, 0], deviation]).numpy())
+        return DensityPanel(grid, band=torch.stack([density.mean[:, 0], deviation]).numpy())
     if model.mixture is None:
-        return figures.DensityPanel(grid)
+        return DensityPanel(grid)
     means, covariances = model.mixture.means, model.mixture.covariances
     few = len(means) <= 100  # hundreds of ellipses hide the density
-    return figures.DensityPanel(
-        grid, means=means.numpy(), covariances=covariances.numpy() if few else None
-    )
+    return DensityPanel(grid, means=means.numpy(), covariances=covariances.numpy() if few else None)
 
 
 def _parameters(dataset: Dataset, mdn: Fitted, settings: SyntheticSettings) -> Figure:
     contexts = dataset.test_contexts()
     density = mdn.condition(contexts)
-    return figures.branch_parameters(
+    return branch_parameters(
         contexts[:, 0].numpy(),
         dataset.branches(contexts)[..., 0].numpy(),
         density.weights.numpy(),
@@ -109,4 +108,4 @@ def _arms(dataset: Dataset, fitted: Mapping[str, Fitted], settings: SyntheticSet
     for title, density in densities.items():
         angles = density.sample(_ARMS, generator=Generator().manual_seed(0))[:, 0]
         panels[title] = torch.stack(joints(angles), dim=1).numpy()
-    return figures.arms(panels, hand[0].numpy(), title=dataset.title)
+    return arms(panels, hand[0].numpy(), title=dataset.title)
