@@ -1,7 +1,6 @@
 """What all methods and all memory banks have; each has a file of its own in ``harness/methods``.
 
-Defaults marked [D] are for the quickstart's digits; ``configs/recipe/`` has those of the paper and
-those of the reduced protocol. Learning rates of Parametric GMJE, GJE entropy and GMJE-MDN were
+Learning rates of Parametric GMJE, GJE entropy and GMJE-MDN were
 found when their losses were whole nats: they are those times the dimension of the embeddings, and
 the weight decay is divided by it, which under SGD is the same training.
 """
@@ -43,6 +42,8 @@ class BankSettings:
 class MethodSettings:
     """What every method has: an optimiser with a cosine schedule, and lightly's projection head.
 
+    Defaults marked [D] were found on scikit-learn's digits, whatever data they are used with;
+    scale=reduced has settings found on CIFAR-10 (JPEG), scale=paper the paper's (configs/recipe).
     Chosen with experiment=benchmark and banks; each row of quickstart and mnist_latents has its
     own, as experiment.rows.simclr.method.temperature.
     """

@@ -156,6 +156,7 @@ def test_help_has_every_option_and_fits(width: int, options: dict[str, list[Fiel
         "bank.ess_threshold=0.5 Share of the pool",
         "backbone.strides=[1,2,2] Stride of each layer. [D] (list[int] >= 1, <= 4)",
         "Sets in_batch_negatives=true.",
+        "scale=reduced has settings found on CIFAR-10 (JPEG), scale=paper the paper's",
         "experiment: banks, benchmark, failure_modes, mnist_latents, quickstart (default), "
         "synthetic",
         "bank: fifo, smc",
