@@ -16,12 +16,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from harness.settings import (
     CONFIGS,
     SettingsError,
     as_hydra_reads,
     deciding,
+    help_text,
     one_line,
     register_schemas,
     resolve,
@@ -88,6 +90,10 @@ def main(arguments: Sequence[str]) -> None:
             command.main(arguments[1:])
         except SettingsError as error:
             sys.exit(_refuse(str(error)))
+        return
+    if {"-h", "--help"} & set(arguments):
+        register_schemas()
+        print(help_text(min(Console().width, 120)))
         return
     unknown = [word for word in arguments if word.startswith("-") and word not in _FLAGS]
     if unknown:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.settings.fields import choice, ranged
+from harness.settings.fields import choice, option, ranged
 from harness.settings.methods import BankSettings
 from harness.settings.registry import config
 
@@ -14,7 +14,7 @@ from harness.settings.registry import config
 @config("bank", "fifo", "FIFO")
 @dataclass
 class FIFOBankSettings(BankSettings):
-    """lightly's queue."""
+    """lightly's queue: the oldest entries leave."""
 
     name: str = choice("fifo")
 
@@ -27,6 +27,7 @@ class FIFOBankSettings(BankSettings):
     "bank",
     "smc_paper",
     "SMC (Algorithm 2)",
+    help="The paper's Algorithm 2. [P]",
     resampling="multinomial",
     ess_threshold=None,  # every step
     count_own_query=True,
@@ -34,14 +35,27 @@ class FIFOBankSettings(BankSettings):
 @config("bank", "smc", "SMC")
 @dataclass
 class SMCBankSettings(BankSettings):
-    """``SMCMemoryBankModule`` with its defaults; ``bank=smc_paper`` is Algorithm 2 [P]."""
+    """``SMCMemoryBankModule`` with its defaults."""
 
     name: str = choice("smc", "smc_paper")
     resampling: str = choice(
-        "without_replacement", "multinomial", "stratified", "systematic", "residual"
+        "without_replacement",
+        "multinomial",
+        "stratified",
+        "systematic",
+        "residual",
+        help="Scheme by which entries are drawn.",
     )
-    ess_threshold: float | None = ranged(0.5, low=0.0, high=1.0)
-    count_own_query: bool = False
+    ess_threshold: float | None = ranged(
+        0.5,
+        low=0.0,
+        high=1.0,
+        help="Share of the pool below which the effective sample size triggers resampling; null "
+        "resamples at every step, 0 never.",
+    )
+    count_own_query: bool = option(
+        False, help="Whether a key is also weighted by the query of its own image."
+    )
 
     def options(self) -> dict[str, Any]:
         """Those of ``SMCMemoryBankModule``."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.methods.byol import BYOLSettings
-from harness.settings.fields import choice, ranged
+from harness.settings.fields import choice, option, ranged
 from harness.settings.registry import config
 
 if TYPE_CHECKING:
@@ -20,16 +20,35 @@ class GMJEMDNSettings(BYOLSettings):
     """``GMJEMDNHead`` and ``GMJEMDNLoss`` in BYOL's pipeline, or without a momentum encoder."""
 
     name: str = choice("gmje_mdn")
-    learning_rate: float = ranged(0.256, above=0.0)  # [D]
-    weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
-    num_components: int = ranged(5, low=1)  # [R]
-    scale: str = choice("softplus", "exp", "bounded")  # [P]
-    min_scale: float = ranged(1e-3, above=0.0)  # of softplus and bounded
-    init_scale: float | None = ranged(None, above=0.0)  # the head's default
-    residual: bool = False  # the head's default
-    momentum_encoder: bool = True  # without one, targets are learned too and have unit norm
-    guard: str = choice("entropy", "marginal", "contrastive", "none")  # marginal is Eq. 23's
-    guard_weight: float = ranged(1.0, low=0.0)  # the loss's default
+    learning_rate: float = ranged(0.256, above=0.0, help="Peak learning rate. [D]")
+    weight_decay: float = ranged(1.5625e-5, low=0.0, help="Weight decay. [D]")
+    num_components: int = ranged(5, low=1, help="Components of each predicted mixture. [R]")
+    scale: str = choice(
+        "softplus",
+        "exp",
+        "bounded",
+        help="Function that makes the components' standard deviations. [P]",
+    )
+    min_scale: float = ranged(
+        1e-3, above=0.0, help="Least standard deviation of softplus and bounded."
+    )
+    init_scale: float | None = ranged(
+        None, above=0.0, help="Standard deviation at the start; null is the head's default."
+    )
+    residual: bool = option(
+        False, help="Whether means are offsets from the context; the head's default."
+    )
+    momentum_encoder: bool = option(
+        True, help="Without one, targets are learned too and have unit norm."
+    )
+    guard: str = choice(
+        "entropy",
+        "marginal",
+        "contrastive",
+        "none",
+        help="What keeps embeddings from collapse; marginal is Eq. 23's.",
+    )
+    guard_weight: float = ranged(1.0, low=0.0, help="Weight of the guard; the loss's default.")
 
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.banks import FIFOBankSettings
-from harness.settings.fields import choice, ranged
+from harness.settings.fields import choice, option, ranged
 from harness.settings.methods import BankSettings, MethodSettings
 from harness.settings.registry import config
 
@@ -18,18 +18,35 @@ if TYPE_CHECKING:
     from harness.methods.modules.base import Method
 
 
-@config("method", "smc_gmje", "SMC-GMJE", in_batch_negatives=True)  # SMCNTXentLoss's default
+@config(
+    "method",
+    "smc_gmje",
+    "SMC-GMJE",
+    help="MoCo v2 with a bank of particles and SMCNTXentLoss's defaults.",
+    in_batch_negatives=True,
+)
 @config("method", "moco", "MoCo v2")
 @dataclass
 class MoCoSettings(MethodSettings):
-    """MoCo v2 with any bank; with an SMC bank, SMC-GMJE."""
+    """MoCo v2 with any bank."""
 
     family: ClassVar[str] = "MoCo"
     name: str = choice("moco", "smc_gmje")
-    learning_rate: float = ranged(0.02, above=0.0)  # [D]
-    temperature: float = ranged(0.1, above=0.0)  # [R]
-    ema: float = ranged(0.99, low=0.0, high=1.0)  # [R]
-    in_batch_negatives: bool = False  # the same on both sides wherever banks are compared
+    learning_rate: float = ranged(0.02, above=0.0, help="Peak learning rate. [D]")
+    temperature: float = ranged(
+        0.1, above=0.0, help="Temperature of the loss and of the bank's weights. [R]"
+    )
+    ema: float = ranged(
+        0.99,
+        low=0.0,
+        high=1.0,
+        help="Share of its old weights that the momentum encoder keeps. [R]",
+    )
+    in_batch_negatives: bool = option(
+        False,
+        help="Whether the batch's other images are negatives too; the same on both sides wherever "
+        "banks are compared.",
+    )
 
     def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
         """Every bank fits but none, and the queue under the name of the particles."""

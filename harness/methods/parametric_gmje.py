@@ -20,14 +20,33 @@ class ParametricGMJESettings(MethodSettings):
 
     has_mixture: ClassVar[bool] = True
     name: str = choice("parametric_gmje")
-    learning_rate: float = ranged(0.32, above=0.0)  # [D]
-    weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
-    num_prototypes: int = ranged(64, low=1)  # [R]
-    covariance: str = choice("isotropic", "diagonal", "full")  # shared; the last two are learned
-    temperature: float = ranged(0.05, above=0.0)  # [D]
-    correlation: float = ranged(0.0, low=0.0, below=1.0)  # the paper's
-    entropy_weight: float = ranged(1.0, low=0.0)  # the loss's default
-    ema: float = ranged(0.5, low=0.0, below=1.0)  # of the second moment; the loss's default
+    learning_rate: float = ranged(0.32, above=0.0, help="Peak learning rate. [D]")
+    weight_decay: float = ranged(1.5625e-5, low=0.0, help="Weight decay. [D]")
+    num_prototypes: int = ranged(64, low=1, help="Components of the joint mixture. [R]")
+    covariance: str = choice(
+        "isotropic",
+        "diagonal",
+        "full",
+        help="Shared by all prototypes; diagonal and full are learned.",
+    )
+    temperature: float = ranged(
+        0.05, above=0.0, help="Variance of an isotropic covariance, start of the others. [D]"
+    )
+    correlation: float = ranged(
+        0.0,
+        low=0.0,
+        below=1.0,
+        help="Correlation of the two views' features given the prototype; 0 is the paper's.",
+    )
+    entropy_weight: float = ranged(
+        1.0, low=0.0, help="Weight of the entropy, 0 is off; the loss's default."
+    )
+    ema: float = ranged(
+        0.5,
+        low=0.0,
+        below=1.0,
+        help="Share of the history in each update of the second moment; the loss's default.",
+    )
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""

@@ -21,11 +21,15 @@ class SwAVSettings(MethodSettings):
 
     family: ClassVar[str] = "SwAV"
     name: str = choice("swav")
-    learning_rate: float = ranged(0.06, above=0.0)  # [R]
-    num_prototypes: int = ranged(512, low=2)  # [R]
-    temperature: float = ranged(0.1, above=0.0)  # [R]
-    sinkhorn_iterations: int = ranged(3, low=1)  # [P]
-    sinkhorn_epsilon: float = ranged(0.05, above=0.0)  # lightly's default
+    learning_rate: float = ranged(0.06, above=0.0, help="Peak learning rate. [R]")
+    num_prototypes: int = ranged(512, low=2, help="Cluster centres. [R]")
+    temperature: float = ranged(0.1, above=0.0, help="Temperature of the loss. [R]")
+    sinkhorn_iterations: int = ranged(
+        3, low=1, help="Iterations of the assignment of prototypes. [P]"
+    )
+    sinkhorn_epsilon: float = ranged(
+        0.05, above=0.0, help="Entropy regularisation of the assignment; lightly's default."
+    )
 
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""

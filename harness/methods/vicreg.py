@@ -19,10 +19,10 @@ class VICRegSettings(MethodSettings):
     """SimCLR's pipeline with lightly's ``VICRegProjectionHead`` and ``VICRegLoss``."""
 
     name: str = choice("vicreg")
-    learning_rate: float = ranged(0.06, above=0.0)  # [R]
-    invariance: float = ranged(25.0, low=0.0)  # the loss's lambda [P]
-    variance: float = ranged(25.0, low=0.0)  # its mu [P]
-    covariance: float = ranged(1.0, low=0.0)  # its nu [P]
+    learning_rate: float = ranged(0.06, above=0.0, help="Peak learning rate. [R]")
+    invariance: float = ranged(25.0, low=0.0, help="Weight of the invariance, lambda. [P]")
+    variance: float = ranged(25.0, low=0.0, help="Weight of the variance, mu. [P]")
+    covariance: float = ranged(1.0, low=0.0, help="Weight of the covariance, nu. [P]")
 
     def head(self, feature_dim: int) -> nn.Module:
         """Lightly's of three layers."""

@@ -18,6 +18,7 @@ from harness.settings.experiments import (
     SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
+from harness.settings.help import help_text
 from harness.settings.methods import BankSettings, MethodSettings
 from harness.settings.parts import (
     BackboneSettings,
@@ -30,8 +31,8 @@ from harness.settings.parts import (
     TrainerSettings,
     ViewSettings,
 )
+from harness.settings.registry import CONFIGS
 from harness.settings.resolution import (
-    CONFIGS,
     composing,
     one_line,
     register_schemas,
@@ -65,6 +66,7 @@ __all__ = [
     "as_hydra_reads",
     "composing",
     "deciding",
+    "help_text",
     "one_line",
     "register_schemas",
     "resolve",

@@ -5,29 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 
-from harness.settings import methods, parts
-from harness.settings.experiments import ExperimentSettings, Settings
+from harness.settings.experiments import Settings
 
 _PATHS = ("data.root", "output_root")  # whatever is typed for them is one string, ~ a home
 _NULL_BY_DEFAULT = ("scale=null", "method=null")  # Hydra has no null for a group
-_PREFIXES: tuple[tuple[type, str], ...] = (
-    (methods.MethodSettings, "method."),
-    (methods.BankSettings, "bank."),
-    (parts.BackboneSettings, "backbone."),
-    (parts.DataSettings, "data."),
-    (parts.ViewSettings, "data.views."),
-    (parts.TrainerSettings, "trainer."),
-    (parts.EvaluationSettings, "evaluation."),
-    (parts.LoggerSettings, "logger."),
-    (ExperimentSettings, "experiment."),
-    (Settings, ""),
-)
 
 
 def as_hydra_reads(words: Sequence[str]) -> list[str]:
@@ -73,19 +60,32 @@ def hint(name: str) -> str:
     return f" (did you mean {found!r}?)" if found else ""
 
 
-def _options() -> Iterator[str]:
-    """All options by their full names."""
-    schema: Any
-    for kind, prefix in _PREFIXES:
-        for schema in _kinds(kind):
-            yield from (f"{prefix}{item.name}" for item in fields(schema))
+def _options() -> list[str]:
+    """All options by their full names; those of experiments and of all last."""
+    found = [
+        (path in ("", "experiment"), f"{path}.{item.name}".removeprefix("."))
+        for path, kind in parts()
+        for schema in kinds(kind)
+        for item in fields(schema)
+    ]
+    return [name for _, name in sorted(found, key=lambda each: each[0])]
 
 
-def _kinds(kind: type) -> Iterator[type]:
-    yield kind
-    subclasses: list[type] = kind.__subclasses__()
+def parts(settings: type = Settings, path: str = "") -> Iterator[tuple[str, type]]:
+    """The dataclasses that a command line fills, outermost first, each with its path."""
+    yield path, settings
+    for name, hint in get_type_hints(settings).items():
+        for kind in (hint, *get_args(hint)) if get_origin(hint) is not dict else ():
+            if is_dataclass(kind) and isinstance(kind, type):
+                yield from parts(kind, f"{path}.{name}".removeprefix("."))
+
+
+def kinds(settings: type) -> Iterator[type]:
+    """A dataclass and those made from it."""
+    yield settings
+    subclasses: list[type] = settings.__subclasses__()
     for each in subclasses:
-        yield from _kinds(each)
+        yield from kinds(each)
 
 
 def _initials(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from omegaconf import MISSING
 
-from harness.settings.fields import choice, ranged
+from harness.settings.fields import choice, option, ranged
 from harness.settings.methods import BankSettings, MethodSettings
 from harness.settings.parts import (
     BackboneSettings,
@@ -38,7 +38,7 @@ GROUPS = ("data", "backbone", "method", "bank", "scale", "trainer", "evaluation"
 
 @dataclass
 class ExperimentSettings:
-    """Any experiment, and which groups, or options of groups, it uses."""
+    """What is run, and which groups, or options of groups, it uses."""
 
     uses: ClassVar[tuple[str, ...]] = GROUPS
     name: str = MISSING
@@ -57,9 +57,15 @@ class QuickstartSettings(ExperimentSettings):
 
     uses: ClassVar[tuple[str, ...]] = ("data", "backbone", "trainer", "evaluation")
     name: str = choice("quickstart")
-    num_seeds: int = ranged(3, low=1)
-    workers: int = ranged(2, low=1, high=256)  # processes, of trainer.threads each
-    rows: dict[str, RowSettings] = field(default_factory=dict)
+    num_seeds: int = ranged(3, low=1, help="How many seeds, from seed on.")
+    workers: int = ranged(2, low=1, high=256, help="Processes, of trainer.threads each.")
+    rows: dict[str, RowSettings] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Pipelines by name, each with title, method and bank; '~experiment.rows.byol' "
+            "leaves one out."
+        },
+    )
 
     def problems_in(self, settings: Settings) -> Iterator[str]:
         """Besides, it needs a row."""
@@ -74,8 +80,8 @@ class ReplaySettings(ExperimentSettings):
 
     name: str = choice("benchmark", "banks")
     # What differs between its parts 2a (banks) and 2b (benchmark).
-    paper_epochs: int = ranged(200, low=1)
-    bank_size: int = ranged(4096, low=1)
+    paper_epochs: int = ranged(200, low=1, help="What trainer.epochs is at scale=paper. [P]")
+    bank_size: int = ranged(4096, low=1, help="What bank.size is. [P]")
 
     def problems_in(self, settings: Settings) -> Iterator[str]:
         """It needs a method, with a bank or not as the method says."""
@@ -93,23 +99,27 @@ class SyntheticSettings(ExperimentSettings):
 
     uses: ClassVar[tuple[str, ...]] = ("trainer.threads",)
     name: str = choice("synthetic")
-    num_seeds: int = ranged(10, low=1)
-    workers: int = ranged(2, low=1, high=256)  # processes, of one thread each
-    num_pairs: int = ranged(3000, low=10)  # [R]
-    noise: float = ranged(0.05, above=0.0)  # standard deviation of the targets [R]
-    epochs: int = ranged(1200, low=1)  # full-batch steps of JEPA and MDN [P]
-    width: int = ranged(64, low=1)  # of their hidden layers [R]
-    jepa_learning_rate: float = ranged(1e-2, above=0.0)  # Adam [R]
-    mdn_learning_rate: float = ranged(5e-3, above=0.0)  # Adam [R]
-    length_scale: float = ranged(0.3, above=0.0)  # of the RBF kernel, which is not fitted [R]
-    kernel_noise: float = ranged(0.1, above=0.0)  # variance of its white noise [R]
-    num_nodes: int = ranged(50, low=2)  # of GMJE-GNG at most [R]
-    gas_epochs: int = ranged(10, low=1)  # passes over the pairs [R]
+    num_seeds: int = ranged(10, low=1, help="How many seeds, from seed on.")
+    workers: int = ranged(2, low=1, high=256, help="Processes, of one thread each.")
+    num_pairs: int = ranged(3000, low=10, help="Pairs of context and target. [R]")
+    noise: float = ranged(0.05, above=0.0, help="Standard deviation of the targets. [R]")
+    epochs: int = ranged(1200, low=1, help="Full-batch steps of JEPA and MDN. [P]")
+    width: int = ranged(64, low=1, help="Width of the hidden layers of JEPA and MDN. [R]")
+    jepa_learning_rate: float = ranged(1e-2, above=0.0, help="Of JEPA, by Adam. [R]")
+    mdn_learning_rate: float = ranged(5e-3, above=0.0, help="Of MDN, by Adam. [R]")
+    length_scale: float = ranged(
+        0.3, above=0.0, help="Of the Gaussian process's RBF kernel, which is not fitted. [R]"
+    )
+    kernel_noise: float = ranged(0.1, above=0.0, help="Variance of that kernel's white noise. [R]")
+    num_nodes: int = ranged(50, low=2, help="Nodes of GMJE-GNG at most. [R]")
+    gas_epochs: int = ranged(10, low=1, help="Passes of GMJE-GNG over the pairs. [R]")
     # The paper has no joint SMC here.
-    num_particles: int = ranged(256, low=1)  # [R]
-    smc_epochs: int = ranged(20, low=1)  # [R]
-    smc_batch_size: int = ranged(256, low=1)  # [R]
-    smc_learning_rate: float = ranged(0.03, above=0.0)  # Adam, of the covariance [R]
+    num_particles: int = ranged(256, low=1, help="Particles of the joint SMC. [R]")
+    smc_epochs: int = ranged(20, low=1, help="Passes of the joint SMC over the pairs. [R]")
+    smc_batch_size: int = ranged(256, low=1, help="Pairs in a step of the joint SMC. [R]")
+    smc_learning_rate: float = ranged(
+        0.03, above=0.0, help="Of the joint SMC's covariance, by Adam. [R]"
+    )
 
 
 @dataclass
@@ -142,14 +152,22 @@ class MNISTLatentsSettings(ExperimentSettings):
 
     uses: ClassVar[tuple[str, ...]] = ("data", "backbone", "scale", "trainer", "evaluation")
     name: str = choice("mnist_latents")
-    paper_epochs: int = ranged(50, low=1)  # [P]
-    decoder_epochs: int = ranged(50, low=1)  # [P]
-    workers: int = ranged(2, low=1, high=256)  # processes, of trainer.threads each
-    num_components: int = ranged(50, low=1)  # of a mixture fitted by EM; [R]
-    # Whole images are completed from their halves in the embeddings of this row; not in the paper.
-    completed: str = "gmje"
-    completion_epochs: int = ranged(5, low=1)
-    rows: dict[str, LatentRowSettings] = field(default_factory=dict)
+    paper_epochs: int = ranged(50, low=1, help="What trainer.epochs is at scale=paper. [P]")
+    decoder_epochs: int = ranged(50, low=1, help="Epochs of the decoders. [P]")
+    workers: int = ranged(2, low=1, high=256, help="Processes, of trainer.threads each.")
+    num_components: int = ranged(50, low=1, help="Components of a mixture fitted by EM. [R]")
+    completed: str = option(
+        "gmje",
+        help="Row in whose embeddings whole images are completed from halves; not in the paper.",
+    )
+    completion_epochs: int = ranged(5, low=1, help="Epochs of the networks that embed halves.")
+    rows: dict[str, LatentRowSettings] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Encoders by name, each with title, method and density (gaussian | gmm | "
+            "prototypes | prototypes_ema | prototypes_em): experiment.rows.gmje.density=gmm."
+        },
+    )
 
     def problems_in(self, settings: Settings) -> Iterator[str]:
         """Besides, it is for MNIST, and needs rows that are trained."""
@@ -187,9 +205,11 @@ class Settings:
     trainer: TrainerSettings = MISSING
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     logger: LoggerSettings = MISSING
-    seed: int = ranged(1, low=0, high=2**31)
-    output_root: str = "outputs"
-    overwrite: bool = False  # whether to run again what has finished
+    seed: int = ranged(
+        1, low=0, high=2**31, help="Seed of all random numbers; the first where there are several."
+    )
+    output_root: str = option("outputs", help="Results go to output_root/experiment/options.")
+    overwrite: bool = option(False, help="Whether to run again what has finished.")
 
     def problems(self) -> Iterator[str]:
         """As the experiment says."""

@@ -1,4 +1,4 @@
-"""How a number's range and a word's alternatives are declared beside its default."""
+"""How an option is declared: its default, range or alternatives, and what ``--help`` says of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ class SettingsError(Exception):
     """What was asked cannot be run; the message is one line for the user."""
 
 
+def option(default: str | bool, *, help: str) -> Any:
+    """Any value of the field's type."""
+    return field(default=default, metadata={"help": help})
+
+
 def ranged(
     default: float | None,
     *,
@@ -18,18 +23,19 @@ def ranged(
     high: float = math.inf,
     above: float = -math.inf,
     below: float = math.inf,
+    help: str = "",
 ) -> Any:
     """A number with inclusive (``low``, ``high``) and exclusive (``above``, ``below``) bounds."""
     bounds = {"at least": low, "at most": high, "above": above, "below": below}
-    return field(default=default, metadata={"bounds": bounds})
+    return field(default=default, metadata={"bounds": bounds, "help": help})
 
 
-def ranged_list(*default: int, low: int, high: int) -> Any:
+def ranged_list(*default: int, low: int, high: int, help: str) -> Any:
     """Whole numbers, each with inclusive bounds."""
     bounds = {"at least": low, "at most": high, "above": -math.inf, "below": math.inf}
-    return field(default_factory=lambda: list(default), metadata={"bounds": bounds})
+    return field(default_factory=lambda: list(default), metadata={"bounds": bounds, "help": help})
 
 
-def choice(default: str, *others: str | bool) -> Any:
-    """A word, or true or false, out of several."""
-    return field(default=default, metadata={"choices": (default, *others)})
+def choice(default: str, *others: str | bool, help: str = "") -> Any:
+    """A word, or true or false, out of several; without ``help`` the name of a group's choice."""
+    return field(default=default, metadata={"choices": (default, *others), "help": help})

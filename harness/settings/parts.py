@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from harness.settings.fields import choice, ranged, ranged_list
+from harness.settings.fields import choice, option, ranged, ranged_list
 from harness.settings.registry import config
 
 
@@ -43,18 +43,39 @@ class DataSettings:
     """Which images, how they are split, held and augmented."""
 
     name: str = choice("digits", "cifar10", "mnist", "folder")
-    root: str = "data"  # where cifar10 and mnist lie or are put; with folder, the folder itself
-    # validation holds training images out, for choosing settings: 5,000, or a fifth if fewer.
-    split: str = choice("test", "validation")
-    image_size: int | None = ranged(None, low=8, high=4096)  # pixels a side; folder only
-    # Images of the largest class for one of the smallest, the others between in equal ratios.
-    imbalance: float = ranged(1.0, low=1.0)  # 1 is off
-    # class_correlated: a stream that drifts from class to class, two at a time.
-    order: str = choice("shuffled", "class_correlated")
-    # Where the images are: on the device if they take at most half of its free memory, else in
-    # the host's, else in their files (folder only), which workers read anew each time.
-    keep: str = choice("auto", "device", "host", "files")
-    workers: int = ranged(4, low=0, high=256)  # processes that read files
+    root: str = option(
+        "data", help="Where cifar10 and mnist lie or are put; with data=folder, the folder itself."
+    )
+    split: str = choice(
+        "test",
+        "validation",
+        help="Images to evaluate on. validation: training images held out for choosing settings, "
+        "5,000, or a fifth if fewer.",
+    )
+    image_size: int | None = ranged(
+        None, low=8, high=4096, help="Pixels a side, with data=folder only."
+    )
+    imbalance: float = ranged(
+        1.0,
+        low=1.0,
+        help="Training images of the largest class for one of the smallest, the others between in "
+        "equal ratios; 1 is off.",
+    )
+    order: str = choice(
+        "shuffled",
+        "class_correlated",
+        help="Order of the training images. class_correlated: a stream that drifts from class to "
+        "class, two at a time.",
+    )
+    keep: str = choice(
+        "auto",
+        "device",
+        "host",
+        "files",
+        help="Where the images are. auto: on the device if they take at most half of its free "
+        "memory, else in the host's, else in their files (folder only), read anew each time.",
+    )
+    workers: int = ranged(4, low=0, high=256, help="Processes that read files, with keep=files.")
     views: ViewSettings = field(default_factory=ViewSettings)
 
 
@@ -65,19 +86,35 @@ class BackboneSettings:
     name: str = MISSING
 
 
-# The paper's encoder without its head: 1024 features of 32 x 32 pixels (Huang 2026, App. P.4).
-@config("backbone", "mnist_cnn", name="small_cnn", width=32, strides=[2, 2, 2, 2], pool=False)
-# Four convolutions of stride 2, 256 features: minutes of CIFAR-10 on a laptop.
-@config("backbone", "cifar_cnn", name="small_cnn", width=32, strides=[2, 2, 2, 2])
+@config(
+    "backbone",
+    "mnist_cnn",
+    help="The paper's encoder without its head: 1024 features of 32 x 32 pixels (Huang 2026, "
+    "App. P.4).",
+    name="small_cnn",
+    width=32,
+    strides=[2, 2, 2, 2],
+    pool=False,
+)
+@config(
+    "backbone",
+    "cifar_cnn",
+    help="Four convolutions of stride 2, 256 features: minutes of CIFAR-10 on a laptop.",
+    name="small_cnn",
+    width=32,
+    strides=[2, 2, 2, 2],
+)
 @config("backbone", "small_cnn")
 @dataclass
 class SmallCNNSettings(BackboneSettings):
     """A few convolutions, for a laptop."""
 
     name: str = choice("small_cnn")
-    width: int = ranged(16, low=1, high=1024)  # channels of the first layer, doubled by each [D]
-    strides: list[int] = ranged_list(1, 2, 2, low=1, high=4)  # of each layer [D]
-    pool: bool = True  # features are means over the image; false: one for each place
+    width: int = ranged(
+        16, low=1, high=1024, help="Channels of the first layer, doubled by each. [D]"
+    )
+    strides: list[int] = ranged_list(1, 2, 2, low=1, high=4, help="Stride of each layer. [D]")
+    pool: bool = option(True, help="Features are means over the image; false: one for each place.")
 
 
 @config("backbone", "resnet18")
@@ -93,29 +130,41 @@ class ResNet18Settings(BackboneSettings):
 class TimmSettings(BackboneSettings):
     """Any model of timm, by timm's name, without pretrained weights."""
 
-    name: str = MISSING
-    # Whether the first layer keeps more of the image: harness.backbones says how. auto: where the
-    # images have at most 64 pixels a side and the model lets it be done.
-    small_stem: str | bool = choice("auto", True, False)
+    name: str = option(MISSING, help="timm's name of a model, as convnext_atto.")
+    small_stem: str | bool = choice(
+        "auto",
+        True,
+        False,
+        help="Whether the first layer keeps more of the image (harness/backbones.py says how). "
+        "auto: where images have at most 64 pixels a side and the model lets it be done.",
+    )
 
 
 @dataclass
 class TrainerSettings:
     """How long and on what to train; the learning rate belongs to the method."""
 
-    epochs: int = ranged(20, low=0)  # 0: what is evaluated is the untrained network [D]
-    batch_size: int = ranged(64, low=2)  # of all devices together [D]
-    warmup: float = ranged(0.1, low=0.0, below=1.0)  # share of the steps [R]
-    log_every: int = ranged(1, low=1)  # steps
-    probe_every: int = ranged(1, low=1)  # epochs between two measurements of the online probe
-    accelerator: str = choice("cpu", "cuda")
-    devices: int = ranged(1, low=1)  # of one machine; more than one: Lightning's DDP
-    num_nodes: int = ranged(1, low=1)
-    precision: str = choice("32-true", "bf16-mixed")  # Lightning's names
-    compile: bool = False  # torch.compile of the backbone
-    # Threads of one CPU operation. Operations on 8 x 8 images are too small to share, and two
-    # threads on a core that another process uses wait for each other: 250 ms a step against 25.
-    threads: int = ranged(1, low=1)
+    epochs: int = ranged(
+        20, low=0, help="Passes over the training images; 0 evaluates the untrained network. [D]"
+    )
+    batch_size: int = ranged(64, low=2, help="Images a step, of all devices together. [D]")
+    warmup: float = ranged(
+        0.1, low=0.0, below=1.0, help="Share of the steps in which the learning rate rises. [R]"
+    )
+    log_every: int = ranged(1, low=1, help="Steps between two rows of metrics.csv.")
+    probe_every: int = ranged(1, low=1, help="Epochs between two measurements of the online probe.")
+    accelerator: str = choice("cpu", "cuda", help="What to train on.")
+    devices: int = ranged(
+        1, low=1, help="Devices of one machine; more than one train by Lightning's DDP."
+    )
+    num_nodes: int = ranged(1, low=1, help="Machines, with as many devices each.")
+    precision: str = choice(
+        "32-true", "bf16-mixed", help="Of the arithmetic, by Lightning's names."
+    )
+    compile: bool = option(False, help="Whether torch.compile compiles the backbone.")
+    # Operations on 8 x 8 images are too small to share, and two threads on a core that another
+    # process uses wait for each other: 250 ms a step against 25.
+    threads: int = ranged(1, low=1, help="Threads of one CPU operation.")
 
     @property
     def world_size(self) -> int:
@@ -140,27 +189,42 @@ class TrainerSettings:
 class EvaluationSettings:
     """What frozen features are measured by."""
 
-    # Weighted nearest neighbours (Wu et al. 2018), as in lightly's benchmarks.
-    neighbours: int = ranged(20, low=1)  # 200 in lightly's, of 50,000 images; digits have 1,347
-    temperature: float = ranged(0.1, low=0.02)  # lightly's; exp(1 / t) must be a float32
-    # The linear probe: logistic regression fitted to convergence on images as they are, or the
-    # paper's SGD over 100 epochs of cropped and flipped ones.
-    probe: str = choice("converged", "paper")
-    # Labelled training images of each class that neighbours and converged probe have, mean over
-    # ten draws; null: all, as the paper's probe has.
-    labels_per_class: int | None = ranged(None, low=1)
+    neighbours: int = ranged(
+        20,
+        low=1,
+        help="Neighbours that vote (weighted kNN, Wu et al. 2018). lightly's benchmarks have 200, "
+        "of 50,000 images; digits have 1,347.",
+    )
+    # exp(1 / t) must be a float32.
+    temperature: float = ranged(0.1, low=0.02, help="Temperature of their votes; lightly's.")
+    probe: str = choice(
+        "converged",
+        "paper",
+        help="Linear probe. converged: logistic regression fitted to convergence on images as they "
+        "are. paper: SGD over 100 epochs of cropped and flipped ones.",
+    )
+    labels_per_class: int | None = ranged(
+        None,
+        low=1,
+        help="Labelled training images of each class that neighbours and the converged probe have, "
+        "mean over ten draws; null: all.",
+    )
 
 
-@config("logger", "tensorboard")
-@config("logger", "csv")
-@config("logger", "wandb")
+@config("logger", "tensorboard", help="TensorBoard's event files in the run's folder.")
+@config("logger", "csv", help="No curves but those of metrics.csv.")
+@config("logger", "wandb", help="Weights & Biases, offline unless asked for.")
 @dataclass
 class LoggerSettings:
     """Where curves go beside metrics.csv and results.json, which are always written."""
 
     name: str = choice("wandb", "tensorboard", "csv")
-    mode: str = choice("offline", "online")  # W&B offline needs neither an account nor a network
-    project: str = "gmje-plugin"
+    mode: str = choice(
+        "offline",
+        "online",
+        help="With logger=wandb only; offline needs neither an account nor a network.",
+    )
+    project: str = option("gmje-plugin", help="W&B's project.")
 
     def problems(self) -> Iterator[str]:
         """Only W&B has a mode."""

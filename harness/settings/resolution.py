@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -34,8 +33,8 @@ from harness.settings.experiments import (
     SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
+from harness.settings.registry import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,

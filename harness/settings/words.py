@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from typing import Any
 
 from hydra import compose
@@ -68,7 +68,7 @@ def _options(
         # What is taken from another option may be the same only because that one was typed.
         taken = OmegaConf.is_dict(around) and OmegaConf.is_interpolation(around, last)
         if taken or OmegaConf.select(without, name) != value:
-            yield f"{name}={_text(value)}"
+            yield f"{name}={as_typed(value)}"
 
 
 def _compose_to(config: DictConfig, lines: list[str]) -> bool:
@@ -99,10 +99,10 @@ def _lines(overrides: Sequence[Override]) -> list[str]:
     return [item.input_line or "" for item in overrides]
 
 
-def _text(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as it is typed."""
-    if OmegaConf.is_list(value):
-        return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, MutableSequence):  # a list, or OmegaConf's
+        return f"[{','.join(map(as_typed, value))}]"
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "null"}[value]
     return str(value)

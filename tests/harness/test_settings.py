@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.settings import SettingsError, one_line, resolve
-from tests.harness.commands import composed, harness, settings
+from harness.settings import (
+    SettingsError,
+    command_line,
+    help_text,
+    one_line,
+    register_schemas,
+    resolve,
+)
+from tests.harness.commands import composed, environment, harness, settings
 
 ROW = "experiment.rows.moco_smc"
 WRONG = {
@@ -106,14 +117,84 @@ def test_every_problem_is_told_at_once() -> None:
         settings("trainer.epochs=-1", "trainer.batch_size=0", "seed=-1")
 
 
-def test_help_names_the_commands_and_the_groups(tmp_path: Path) -> None:
-    done = harness("--help", folder=tmp_path)
-    assert done.returncode == 0
-    for word in (
-        "bench bank",
-        "experiment: banks, benchmark, failure_modes, mnist_latents, quickstart, synthetic",
-        "trainer.epochs=",
+@pytest.fixture(scope="module")
+def options() -> dict[str, list[Field[Any]]]:
+    """Every option by its full name, as often as there are choices that have it."""
+    register_schemas()
+    found: dict[str, list[Field[Any]]] = {}
+    for path, kind in command_line.parts():
+        for schema in command_line.kinds(kind):
+            for item in fields(schema):
+                found.setdefault(f"{path}.{item.name}".removeprefix("."), []).append(item)
+    groups = [path for path, _ in command_line.parts()]
+    return {
+        name: items
+        for name, items in found.items()
+        if name not in groups and (not name.endswith(".name") or name == "backbone.name")
+    }
+
+
+def test_every_option_says_what_it_is(options: dict[str, list[Field[Any]]]) -> None:
+    assert {"seed", "trainer.epochs", "method.temperature", "bank.ess_threshold"} <= {*options}
+    for name, items in options.items():
+        if not name.startswith("data.views."):
+            assert any(item.metadata.get("help") for item in items), name
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_has_every_option_and_fits(width: int, options: dict[str, list[Field[Any]]]) -> None:
+    lines = help_text(width).splitlines()
+    assert max(map(len, lines)) <= width
+    typed = [line.strip().partition("=")[0].partition(" ")[0] for line in lines]
+    for name in options:
+        if not name.startswith("data.views."):
+            assert name in typed, name
+    told = " ".join(" ".join(lines).split())
+    for words in (
+        "trainer.epochs=20 Passes over the training images; 0 evaluates the untrained network. "
+        "[D] (int >= 0)",
+        "method.optimizer=sgd torch's optimizer, or lightly's LARS. (sgd | lars | adamw)",
+        "bank.ess_threshold=0.5 Share of the pool",
+        "backbone.strides=[1,2,2] Stride of each layer. [D] (list[int] >= 1, <= 4)",
+        "Sets in_batch_negatives=true.",
+        "scale=reduced has settings found on CIFAR-10 (JPEG), scale=paper the paper's",
+        "experiment: banks, benchmark, failure_modes, mnist_latents, quickstart (default), "
+        "synthetic",
         "bank: fifo, smc",
+        "Sets data=cifar10, method=moco, scale=reduced, experiment.paper_epochs=1000",
     ):
-        assert word in done.stdout, word
+        assert words in told, words
+    assert not {"schema", "recipe", "sweep"} & {line.strip().split(":")[0] for line in lines}
+
+
+def test_an_option_stands_under_the_choices_that_have_it() -> None:
+    lines = [line.split()[0] for line in help_text(80).splitlines() if line.strip()]
+    simclr = lines.index("method=simclr")
+    assert lines[simclr + 1 : simclr + 3] == ["method.learning_rate=0.4", "method.temperature=0.2"]
+    smc = lines.index("bank=smc")
+    assert [word for word in lines[smc:] if word.startswith("bank")] == [
+        "bank=smc",
+        "bank=smc_paper",
+        "bank.resampling=without_replacement",
+        "bank.ess_threshold=0.5",
+        "bank.count_own_query=false",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["-h"], ["experiment=banks", "--help"]], ids=" ".join
+)
+def test_help_is_the_same_wherever_it_stands(words: list[str], tmp_path: Path) -> None:
+    done = harness(*words, folder=tmp_path)
+    assert done.returncode == 0
+    assert "bench bank" in done.stdout
+    assert done.stdout.split() == help_text(80).split()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, harness.__main__ as h; h.main(['--help']); assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
