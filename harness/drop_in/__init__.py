@@ -41,11 +41,12 @@ class Diff:
         return ", ".join(line.partition(" import ")[2] for line in imports)
 
 
-def diffs(readme: str | None = None) -> list[Diff]:
+def diffs() -> list[Diff]:
     """The diffs of README, in its order, that name one of lightly's examples."""
-    text = README.read_text() if readme is None else readme
     found = []
-    for block in re.findall(r"^```diff\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
+    for block in re.findall(
+        r"^```diff\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL
+    ):
         first, *lines = block.splitlines()
         if (named := _PIPELINE.search(first)) is not None:
             found.append(Diff(named[1], tuple(lines)))
@@ -65,22 +66,22 @@ def patch(text: str, diff: Diff) -> str:
     Raises:
         ValueError: If a line of the diff is not in the text.
     """
-    lines, place, indent = text.splitlines(), 0, ""
+    lines, at, indent = text.splitlines(), 0, ""
     for signed in diff.lines:
         sign, line = signed[:1], signed[1:].strip()
         if sign == "+":
-            lines.insert(place, indent + line)
-            place += 1
+            lines.insert(at, indent + line)
+            at += 1
             continue
         stripped = [each.strip() for each in lines]
         if line not in stripped:
             raise ValueError(f"examples/pytorch/{diff.pipeline}.py has no line {line!r}")
-        place = stripped.index(line)
-        indent = lines[place].removesuffix(lines[place].lstrip())
+        at = stripped.index(line)
+        indent = lines[at].removesuffix(lines[at].lstrip())
         if sign == "-":
-            del lines[place]
+            del lines[at]
         else:
-            place += 1
+            at += 1
     return "\n".join(lines) + "\n"
 
 
