@@ -83,12 +83,11 @@ def main(arguments: Sequence[str]) -> None:
         seconds = deadline - time.monotonic() - _TO_END
         if _report(out, step)["state"] not in over and seconds >= _LEAST_SECONDS:
             console.print(f"{step.name}: at most {seconds:.0f} s", soft_wrap=True)
-            carry_out(step, out, seconds=seconds)
+            run_step(step, out, seconds=seconds)
     console.print(_table(out, asked))
 
 
 def _steps(out: Path, device: str, overrides: Sequence[str], *, quick: bool) -> list[Step]:
-    bench = ("-m", "harness", "bench")
     sizes = {
         "bank": "--sizes 256 4096 65536 --repeats 200",
         "step": "--backbones resnet18 --method moco --compile",
@@ -101,8 +100,8 @@ def _steps(out: Path, device: str, overrides: Sequence[str], *, quick: bool) -> 
         }
     steps = [Step("tests", ("-m", "pytest", "-q", "-m", "gpu", "--no-header", "tests/gpu"))]
     for name, words in sizes.items():
-        place = ("--device", device, "--out", str(out / f"bench_{name}.json"))
-        steps.append(Step(name, (*bench, name, *words.split(), *place)))
+        last = ("--device", device, "--out", str(out / f"bench_{name}.json"))
+        steps.append(Step(name, ("-m", "harness", "bench", name, *words.split(), *last)))
     common = ["experiment=benchmark", "scale=paper", f"trainer.accelerator={device}", "logger=csv"]
     common += ["trainer.precision=bf16-mixed", "trainer.compile=true", "trainer.probe_every=20"]
     if quick:
@@ -115,7 +114,7 @@ def _steps(out: Path, device: str, overrides: Sequence[str], *, quick: bool) -> 
     return steps
 
 
-def carry_out(step: Step, out: Path, *, seconds: float) -> None:
+def run_step(step: Step, out: Path, *, seconds: float) -> None:
     """Runs a step's command for some seconds at most and writes what came of it."""
     started = time.monotonic()
     with (out / f"{step.name}.log").open("a") as log:

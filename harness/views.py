@@ -242,12 +242,6 @@ def jitter_factors(
         swings: In [-1, 1], from the weakest to the strongest; 0 changes nothing.
         settings: How far they reach.
     """
-    return torch.stack(
-        [
-            1.0 + settings.brightness * swings[:, 0],
-            1.0 + settings.contrast * swings[:, 1],
-            1.0 + settings.saturation * swings[:, 2],
-            settings.hue * swings[:, 3],
-        ],
-        dim=1,
-    )
+    reach = (settings.brightness, settings.contrast, settings.saturation)
+    factors = [1.0 + most * swings[:, kind] for kind, most in enumerate(reach)]
+    return torch.stack([*factors, settings.hue * swings[:, 3]], dim=1)

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
         title = f"M = {size}, B = {batch_size}, d = {options.dim}, "
         title += f"{device}, {options.threads} thread(s), {options.repeats} steps each"
         console.print(comparison.table(title, "loss and bank", found))
-        rows += [{**row, "size": size, "batch_size": batch_size} for row in found]
+        rows += [{"size": size, "batch_size": batch_size, **row} for row in found]
     finish(rows, options)
 
 

@@ -30,28 +30,13 @@ from hydra import compose
 from rich.console import Console
 from rich.table import Table
 
-from harness.bench import OneLineParser, count, finish, in_turn, table, timing
-from harness.bench.loops import (
-    FOREVER,
-    NUM_IMAGES,
-    Loop,
-    NetworkOptions,
-    lightly_step,
-    random_images,
-    resident_step,
-    seconds_a_step,
-    trainer_step,
-    whole_step,
-)
+from harness.bench import OneLineParser, count, finish, in_turn, loops, table, timing
+from harness.bench.loops import FOREVER, NUM_IMAGES, NetworkOptions
 from harness.data import ImageData
 from harness.settings import Settings, composing, resolve
 
-WHOLE, TRAINER, RESIDENT, LIGHTLY = (
-    "whole step",
-    "whole step, in the Trainer",
-    "step on a ready batch",
-    "step on lightly's batches",
-)
+WHOLE, TRAINER = "whole step", "whole step, in the Trainer"
+RESIDENT, LIGHTLY = "step on a ready batch", "step on lightly's batches"
 # Images of a batch, and steps of a round that warm up and that count: a few seconds a round.
 _DEFAULTS = {
     ("cifar_cnn", "cpu"): (256, 2, 10),
@@ -83,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.measurement(arguments, threads=cores or 1)
     if options.batch is not None and not 2 <= options.batch <= NUM_IMAGES:
         parser.error(f"--batch: must be from 2 to {NUM_IMAGES}, got {options.batch}")
-    data = random_images()
+    data = loops.random_images()
     console = Console()
     rows = []
     for backbone in options.backbones:
@@ -102,14 +87,14 @@ def _measure(backbone: str, data: ImageData, options: argparse.Namespace) -> lis
     settings = _settings(backbone, batch, options)
     if options.compile:
         torch.compiler.reset()  # code compiled for the backbone before counts towards a limit
-    loops = _loops(settings, data, options)
-    first = next(iter(loops))[1]
+    compared = _loops(settings, data, options)
+    first = next(iter(compared))[1]
     # Workers hand in their batches at about the same time.
     of_workers = math.ceil(steps / options.workers) * options.workers
-    counted = {variant: of_workers if variant[0] == LIGHTLY else steps for variant in loops}
+    counted = {variant: of_workers if variant[0] == LIGHTLY else steps for variant in compared}
     measurements = {
-        variant: partial(seconds_a_step, loop, warmup=warmup, steps=counted[variant])
-        for variant, loop in loops.items()
+        variant: partial(loops.seconds_a_step, loop, warmup=warmup, steps=counted[variant])
+        for variant, loop in compared.items()
     }
     seconds = in_turn(measurements, rounds=options.rounds)
     middle = {variant: median(taken) for variant, taken in seconds.items()}
@@ -131,16 +116,18 @@ def _measure(backbone: str, data: ImageData, options: argparse.Namespace) -> lis
     ]
 
 
-def _loops(settings: Settings, data: ImageData, options: argparse.Namespace) -> dict[Variant, Loop]:
+def _loops(
+    settings: Settings, data: ImageData, options: argparse.Namespace
+) -> dict[Variant, loops.Loop]:
     usual = NetworkOptions(options.precision[0])
     compiled = [False, True] if options.compile else [False]
     others = itertools.product(options.precision, options.memory_format, compiled)
     networks = dict.fromkeys([usual, *itertools.starmap(NetworkOptions, others)])  # each once
     return {
-        (WHOLE, usual): whole_step(settings, data, usual),
-        (TRAINER, usual): trainer_step(settings, data),
-        (LIGHTLY, usual): lightly_step(settings, data, usual, workers=options.workers),
-        **{(RESIDENT, network): resident_step(settings, data, network) for network in networks},
+        (WHOLE, usual): loops.whole_step(settings, data, usual),
+        (TRAINER, usual): loops.trainer_step(settings, data),
+        (LIGHTLY, usual): loops.lightly_step(settings, data, usual, workers=options.workers),
+        **{(RESIDENT, each): loops.resident_step(settings, data, each) for each in networks},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -50,11 +51,17 @@ def load_cached(files: FileSet, folder: Path) -> ImageSet:
     """
     cache = folder.parent / f".{folder.name}-{files.image_size}px.uint8"
     fingerprint = _fingerprint(files, folder)
-    images = _read(cache, fingerprint, (len(files), 3, files.image_size, files.image_size))
-    if images is not None:
-        return ImageSet(torch.from_numpy(images), files.labels)
+    shape = (len(files), 3, files.image_size, files.image_size)
+    with suppress(OSError):
+        whole = np.fromfile(cache, dtype=np.uint8)
+        digest, pixels = whole[:_DIGEST_SIZE].tobytes(), whole[_DIGEST_SIZE:]
+        if pixels.size == math.prod(shape) and digest == _digest(fingerprint, pixels):
+            return ImageSet(torch.from_numpy(pixels.reshape(shape)), files.labels)
     loaded = files.load()
-    _write(cache, fingerprint, loaded.images.numpy())
+    pixels = loaded.images.numpy()
+    with suppress(OSError), replacing(cache) as unfinished, unfinished.open("wb") as file:
+        file.write(_digest(fingerprint, pixels))
+        file.write(pixels.data)
     return loaded
 
 
@@ -72,27 +79,7 @@ def _fingerprint(files: FileSet, folder: Path) -> bytes:
     return digest.digest()
 
 
-def _digest(fingerprint: bytes, images: Pixels) -> bytes:
+def _digest(fingerprint: bytes, pixels: Pixels) -> bytes:
     digest = hashlib.sha256(fingerprint)
-    digest.update(images.data)
+    digest.update(pixels.data)
     return digest.digest()
-
-
-def _read(cache: Path, fingerprint: bytes, shape: tuple[int, ...]) -> Pixels | None:
-    """The copy's images, or None if there is none to trust."""
-    try:
-        with cache.open("rb") as file:
-            digest = file.read(_DIGEST_SIZE)
-            images = np.fromfile(file, dtype=np.uint8)
-    except OSError:
-        return None
-    if images.size != np.prod(shape) or digest != _digest(fingerprint, images):
-        return None
-    return images.reshape(shape)
-
-
-def _write(cache: Path, fingerprint: bytes, images: Pixels) -> None:
-    """Writes the copy whole or not at all; where that fails, only time is lost."""
-    with suppress(OSError), replacing(cache) as unfinished, unfinished.open("wb") as file:
-        file.write(_digest(fingerprint, images))
-        file.write(images.data)

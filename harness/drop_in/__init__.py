@@ -66,22 +66,22 @@ def patch(text: str, diff: Diff) -> str:
     Raises:
         ValueError: If a line of the diff is not in the text.
     """
-    lines, place, indent = text.splitlines(), 0, ""
+    lines, at, indent = text.splitlines(), 0, ""
     for signed in diff.lines:
         sign, line = signed[:1], signed[1:].strip()
         if sign == "+":
-            lines.insert(place, indent + line)
-            place += 1
+            lines.insert(at, indent + line)
+            at += 1
             continue
         stripped = [each.strip() for each in lines]
         if line not in stripped:
             raise ValueError(f"examples/pytorch/{diff.pipeline}.py has no line {line!r}")
-        place = stripped.index(line)
-        indent = lines[place].removesuffix(lines[place].lstrip())
+        at = stripped.index(line)
+        indent = lines[at].removesuffix(lines[at].lstrip())
         if sign == "-":
-            del lines[place]
+            del lines[at]
         else:
-            place += 1
+            at += 1
     return "\n".join(lines) + "\n"
 
 

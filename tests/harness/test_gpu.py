@@ -28,13 +28,13 @@ def report(out: Path, name: str) -> dict[str, Any]:
 def test_a_step_is_cut_off_and_goes_on(tmp_path: Path) -> None:
     count = "import sys, time; f = open(sys.argv[1], 'a'); f.write('x'); f.flush()"
     step = Step("row", ("-c", f"{count}; time.sleep(60)", str(tmp_path / "file")))
-    gpu.carry_out(step, tmp_path, seconds=3.0)
+    gpu.run_step(step, tmp_path, seconds=3.0)
     assert report(tmp_path, "row")["state"] == "unfinished"
     first = report(tmp_path, "row")["seconds"]
     step = Step(
         "row", ("-c", f"{count}; time.sleep(0.5); print('at the end')", str(tmp_path / "file"))
     )
-    gpu.carry_out(step, tmp_path, seconds=60.0)
+    gpu.run_step(step, tmp_path, seconds=60.0)
     found = report(tmp_path, "row")
     assert (found["state"], found["last_lines"]) == ("done", ["at the end"])
     assert found["seconds"] > first >= 3.0
