@@ -98,7 +98,7 @@ def swap_memory_bank(
 def register() -> None:
     """Makes the components importable from ``lightly.loss`` and ``lightly.models.modules``.
 
-    Idempotent; :func:`unregister` undoes it. Importing ``gmje_plugin`` alone patches nothing.
+    Idempotent; ``unregister`` undoes it. Importing ``gmje_plugin`` alone patches nothing.
 
     Raises:
         ValueError: If lightly has something else of the same name.
@@ -117,7 +117,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Takes back what :func:`register` did; does nothing otherwise."""
+    """Takes back what ``register`` did; does nothing otherwise."""
     for place, source in _PLACES:
         for name, component in _components(source).items():
             if getattr(place, name, None) is component:

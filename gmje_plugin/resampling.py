@@ -58,7 +58,7 @@ def multinomial(
     Unbiased: particle j is drawn n * w_j times on average. Arguments, result and errors are the
     module's.
 
-    Example:
+    Examples:
         >>> multinomial(torch.tensor([0.0, -torch.inf]), 3)
         tensor([0, 0, 0])
     """
@@ -260,7 +260,7 @@ def temper(
         target_ess: The effective sample size to keep, from 1 to N.
 
     Returns:
-        The exponent, a 0-d float64 tensor: 1 if ESS(w) reaches the target, 0 if even equal
+        The exponent, a 0-d float64 tensor. 1 if ESS(w) reaches the target, 0 if even equal
         weights on the positive particles do not; NaN if a log-weight is NaN or +inf.
 
     Raises:

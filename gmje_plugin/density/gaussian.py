@@ -50,7 +50,7 @@ class JointGaussian(nn.Module):
     Raises:
         ValueError: If a shape, dtype, value or ``split`` does not fit.
 
-    Example:
+    Examples:
         >>> covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
         >>> gaussian = JointGaussian(torch.zeros(2), covariance, split=1)
         >>> gaussian.condition(torch.tensor([[2.0]])).mean
@@ -111,7 +111,7 @@ class JointGaussian(nn.Module):
                 (Huang 2026, Eq. 7-8), instead of estimated.
 
         Returns:
-            The fit, made in float64 whatever it comes out in: the square of a difference between
+            The fit, made in float64 whatever it comes out in. The square of a difference between
             the views that float32 holds well is lost in float32. A full covariance that is
             singular (N <= D, say) to the dtype of the embeddings gets the jitter of
             ``linalg.cholesky``, with its warning.
@@ -171,7 +171,7 @@ class JointGaussian(nn.Module):
             view: "context" or "target".
 
         Returns:
-            A plain torch distribution, since nothing is left to split: ``MultivariateNormal`` for
+            A plain torch distribution, since nothing is left to split, ``MultivariateNormal`` for
             a full covariance, else an ``Independent`` ``Normal``. It checks no values.
 
         Raises:

@@ -59,7 +59,7 @@ class JointGaussianMixture(nn.Module):
     Raises:
         ValueError: If a shape, dtype, value or ``split`` does not fit.
 
-    Example:
+    Examples:
         >>> means = torch.tensor([[0.0, -1.0], [0.0, 1.0]])
         >>> mixture = JointGaussianMixture(torch.full((2,), 0.5), means, torch.ones(2), split=1)
         >>> mean, aleatoric, ambiguity = mixture.moments(torch.zeros(1, 1))

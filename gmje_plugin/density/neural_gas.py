@@ -28,7 +28,7 @@ class GrowingNeuralGas(nn.Module):
     node and its neighbours move towards the sample (Eq. 24-25), the two nearest are joined by an
     edge, edges that are not renewed die, and every ``insert_every`` samples a node is put where the
     accumulated error is largest (Eq. 26). The nodes become the means of a mixture with
-    :meth:`to_mixture`, so the number of components need not be known.
+    ``to_mixture``, so the number of components need not be known.
 
     A sample costs O(K dim). The samples are taken in turn, vectorised over the nodes, on the CPU
     wherever they are; one with a NaN or infinite entry is an error. The state (nodes, errors, ages
@@ -150,7 +150,7 @@ class GrowingNeuralGas(nn.Module):
             covariance: "full", "diagonal" or "isotropic".
 
         Returns:
-            The mixture: weights are the fractions of samples won, covariances those of the samples
+            The mixture. Weights are the fractions of samples won, covariances those of the samples
             won around the node, plus 1e-6 of that of all samples, as in the fit of a mixture.
 
         Raises:

@@ -44,7 +44,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
     is at least half of the pool, the oldest entries leave, as in a FIFO queue, and the weights are
     carried on; below, M members are drawn by weight without replacement and the weights start
     again at 1/M. That borrows SMC's ESS trigger, but it is a pruning rule and not an unbiased
-    resampling of the weights; :meth:`paper` gives Algorithm 2 exactly.
+    resampling of the weights; ``paper`` gives Algorithm 2 exactly.
 
     Until M keys have come the bank only fills, in order, with uniform weights. A stock lightly
     loss sees the random initial entries in the places not yet filled, as it does with lightly's
@@ -69,7 +69,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         feature_dim_first: Whether the bank is returned as (dim, M) instead of (M, dim).
         temperature: Temperature of the weights. Default: None, that of the loss that updates the
             bank (``SMCNTXentLoss``) or owned it (``swap_memory_bank``), else 0.1.
-        resampling: Name of a scheme of :mod:`gmje_plugin.resampling`.
+        resampling: Name of a scheme of ``gmje_plugin.resampling``.
         ess_threshold: Share of the pool in [0, 1] below which ESS triggers resampling; None
             resamples at every step, 0 never does (a FIFO queue). Default: 0.5.
         count_own_query: Whether a key is also weighted by the query of its own image.
@@ -161,7 +161,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         """What the bank looks like, as 0-d tensors on its device; no host sync.
 
         Returns:
-            ``ess`` and ``ess_ratio``, :attr:`effective_sample_size` and its share of the pool;
+            ``ess`` and ``ess_ratio``, ``effective_sample_size`` and its share of the pool;
             ``unique_fraction``, the share of distinct rows among the filled entries; ``age_mean``
             and ``age_max``, in steps since an entry came; ``rejected``, the non-finite rows turned
             away since this object was made. All 0 for an empty bank.
@@ -194,7 +194,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
                 stand in.
 
         Returns:
-            ``output`` and the bank before the update in the dtype of ``output``: shape (dim, M),
+            ``output`` and the bank before the update in the dtype of ``output``, shape (dim, M),
             or (M, dim) with ``feature_dim_first=False``; a copy without gradient, valid for the
             backward pass. ``(output, None)`` if the bank has size 0.
 
