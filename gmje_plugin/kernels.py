@@ -8,7 +8,6 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from gmje_plugin.linalg import squared_distances
 from gmje_plugin.validation import check_choice
 
 KERNELS = ("rbf", "linear")
@@ -50,6 +49,41 @@ def gram_diagonal(
 ) -> Tensor:  # shape: (N,)
     """Kernel values of the rows with themselves: 1 for "rbf", the squared norms for "linear"."""
     return x.square().sum(dim=1) if kernel == "linear" else x.new_ones(x.shape[0])
+
+
+def squared_distances(
+    x: Tensor,  # shape: (N, D)
+    y: Tensor,  # shape: (M, D)
+    precisions: Tensor | None = None,  # shape: (1 | M, D)
+) -> Tensor:  # shape: (N, M)
+    """Squared distances by matrix products alone, at least 0, with a gradient at distance 0.
+
+    Args:
+        x: Points, shape (N, D).
+        y: Points, shape (M, D).
+        precisions: Factors on the squares of each y's dimensions, shape (M, D), or (1, D) for the
+            same ones everywhere. Default: 1.
+
+    Returns:
+        The squared distances, shape (N, M).
+    """
+    # The products cancel badly far from the origin, so bring the origin to the points.
+    origin = y.detach().mean(dim=0)
+    x, y = x - origin, y - origin
+    weighted = y if precisions is None else precisions * y
+    if precisions is None:
+        squares = x.square().sum(dim=1, keepdim=True)
+    else:
+        squares = x.square() @ precisions.mT
+    return (squares + (y * weighted).sum(dim=1) - 2.0 * x @ weighted.mT).clamp_min(0.0)
+
+
+def distances(
+    x: Tensor,  # shape: (N, D)
+    y: Tensor,  # shape: (M, D)
+) -> Tensor:  # shape: (N, M)
+    """Distances without the matrix product, which loses small ones far from the origin."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def median_distance(

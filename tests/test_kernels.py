@@ -5,16 +5,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import cdist, pdist
 from torch import Generator, Tensor
 
 from gmje_plugin.kernels import (
     check_kernel,
+    distances,
     gram,
     gram_diagonal,
     median_distance,
     random_fourier_features,
     random_fourier_frequencies,
+    squared_distances,
 )
 from tests.references.kernels import kernel_matrix
 
@@ -50,6 +52,33 @@ def test_rbf_matrices_are_positive_semi_definite(seed: int, rows: int, scale: fl
     assert values.min() >= 0.0
     assert values.max() <= 1.0
     assert torch.linalg.eigvalsh(values).min() > -1e-12
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("count", [None, 1, 5])
+def test_distances_far_from_the_origin(offset: float, count: int | None) -> None:
+    generator = Generator().manual_seed(0)
+    x, y = (offset + torch.randn(rows, 3, generator=generator) for rows in (6, 5))
+    precisions = torch.rand(count, 3, generator=generator) + 0.5 if count else None
+    scale = np.sqrt(precisions.double().expand(5, 3).numpy()) if count else np.ones((5, 3))
+    expected = np.stack(
+        [
+            cdist(scale[i] * x.double().numpy(), (scale * y.double().numpy())[i : i + 1])[:, 0]
+            for i in range(5)
+        ],
+        axis=1,
+    )
+    found = squared_distances(x, y, precisions)
+    np.testing.assert_allclose(found.numpy(), expected**2, rtol=1e-5, atol=1e-5)
+    if count is None:
+        np.testing.assert_allclose(distances(x, y).numpy(), expected, rtol=1e-5)
+
+
+def test_squared_distances_have_a_gradient_at_zero() -> None:
+    x = points(4).requires_grad_()
+    squared_distances(x, x).sum().backward()
+    expected = 4.0 * (len(x) * x - x.sum(dim=0))
+    torch.testing.assert_close(x.grad, expected.detach())
 
 
 @pytest.mark.parametrize("rows", [2, 3, 8, 9])

@@ -6,20 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import cdist
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gmje_plugin.linalg import (
     EMASecondMoment,
     cholesky,
-    distances,
     entropy_log_det,
     learned_factor,
     log_det,
     mahalanobis,
     second_moment,
-    squared_distances,
     triangular,
 )
 
@@ -154,34 +151,6 @@ def test_triangular_does_not_square() -> None:
     root = torch.tensor([[1.0, 0.0], [1.0, 1e-5]])
     torch.testing.assert_close(triangular(root), root)
     assert triangular(torch.full((2, 2), math.nan)).isnan().any()
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e4])
-@pytest.mark.parametrize("count", [None, 1, 5])
-def test_distances_far_from_the_origin(offset: float, count: int | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, y = (offset + torch.randn(rows, 3, generator=generator) for rows in (6, 5))
-    precisions = torch.rand(count, 3, generator=generator) + 0.5 if count else None
-    scale = np.sqrt(precisions.double().expand(5, 3).numpy()) if count else np.ones((5, 3))
-    expected = np.stack(
-        [
-            cdist(scale[i] * x.double().numpy(), (scale * y.double().numpy())[i : i + 1])[:, 0]
-            for i in range(5)
-        ],
-        axis=1,
-    )
-    found = squared_distances(x, y, precisions)
-    np.testing.assert_allclose(found.numpy(), expected**2, rtol=1e-5, atol=1e-5)
-    if count is None:
-        np.testing.assert_allclose(distances(x, y).numpy(), expected, rtol=1e-5)
-
-
-def test_squared_distances_have_a_gradient_at_zero() -> None:
-    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x.requires_grad_()
-    squared_distances(x, x).sum().backward()
-    expected = 4.0 * (len(x) * x - x.sum(dim=0))
-    torch.testing.assert_close(x.grad, expected.detach())
 
 
 def test_learned_factor() -> None:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
 from gmje_plugin.density.covariance import KINDS
-from gmje_plugin.linalg import distances
+from gmje_plugin.kernels import distances
 from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import (
     check_choice,

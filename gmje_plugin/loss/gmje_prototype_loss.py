@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.distributed import ParameterCheck, gather_rows, require_distributed
+from gmje_plugin.kernels import squared_distances
 from gmje_plugin.linalg import (
     LOG_2PI,
     EMASecondMoment,
@@ -18,7 +19,6 @@ from gmje_plugin.linalg import (
     log_det,
     mahalanobis,
     second_moment,
-    squared_distances,
     whiten,
 )
 from gmje_plugin.options import ShowsOptions

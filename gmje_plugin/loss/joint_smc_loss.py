@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gmje_plugin.density.mixture import JointGaussianMixture
 from gmje_plugin.distributed import ParameterCheck
-from gmje_plugin.linalg import LOG_2PI, learned_factor, log_det, squared_distances, whiten
+from gmje_plugin.kernels import squared_distances
+from gmje_plugin.linalg import LOG_2PI, learned_factor, log_det, whiten
 from gmje_plugin.log_sum_exp import column_log_sum_exp, finite_rows
 from gmje_plugin.modules.smc_memory_bank import SMCMemoryBankModule
 from gmje_plugin.options import ShowsOptions

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
-from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
+from torch import Generator, Tensor
+from torch.distributions import Distribution, MixtureSameFamily
 
+from harness.evaluation.mixtures import GaussianMixtures
 from harness.keyed_random import seeded
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -25,8 +24,7 @@ def ranks(
     Uniform on [0, 1] if the densities are the targets' own: the region of highest density that
     holds a share p of the mass then holds the target with probability p.
     """
-    with seeded(seed):
-        draws = _draws(conditional, _DRAWS)
+    draws = _draws(conditional, _DRAWS, seed=seed)
     denser = conditional.log_prob(draws) > conditional.log_prob(targets)
     return denser.double().mean(dim=0)
 
@@ -49,8 +47,7 @@ def guesses(
         best = order[..., :number]
         picked: Tensor = means.gather(-2, best[..., None].expand(*best.shape, means.shape[-1]))
         return picked.movedim(-2, 0)
-    with seeded(seed):
-        draws = _draws(conditional, number - 1)
+    draws = _draws(conditional, number - 1, seed=seed)
     return torch.cat([conditional.mean[None], draws])
 
 
@@ -63,17 +60,9 @@ def best_of(
     return hits.double().mean(dim=1).tolist()
 
 
-def _draws(conditional: Distribution, number: int) -> Tensor:  # shape: (number, B, d)
-    """Draws, of a mixture from one component each: torch draws from all and drops the others."""
-    if not isinstance(conditional, MixtureSameFamily):
+def _draws(conditional: Distribution, number: int, *, seed: int) -> Tensor:  # shape: (number, B, d)
+    if isinstance(conditional, MixtureSameFamily):
+        generator = Generator().manual_seed(seed)
+        return GaussianMixtures.of(conditional).sample(number, generator=generator)
+    with seeded(seed):
         return conditional.sample(torch.Size([number]))
-    parts: Any = conditional.component_distribution
-    weights: Any = conditional.mixture_distribution
-    drawn: Tensor = weights.sample(torch.Size([number]))
-    batch = torch.arange(drawn.shape[1]).expand_as(drawn)
-    means: Tensor = parts.mean[batch, drawn]
-    if not isinstance(parts, MultivariateNormal):
-        noise: Tensor = parts.stddev[batch, drawn] * torch.randn_like(means)
-    else:
-        noise = (parts.scale_tril[batch, drawn] @ torch.randn_like(means)[..., None])[..., 0]
-    return means + noise

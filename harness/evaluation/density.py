@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from gmje_plugin import JointGaussianMixture
+from harness.evaluation.mixtures import GaussianMixtures
 
 
 @dataclass(frozen=True)
@@ -42,25 +43,13 @@ def principal_plane(
     centre = embeddings.mean(dim=0)
     _, singular_values, directions = torch.linalg.svd(embeddings - centre, full_matrices=False)
     plane = directions[:2].T
-    split = mixture.split
-    means = (mixture.means[:, :split] - centre) @ plane
-    covariances = plane.T @ context_covariances(mixture) @ plane
+    context = GaussianMixtures.of(mixture.marginal("context"))
+    means, roots = (context.means - centre) @ plane, context.factors.mT @ plane
     return PlanarDensity(
         points=(embeddings - centre) @ plane,
         means=means,
         density=MixtureSameFamily(
-            Categorical(probs=mixture.weights), MultivariateNormal(means, covariances)
+            Categorical(probs=context.weights), MultivariateNormal(means, roots.mT @ roots)
         ),
         explained=(singular_values[:2].square().sum() / singular_values.square().sum()).item(),
     )
-
-
-def context_covariances(mixture: JointGaussianMixture) -> Tensor:  # shape: (K, split, split)
-    """The context's block of every component's covariance as a matrix."""
-    split, covariances = mixture.split, mixture.covariances
-    if covariances.ndim == 3:
-        return covariances[:, :split, :split]
-    variances = (
-        covariances if covariances.ndim == 2 else covariances[:, None].expand_as(mixture.means)
-    )
-    return torch.diag_embed(variances[:, :split])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2, multivariate_normal
+from torch import Tensor
 from torch.distributions import (
     Categorical,
     Independent,
@@ -20,11 +21,15 @@ from harness.evaluation.conditional import LEVELS, best_of, coverage, guesses, r
 from harness.evaluation.latents import (
     component_log_probs,
     fit_statistics,
-    mixture_of,
     sample,
     shape_statistics,
 )
+from harness.evaluation.mixtures import GaussianMixtures
 from harness.evaluation.ood import auroc, strange_images
+
+
+def mixture_of(weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixtures:
+    return GaussianMixtures(weights, means, torch.linalg.cholesky(covariances)).double()
 
 
 def test_the_papers_table_2_from_a_simplex_on_the_sphere() -> None:
@@ -147,7 +152,7 @@ def test_guesses_are_the_heaviest_means_or_the_mean_and_draws() -> None:
     means = torch.arange(3.0)[:, None] * torch.ones(3, 2)
     mixture = mixture_of(torch.tensor([0.2, 0.5, 0.3]), means, torch.eye(2).expand(3, -1, -1))
     batched = MixtureSameFamily(
-        Categorical(mixture.mixture_distribution.probs.expand(4, -1)),
+        Categorical(mixture.weights.expand(4, -1)),
         MultivariateNormal(means.double().expand(4, -1, -1), torch.eye(2).double()),
     )
     found = guesses(batched, 2, seed=0)

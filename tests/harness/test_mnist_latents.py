@@ -200,15 +200,15 @@ def test_a_row_with_prototypes_has_three_densities_of_its_own() -> None:
         criterion.prototypes.copy_(torch.eye(2, 4).repeat(1, 2))
     criterion(codes, codes)  # the average moves with gradients enabled
     found = densities(criterion, codes, num_components=2, seed=0)
-    own: dict[str, Any] = {name: density.component_distribution for name, density in found.items()}
     moment = (codes.T @ codes / len(codes)).double()
-    assert own["prototypes"].mean.allclose(torch.eye(2, 4).double())
-    assert own["prototypes"].covariance_matrix.allclose(0.1 * torch.eye(4).double())
-    assert own["prototypes_ema"].mean.allclose(torch.eye(2, 4).double())
-    assert own["prototypes_ema"].covariance_matrix.allclose(moment.expand(2, 4, 4), atol=1e-6)
+    covariances = {name: own.factors @ own.factors.mT for name, own in found.items()}
+    assert found["prototypes"].means.allclose(torch.eye(2, 4).double())
+    assert covariances["prototypes"].allclose(0.1 * torch.eye(4).double())
+    assert found["prototypes_ema"].means.allclose(torch.eye(2, 4).double())
+    assert covariances["prototypes_ema"].allclose(moment.expand(2, 4, 4), atol=1e-6)
     by_class = codes.view(2, 150, 4).mean(dim=1).double()  # EM keeps the order of its start
-    assert own["prototypes_em"].mean.allclose(by_class, atol=0.02)
-    assert own["gmm"].mean.sum(dim=0).allclose(by_class.sum(dim=0), atol=0.02)
+    assert found["prototypes_em"].means.allclose(by_class, atol=0.02)
+    assert found["gmm"].means.sum(dim=0).allclose(by_class.sum(dim=0), atol=0.02)
 
 
 def test_a_completion_by_em_is_fitted_and_one_by_prototypes_as_trained() -> None:

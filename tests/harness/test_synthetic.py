@@ -22,7 +22,7 @@ from torch.distributions import (
 )
 
 from harness import experiments
-from harness.experiments.synthetic.conditional import Conditional
+from harness.evaluation.mixtures import GaussianMixtures
 from harness.experiments.synthetic.datasets import DATASETS, joints
 from harness.experiments.synthetic.models import MODELS
 from harness.experiments.synthetic.scores import score, sliced_wasserstein
@@ -47,9 +47,9 @@ def random_mixture(contexts: int, components: int, dim: int) -> MixtureSameFamil
     )
 
 
-def gaussian(means: list[list[float]], deviation: float) -> Conditional:
+def gaussian(means: list[list[float]], deviation: float) -> GaussianMixtures:
     dim = len(means[0])
-    return Conditional.single(torch.tensor(means), deviation**2 * torch.eye(dim))
+    return GaussianMixtures.single(torch.tensor(means), deviation**2 * torch.eye(dim))
 
 
 # ---------------------------------------------------------------------------------- the data
@@ -99,7 +99,7 @@ def test_both_solutions_of_the_arm_reach_the_hand_with_opposite_elbows() -> None
 def test_densities_are_torchs(dim: int) -> None:
     mixture = random_mixture(5, 4, dim)
     targets = torch.randn(7, 5, dim, dtype=torch.float64, generator=generator())
-    ours = Conditional.of(mixture)
+    ours = GaussianMixtures.of(mixture)
     torch.testing.assert_close(ours.log_prob(targets), mixture.log_prob(targets))
     torch.testing.assert_close(ours.mean, mixture.mean)
 
@@ -110,7 +110,7 @@ def test_an_isotropic_mixture_is_taken_over_too() -> None:
         Categorical(torch.ones(3, 4)), Independent(Normal(means, scales), 1)
     )
     targets = torch.randn(6, 3, 2, generator=generator())
-    found = Conditional.of(mixture).log_prob(targets.double())
+    found = GaussianMixtures.of(mixture).double().log_prob(targets.double())
     torch.testing.assert_close(found.float(), mixture.log_prob(targets))
 
 
@@ -118,8 +118,8 @@ def test_pruning_leaves_the_density_and_drops_what_no_context_weighs() -> None:
     many = random_mixture(3, 6, 2)
     weights = torch.zeros(3, 6, dtype=torch.float64)
     weights[0, 1], weights[0, 5], weights[1, 2], weights[2, 0] = 0.3, 0.7, 1.0, 1.0
-    whole = Conditional.of(many)
-    whole = Conditional(weights, whole.means, whole.factors)
+    whole = GaussianMixtures.of(many)
+    whole = GaussianMixtures(weights, whole.means, whole.factors)
     targets = torch.randn(9, 3, 2, dtype=torch.float64, generator=generator())
     pruned = whole.pruned()
     assert pruned.weights.shape == (3, 2)
@@ -127,7 +127,7 @@ def test_pruning_leaves_the_density_and_drops_what_no_context_weighs() -> None:
 
 
 def test_draws_follow_the_distribution_function() -> None:
-    density = Conditional.of(random_mixture(1, 3, 2))
+    density = GaussianMixtures.of(random_mixture(1, 3, 2))
     direction = torch.tensor([0.6, 0.8], dtype=torch.float64)
     draws = density.sample(2000, generator=generator())[:, 0] @ direction
 
@@ -176,7 +176,7 @@ def test_scores_of_a_gaussian_in_closed_form() -> None:
 
 
 def test_one_answer_for_two_branches_misses_one() -> None:
-    truth = Conditional(
+    truth = GaussianMixtures(
         torch.tensor([[0.5, 0.5]], dtype=torch.float64),
         torch.tensor([[[-1.0], [1.0]]], dtype=torch.float64),
         torch.full((1, 2, 1, 1), 0.1, dtype=torch.float64),
@@ -191,7 +191,7 @@ def test_one_answer_for_two_branches_misses_one() -> None:
 
 
 def test_wasserstein_distance_against_samples_and_along_directions() -> None:
-    p, q = Conditional.of(random_mixture(1, 3, 1)), gaussian([[0.3]], 0.7)
+    p, q = GaussianMixtures.of(random_mixture(1, 3, 1)), gaussian([[0.3]], 0.7)
     drawn = [each.sample(40_000, generator=generator()).ravel().numpy() for each in (p, q)]
     assert float(sliced_wasserstein(p, q)) == pytest.approx(
         stats.wasserstein_distance(*drawn), rel=0.03
@@ -207,7 +207,9 @@ SMALL = SyntheticSettings(num_pairs=400, epochs=150, smc_batch_size=50)
 
 
 @pytest.fixture(scope="module", params=["separated", "arm"])
-def fitted(request: pytest.FixtureRequest) -> tuple[Tensor, Conditional, dict[str, Conditional]]:
+def fitted(
+    request: pytest.FixtureRequest,
+) -> tuple[Tensor, GaussianMixtures, dict[str, GaussianMixtures]]:
     """Contexts, the truth there and what every model says."""
     dataset = DATASETS[request.param]
     z_c, z_t = dataset.sample(SMALL.num_pairs, NOISE, generator=generator())
@@ -222,7 +224,7 @@ def fitted(request: pytest.FixtureRequest) -> tuple[Tensor, Conditional, dict[st
     )
 
 
-Fits = tuple[Tensor, Conditional, dict[str, Conditional]]
+Fits = tuple[Tensor, GaussianMixtures, dict[str, GaussianMixtures]]
 
 
 def test_our_dual_form_is_scikit_learns_process(fitted: Fits) -> None:

@@ -9,14 +9,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
-from torch.distributions import MixtureSameFamily
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
 from harness.checkpoints import write_tensors
 from harness.data import spread
-from harness.evaluation.density import context_covariances
-from harness.evaluation.latents import mixture_of
+from harness.evaluation.mixtures import GaussianMixtures
 
 _FITTED = 10_000  # embeddings [P]
 _STEPS = 20  # of EM at most [P]
@@ -29,7 +27,7 @@ def densities(
     *,
     num_components: int,
     seed: int,
-) -> dict[str, MixtureSameFamily]:
+) -> dict[str, GaussianMixtures]:
     """Every density of one view's embeddings that a row can have, by the name of its kind.
 
     Args:
@@ -41,27 +39,26 @@ def densities(
     embeddings = embeddings.cpu().double()
     some = embeddings[spread(len(embeddings), _FITTED)]
     found = {
-        "gaussian": mixture_of(
-            torch.ones(1), embeddings.mean(dim=0)[None], embeddings.T.cov()[None]
-        ),
+        "gaussian": GaussianMixtures.single(embeddings.mean(dim=0), embeddings.T.cov()),
         "gmm": _fitted(some.float(), GaussianMixture(num_components, random_state=seed)),
     }
     if isinstance(criterion, GMJEPrototypeLoss):
-        mixture = criterion.mixture()
-        means = mixture.means[:, : mixture.split]
-        weights, covariances = mixture.weights.double(), context_covariances(mixture)
-        weights = weights / weights.sum()  # scikit-learn is strict
-        moment = criterion.context_moment.moment.expand_as(covariances)
+        own = GaussianMixtures.of(criterion.mixture().marginal("context")).double()
+        num_prototypes = len(own.weights)
         start = GaussianMixture(
-            len(weights),
-            weights_init=weights.numpy(force=True),
-            means_init=means.double().numpy(force=True),
-            precisions_init=torch.linalg.inv(covariances.double()).numpy(force=True),
+            num_prototypes,
+            weights_init=(own.weights / own.weights.sum()).numpy(),  # scikit-learn is strict
+            means_init=own.means.numpy(),
+            precisions_init=torch.cholesky_inverse(own.factors).numpy(),
         )
         found |= {
-            "prototypes": mixture_of(weights, means, covariances),
-            "prototypes_ema": mixture_of(
-                torch.full_like(weights, 1.0 / len(weights)), normalize(means, dim=1), moment
+            "prototypes": own,
+            "prototypes_ema": GaussianMixtures(
+                torch.full_like(own.weights, 1.0 / num_prototypes),
+                normalize(own.means, dim=1),
+                torch.linalg.cholesky(criterion.context_moment.moment.cpu().double()).expand_as(
+                    own.factors
+                ),
             ),
             "prototypes_em": _fitted(some, start),
         }
@@ -79,9 +76,12 @@ def save(mixture: JointGaussianMixture, path: Path) -> None:
     write_tensors(path, {**saved, "split": mixture.split})
 
 
-def _fitted(embeddings: Tensor, mixture: GaussianMixture) -> MixtureSameFamily:
+def _fitted(embeddings: Tensor, mixture: GaussianMixture) -> GaussianMixtures:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # as many steps as printed, no more
         mixture.set_params(max_iter=_STEPS, reg_covar=_FLOOR).fit(embeddings.numpy())
-    parts = (mixture.weights_, mixture.means_, mixture.covariances_)
-    return mixture_of(*map(torch.from_numpy, parts))
+    weights, means, covariances = (
+        torch.from_numpy(part).double()
+        for part in (mixture.weights_, mixture.means_, mixture.covariances_)
+    )
+    return GaussianMixtures(weights, means, torch.linalg.cholesky(covariances))

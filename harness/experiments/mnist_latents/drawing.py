@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from torch import Tensor
-from torch.distributions import MixtureSameFamily
 
 from harness.data import spread
 from harness.evaluation.latents import sample
+from harness.evaluation.mixtures import GaussianMixtures
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
 from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
@@ -24,9 +24,7 @@ _FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
 _MAPPED, _SAMPLED = 2000, 500  # [P]
 
 
-def draw(
-    name: str, row: TrainedRow, density: MixtureSameFamily, judge: Judge, folder: Path
-) -> None:
+def draw(name: str, row: TrainedRow, density: GaussianMixtures, judge: Judge, folder: Path) -> None:
     """Writes a row's pictures: ``<name>_map``, ``<name>_grids`` and ``<name>_nearest``."""
     title = row.settings.title
     seeds = range(_FIRST_SEED, _FIRST_SEED + _GRIDS)
@@ -58,7 +56,7 @@ def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
         write_png(folder / f"{name}.png", figure, dpi=150)
 
 
-def _map(row: TrainedRow, density: MixtureSameFamily, judge: Judge) -> Figure:
+def _map(row: TrainedRow, density: GaussianMixtures, judge: Judge) -> Figure:
     places = spread(len(row.test), _MAPPED)
     real, sampled = row.test[places].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
     together = torch.cat([real, sampled]).numpy()

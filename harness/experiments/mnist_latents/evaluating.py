@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import MixtureSameFamily
 from torch.nn.functional import normalize
 
 from harness.data import ImageData, ImageSet, spread
 from harness.evaluation import encode, generation
 from harness.evaluation.generation import nearest_distances
 from harness.evaluation.latents import component_log_probs, fit_statistics, sample, shape_statistics
+from harness.evaluation.mixtures import GaussianMixtures
 from harness.evaluation.ood import auroc, strange_images
 from harness.experiments.mnist_latents.networks import Classifier, to_signed
 from harness.experiments.mnist_latents.phases import TrainedRow
@@ -87,7 +87,7 @@ class Judge:
 
 def measure(
     row: TrainedRow,
-    found: Mapping[str, MixtureSameFamily],
+    found: Mapping[str, GaussianMixtures],
     judge: Judge,
     data: ImageData,
     *,
@@ -122,7 +122,7 @@ def measure(
 
 def measure_strangeness(
     row: TrainedRow,
-    found: Mapping[str, MixtureSameFamily],
+    found: Mapping[str, GaussianMixtures],
     judge: Judge,
     data: ImageData,
 ) -> dict[str, dict[str, float]]:

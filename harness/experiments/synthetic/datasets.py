@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from harness.experiments.synthetic.conditional import Conditional
+from harness.evaluation.mixtures import GaussianMixtures
 
 # Lengths and ranges of Bishop (1994, Sec. 4.2), whose second joint turns by pi - elbow.
 UPPER_ARM, FOREARM = 0.8, 0.2
@@ -50,13 +50,13 @@ class Dataset:
         self,
         z_c: Tensor,  # shape: (N, d_c)
         noise: float,
-    ) -> Conditional:
+    ) -> GaussianMixtures:
         """The density that the targets are drawn from."""
         means = self.branches(z_c)
         num, count, dim = means.shape
         factors = noise * torch.eye(dim, dtype=torch.float64)
         weights = means.new_full((num, count), 1.0 / count)
-        return Conditional(weights, means, factors.expand(num, count, dim, dim))
+        return GaussianMixtures(weights, means, factors.expand(num, count, dim, dim))
 
 
 def joints(

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
-from harness.experiments.synthetic.conditional import Conditional
+from harness.evaluation.mixtures import GaussianMixtures
 from harness.experiments.synthetic.datasets import DATASETS, Dataset, joints
 from harness.experiments.synthetic.models import MODELS, Fitted
 from harness.figures.style import Array
@@ -67,12 +67,12 @@ def _densities(
     )
 
 
-def _on_grid(density: Conditional, targets: Tensor) -> Array:  # shape: (T, C)
+def _on_grid(density: GaussianMixtures, targets: Tensor) -> Array:  # shape: (T, C)
     places = targets[:, None, None].expand(-1, len(density.weights), 1)
     return density.log_prob(places).exp().numpy()
 
 
-def _panel(model: Fitted, density: Conditional, targets: Tensor) -> DensityPanel:
+def _panel(model: Fitted, density: GaussianMixtures, targets: Tensor) -> DensityPanel:
     grid = _on_grid(density, targets)
     if model.mixture is None and model.num_components == 1:
         deviation = density.component_variances[:, 0].sqrt()

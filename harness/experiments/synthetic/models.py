@@ -9,7 +9,6 @@ import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 from torch import Generator, Tensor, nn
-from torch.distributions import MixtureSameFamily
 from torch.nn.functional import mse_loss
 
 from gmje_plugin import (
@@ -20,7 +19,7 @@ from gmje_plugin import (
     JointGaussianMixture,
     JointSMCLoss,
 )
-from harness.experiments.synthetic.conditional import Conditional
+from harness.evaluation.mixtures import GaussianMixtures
 from harness.keyed_random import seeded
 from harness.settings import SyntheticSettings
 
@@ -37,7 +36,7 @@ class Fitted:
         mixture: The joint density, if the model is one.
     """
 
-    condition: Callable[[Tensor], Conditional]
+    condition: Callable[[Tensor], GaussianMixtures]
     num_components: int
     mixture: JointGaussianMixture | None = None
 
@@ -69,7 +68,7 @@ def _jepa(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> F
     with torch.no_grad():
         residuals = z_t - network(context)
     covariance = residuals.mT @ residuals / len(residuals)
-    return Fitted(lambda x: Conditional.single(network(x.float()), covariance), 1)
+    return Fitted(lambda x: GaussianMixtures.single(network(x.float()), covariance), 1)
 
 
 def _gaussian_process(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fitted:
@@ -77,10 +76,10 @@ def _gaussian_process(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, see
     process = GaussianProcessRegressor(kernel, optimizer=None, random_state=seed)
     process.fit(z_c.numpy(), z_t.numpy())
 
-    def condition(x: Tensor) -> Conditional:
+    def condition(x: Tensor) -> GaussianMixtures:
         mean, deviation = process.predict(x.numpy(), return_std=True)
         variances = torch.from_numpy(deviation).square().reshape(len(x), -1)
-        return Conditional.single(
+        return GaussianMixtures.single(
             torch.from_numpy(mean).reshape(len(x), -1),
             torch.diag_embed(variances.expand(-1, z_t.shape[1])),
         )
@@ -99,9 +98,11 @@ def _dual(
     criterion.fit(z_c, z_t)
     eye = torch.eye(z_t.shape[1], dtype=z_t.dtype)
 
-    def condition(x: Tensor) -> Conditional:
+    def condition(x: Tensor) -> GaussianMixtures:
         mean, variance = criterion.predict(x)
-        return Conditional.single(mean, (variance + settings.kernel_noise)[:, None, None] * eye)
+        return GaussianMixtures.single(
+            mean, (variance + settings.kernel_noise)[:, None, None] * eye
+        )
 
     return Fitted(condition, 1)
 
@@ -144,7 +145,7 @@ def _mdn(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fi
         criterion(head(context), target).backward()
         optimizer.step()
     head.eval()
-    return Fitted(lambda x: Conditional.of(head(x.float())), NUM_COMPONENTS)
+    return Fitted(lambda x: GaussianMixtures.of(head(x.float())).double(), NUM_COMPONENTS)
 
 
 def _joint_smc(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fitted:
@@ -160,11 +161,11 @@ def _joint_smc(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int)
 
 
 def _of_mixture(mixture: JointGaussianMixture) -> Fitted:
-    def condition(x: Tensor) -> Conditional:
-        density: MixtureSameFamily = mixture.condition(x)
-        return Conditional.of(density).pruned()
-
-    return Fitted(condition, len(mixture.weights), mixture)
+    return Fitted(
+        lambda x: GaussianMixtures.of(mixture.condition(x)).double().pruned(),
+        len(mixture.weights),
+        mixture,
+    )
 
 
 def _shuffled(rows: Tensor, epochs: int, seed: int) -> list[Tensor]:

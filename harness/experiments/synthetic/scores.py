@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
-from harness.experiments.synthetic.conditional import Conditional
+from harness.evaluation.mixtures import GaussianMixtures
 
 _DRAWS = 200  # for each context, of the truth and of the prediction
 _NEAR = 3.0  # noise deviations
@@ -18,8 +18,8 @@ _LEAST_WEIGHT = 0.05  # of a branch that a prediction has
 
 
 def score(
-    predicted: Conditional,
-    truth: Conditional,
+    predicted: GaussianMixtures,
+    truth: GaussianMixtures,
     *,
     noise: float,
     seed: int,
@@ -68,7 +68,7 @@ def score(
     }
 
 
-def sliced_wasserstein(p: Conditional, q: Conditional) -> Tensor:  # shape: (N,)
+def sliced_wasserstein(p: GaussianMixtures, q: GaussianMixtures) -> Tensor:  # shape: (N,)
     """Mean over directions of the Wasserstein-1 distance along each: in one dimension, itself.
 
     Along a direction it is the integral of |difference of the distribution functions|.
@@ -81,7 +81,9 @@ def sliced_wasserstein(p: Conditional, q: Conditional) -> Tensor:  # shape: (N,)
     return torch.stack([_wasserstein(p, q, direction) for direction in directions]).mean(dim=0)
 
 
-def _wasserstein(p: Conditional, q: Conditional, direction: Tensor) -> Tensor:  # shape: (N,)
+def _wasserstein(
+    p: GaussianMixtures, q: GaussianMixtures, direction: Tensor
+) -> Tensor:  # shape: (N,)
     means, deviations = (
         torch.cat(parts, dim=1)
         for parts in zip(p.project(direction), q.project(direction), strict=True)
@@ -93,7 +95,7 @@ def _wasserstein(p: Conditional, q: Conditional, direction: Tensor) -> Tensor:  
     return torch.trapezoid(difference, places, dim=1)
 
 
-def _near_branches(drawn: Tensor, truth: Conditional, noise: float) -> float:
+def _near_branches(drawn: Tensor, truth: GaussianMixtures, noise: float) -> float:
     """The share of draws, shape (S, N, d), that a branch has within 3 deviations."""
     distances = (drawn[:, :, None] - truth.means).norm(dim=-1).amin(dim=-1)
     return float((distances <= _NEAR * noise).double().mean())
@@ -111,7 +113,7 @@ def _coverage(density: Tensor, levels: Tensor, share: float) -> float:
 
 
 def _branches(
-    predicted: Conditional, truth: Conditional
+    predicted: GaussianMixtures, truth: GaussianMixtures
 ) -> tuple[Tensor, Tensor]:  # shapes: (N, B), (N, B, d)
     """Weight and mean of each branch, every component counted for its nearest branch.
 
@@ -124,7 +126,7 @@ def _branches(
     return weights, torch.where(weights[..., None] >= _LEAST_WEIGHT, means, predicted.mean[:, None])
 
 
-def _weight_error(weights: Tensor, truth: Conditional, noise: float) -> float:
+def _weight_error(weights: Tensor, truth: GaussianMixtures, noise: float) -> float:
     """The error of weights of shape (N, B) where no two branches meet."""
     meeting = torch.cdist(truth.means, truth.means) < 2 * _NEAR * noise
     apart = meeting.sum(dim=(1, 2)) == truth.weights.shape[1]
