@@ -1,0 +1,73 @@
+"""The steps of a Student t mixture's fit, as pure functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmje_plugin.density.fitting import weighted_covariance
+from gmje_plugin.linalg import cholesky
+
+_HALVINGS = 60  # of the interval of log df in which an update is searched
+
+
+def m_step(
+    z: Tensor,  # shape: (N, D)
+    shares: Tensor,  # shape: (N, K)
+    precisions: Tensor,  # shape: (N, K, 1) | (N, K, 2)
+    floor: Tensor,  # shape: (D, D)
+    split: int,
+) -> tuple[Tensor, Tensor]:  # shapes: (K, D), (K, D, D)
+    """Locations of highest expected likelihood, and factors of such scale matrices plus ``floor``.
+
+    ``precisions`` are the expected inverses of the rows' scales (Peel and McLachlan 2000, Eq. 19 to
+    28). With two, the residual's are the weights of the regression on the context.
+    """
+    tiny = torch.finfo(z.dtype).tiny
+    counts = shares.sum(dim=0).clamp_min(tiny)
+
+    def moments(rows: Tensor, weights: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        total = weights.sum().clamp_min(tiny)
+        mean = weights / total @ rows
+        scale = weighted_covariance(rows - mean, weights / count, "full")
+        dim = rows.shape[1]
+        return mean, cholesky(scale + floor[:dim, :dim], name="scales")
+
+    found = []
+    for share, precision, count in zip(shares.mT, precisions.unbind(1), counts, strict=True):
+        mean, factor = moments(z, share * precision[:, -1], count)
+        if precision.shape[1] > 1:
+            mean_c, factor_c = moments(z[:, :split], share * precision[:, 0], count)
+            predictor = torch.linalg.solve_triangular(
+                factor[:split, :split], factor[split:, :split], upper=False, left=False
+            )
+            mean = torch.cat([mean_c, mean[split:] + predictor @ (mean_c - mean[:split])])
+            factor = factor.clone()
+            factor[:split, :split], factor[split:, :split] = factor_c, predictor @ factor_c
+        found.append((mean, factor))
+    means, factors = map(torch.stack, zip(*found, strict=True))
+    return means, factors
+
+
+def updated_df(
+    df: Tensor,  # shape: (K, P)
+    dims: Tensor,  # shape: (P,)
+    shares: Tensor,  # shape: (N, K)
+    precisions: Tensor,  # shape: (N, K, P)
+    bounds: tuple[float, float],
+) -> Tensor:  # shape: (K, P)
+    """Degrees of freedom of highest expected likelihood (Peel and McLachlan 2000, Eq. 30).
+
+    Where the derivative, which falls with them, is 0, by bisection of their logarithm.
+    """
+    half = 0.5 * (df + dims)
+    columns = shares / shares.sum(dim=0).clamp_min(torch.finfo(shares.dtype).tiny)
+    terms = torch.einsum("nk,nkp->kp", columns, precisions.log() - precisions)
+    known = 1.0 + terms + half.digamma() - half.log()
+    low, high = (torch.full_like(df, bound).log() for bound in bounds)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        nu = 0.5 * middle.exp()
+        rises = nu.log() - nu.digamma() + known > 0
+        low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
+    return (0.5 * (low + high)).exp()
