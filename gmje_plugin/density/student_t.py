@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,10 +27,16 @@ from gmje_plugin.density.multivariate_t import (
     heavy_tails,
     log_density,
 )
-from gmje_plugin.density.student_t_fitting import m_step, updated_df
+from gmje_plugin.density.student_t_fitting import (
+    calibration,
+    joint_log_density,
+    log_distance,
+    m_step,
+    updated_df,
+)
 from gmje_plugin.linalg import log_det, whiten
 from gmje_plugin.resampling import multinomial
-from gmje_plugin.validation import check_choice, check_positive, wide_dtype
+from gmje_plugin.validation import check_choice, check_number, check_positive, wide_dtype
 
 _COUPLINGS = ("joint", "independent")
 _START_DF = 10.0
@@ -48,11 +55,12 @@ class JointStudentTMixture(nn.Module):
       to a Gaussian.
     - "independent": pi_k t(z_c; nu_k,c) t(z_t; A_k z_c + b_k, nu_k,t), a scale for the context and
       one of its own for the residual (cluster-weighted; Ingrassia, Minotti and Vittadini 2012).
-      The target has no marginal density in closed form.
+      The target has no marginal density in closed form. How far the context is out may set the
+      residual's scale in part, by ``power``: see ``calibrated``.
 
-    The state is ``log_weights``, ``df``, ``components.mean`` and ``components.factor``; the latter
-    are the location and the factor of the scale matrix S_k, of whose blocks A_k, b_k and both
-    scales are made as a Gaussian's conditional is. See ``JointGaussian`` for dtypes and gradients.
+    The state is ``log_weights``, ``df``, ``power``, ``components.mean`` and
+    ``components.factor``; of the blocks of the latter two A_k, b_k and both scales are made as a
+    Gaussian's conditional is. See ``JointGaussian`` for dtypes and gradients.
 
     Args:
         weights: Component weights, shape (K,), at least 0 and summing to 1 (within 1e-4; they are
@@ -64,6 +72,9 @@ class JointStudentTMixture(nn.Module):
             context's and the residual's, if it is "independent".
         scale_tril: In the place of ``scales``, their lower Cholesky factors.
         coupling: "joint" or "independent".
+        power: With ``coupling`` "independent", the factor on the residual's squared scale is
+            ((1 + a) / (1 + ``split``)) ** ``power`` at a squared Mahalanobis distance a of the
+            context. Default: 0, the context's distance does not matter.
         validate_args: Whether to check the values, which makes a GPU wait.
 
     Raises:
@@ -80,6 +91,7 @@ class JointStudentTMixture(nn.Module):
 
     log_weights: Tensor
     df: Tensor
+    power: Tensor
 
     @ordinary_tensors()
     def __init__(
@@ -92,10 +104,13 @@ class JointStudentTMixture(nn.Module):
         df: Tensor,  # shape: (K,) | (K, 2)
         scale_tril: Tensor | None = None,  # shape: (K, D, D)
         coupling: str = "joint",
+        power: float = 0.0,
         validate_args: bool = True,
     ) -> None:
         super().__init__()
         check_choice("coupling", coupling, _COUPLINGS)
+        if check_number("power", power) != 0 and coupling == "joint":
+            raise ValueError(f"power must be 0 with coupling='joint', got {power}.")
         self.coupling = coupling
         check_weights(weights, means, validate_values=validate_args)
         spread = check_parameters(
@@ -118,6 +133,7 @@ class JointStudentTMixture(nn.Module):
         dtype = wide_dtype(weights, means, spread, df)
         self.register_buffer("log_weights", weights.to(dtype).log().log_softmax(dim=0))
         self.register_buffer("df", df.to(dtype, copy=True))
+        self.register_buffer("power", torch.tensor(power, dtype=dtype, device=means.device))
         self.components = JointGaussian(
             means.to(dtype), scales, split, scale_tril=scale_tril, validate_args=False
         )
@@ -198,6 +214,50 @@ class JointStudentTMixture(nn.Module):
                 precisions = (df + mixture._dims) / (df + apart)
                 df = updated_df(df, mixture._dims, shares, precisions, (low, high))
         return mixture.to(dtype)
+
+    @ordinary_tensors()
+    @torch.no_grad()
+    def calibrated(
+        self,
+        z_c: Tensor,  # shape: (N, split)
+        z_t: Tensor,  # shape: (N, D - split)
+    ) -> JointStudentTMixture:
+        """The same density with residuals as wide as those of pairs that it was not fitted to.
+
+        Residuals are smaller where a density was fitted, the more so the more components it has,
+        and wider for contexts that are far out. Three numbers of highest likelihood mend both: a
+        factor on the residual's scale, its degrees of freedom (from 1 to 200), and ``power``, the
+        same for all components. Regions of highest conditional density then hold what they should.
+
+        Args:
+            z_c: Context embeddings, shape (N, split), N >= 2; neither the density nor, if it can
+                be had, the encoders have seen them.
+            z_t: Target embeddings, shape (N, D - split).
+
+        Returns:
+            The calibrated density; this one is left as it is.
+
+        Raises:
+            ValueError: If ``coupling`` is "joint", whose scale is the context's already, a shape
+                does not fit or a value is not finite.
+        """
+        if self.coupling == "joint":
+            raise ValueError(
+                "coupling must be 'independent' to be calibrated: with 'joint' the context sets "
+                "the scale."
+            )
+        check_points("z_c", z_c, self.split)
+        check_points("z_t", z_t, self.means.shape[1] - self.split)
+        wide = copy.deepcopy(self).double()
+        z = join_views(z_c, z_t).to(wide.means)
+        with torch.autocast(device_type=z.device.type, enabled=False):
+            scale, df, power = calibration(
+                wide._distances(z), wide.log_weights, wide._log_dets, wide.df, wide._dims
+            )
+        wide.components.factor[:, self.split :, self.split :] *= scale
+        wide.df[:, 1] = df
+        wide.power.copy_(power)
+        return wide.to(self.means.dtype)
 
     @property
     def weights(self) -> Tensor:  # shape: (K,)
@@ -281,12 +341,14 @@ class JointStudentTMixture(nn.Module):
         factor, df = self.components.block("context"), self._df
         apart = distances(self.means[:, : self.split], factor, points)
         log_probs = log_density(apart, log_det(factor), df[:, 0], self.split)
-        loc, spread = self.components.condition(points).mean, None
         df = df[:, -1]
         if self.coupling == "joint":
             spread = ((df + apart) / (df + self.split)).sqrt()
             df = df + self.split
-        components = MultivariateStudentT(df, loc, self.components.block("target"), spread)
+        else:
+            spread = (0.5 * self.power * log_distance(apart, self.split)).exp()
+        loc, factor = self.components.condition(points).mean, self.components.block("target")
+        components = MultivariateStudentT(df, loc, factor, spread)
         return categorical_mixture(self.log_weights + log_probs, components)
 
     def moments(
@@ -349,6 +411,8 @@ class JointStudentTMixture(nn.Module):
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
         tails = heavy_tails(self._df[component], generator)
         noise = noise * tails.repeat_interleave(self._dims, dim=1)
+        apart = noise[:, : self.split].square().sum(dim=1, keepdim=True)
+        noise[:, self.split :] *= (0.5 * self.power * log_distance(apart, self.split)).exp()
         counts = torch.bincount(drawn, minlength=len(self.means)).tolist()
         samples = torch.empty_like(noise)
         samples[order] = self.means[component] + scale(self.components.factor, noise, counts)
@@ -390,5 +454,11 @@ class JointStudentTMixture(nn.Module):
         distances: Tensor,  # shape: (N, K, 1) | (N, K, 2)
     ) -> Tensor:  # shape: (N, K)
         """Log of each component's weight and density."""
-        log_dets = 2.0 * self._parts(self.components.factor.diagonal(dim1=-2, dim2=-1).log())
-        return self.log_weights + log_density(distances, log_dets, self._df, self._dims).sum(dim=-1)
+        return self.log_weights + joint_log_density(
+            distances, self._log_dets, self._df, self._dims, self.power
+        )
+
+    @property
+    def _log_dets(self) -> Tensor:  # shape: (K, 1) | (K, 2)
+        """Log-determinants of the parts' scale matrices."""
+        return 2.0 * self._parts(self.components.factor.diagonal(dim1=-2, dim2=-1).log())
