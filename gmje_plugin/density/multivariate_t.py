@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from gmje_plugin.density.factored import matvec, standard_normal
+from gmje_plugin.density.covariance import Full
+from gmje_plugin.density.monte_carlo import standard_normal
 from gmje_plugin.linalg import log_det, whiten
 
 
@@ -77,7 +78,7 @@ class MultivariateStudentT(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = standard_normal(shape, self.loc, None)
         spread = self.spread * heavy_tails(self.df.expand(shape[:-1]), None)
-        return self.loc + spread[..., None] * matvec(self.scale_tril, noise)
+        return self.loc + spread[..., None] * Full(self.scale_tril).matvec(noise)
 
 
 def distances(

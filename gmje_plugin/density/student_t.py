@@ -11,16 +11,18 @@ from torch import Generator, Tensor, nn
 from torch.distributions import MixtureSameFamily
 
 from gmje_plugin.density.checks import check_parameters, check_points, check_weights
-from gmje_plugin.density.factored import categorical_mixture, scale, standard_normal
 from gmje_plugin.density.fitting import (
+    assign_to_nearest,
     check_enough,
     check_options,
     join_views,
-    nearest_seed,
+    kmeans_plus_plus,
     ordinary_tensors,
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import JointGaussian
+from gmje_plugin.density.mixture import mixture_of
+from gmje_plugin.density.monte_carlo import standard_normal
 from gmje_plugin.density.multivariate_t import (
     MultivariateStudentT,
     distances,
@@ -113,13 +115,13 @@ class JointStudentTMixture(nn.Module):
             raise ValueError(f"power must be 0 with coupling='joint', got {power}.")
         self.coupling = coupling
         check_weights(weights, means, validate_values=validate_args)
-        spread = check_parameters(
+        given, _ = check_parameters(
             means, scales, scale_tril, names=("means", "scales"), validate_values=validate_args
         )
-        if spread.shape != (*means.shape, means.shape[1]):
+        if given.shape != (*means.shape, means.shape[1]):
             raise ValueError(
                 f"scales must have shape {(*means.shape, means.shape[1])}, "
-                f"got {tuple(spread.shape)}."
+                f"got {tuple(given.shape)}."
             )
         shape = (len(means),) if coupling == "joint" else (len(means), 2)
         if not isinstance(df, Tensor) or not df.is_floating_point() or df.shape != shape:
@@ -130,7 +132,7 @@ class JointStudentTMixture(nn.Module):
             )
         if validate_args and not bool(((df > 0) & df.isfinite()).all()):
             raise ValueError(f"df must be positive and finite, got {df.tolist()}.")
-        dtype = wide_dtype(weights, means, spread, df)
+        dtype = wide_dtype(weights, means, given, df)
         self.register_buffer("log_weights", weights.to(dtype).log().log_softmax(dim=0))
         self.register_buffer("df", df.to(dtype, copy=True))
         self.register_buffer("power", torch.tensor(power, dtype=dtype, device=means.device))
@@ -188,15 +190,15 @@ class JointStudentTMixture(nn.Module):
         check_enough(z, num_components)
         with torch.autocast(device_type=z.device.type, enabled=False):
             floor = floor_of(z, covariance_floor, "full", dtype)
-            shares = nearest_seed(z, num_components, generator)
+            responsibilities = assign_to_nearest(z, kmeans_plus_plus(z, num_components, generator))
             parts = 1 if coupling == "joint" else 2
             df = z.new_full((num_components, parts), min(max(_START_DF, low), high))
-            precisions = z.new_ones(()).expand(*shares.shape, parts)
+            precisions = z.new_ones(()).expand(*responsibilities.shape, parts)
             previous = -torch.inf
             for _ in range(max_steps):
-                means, factors = m_step(z, shares, precisions, floor, split)
+                means, factors = m_step(z, responsibilities, precisions, floor, split)
                 mixture = cls(
-                    shares.mean(dim=0),
+                    responsibilities.mean(dim=0),
                     means,
                     split=split,
                     df=df.squeeze(1),
@@ -210,9 +212,9 @@ class JointStudentTMixture(nn.Module):
                 if likelihood - previous < tolerance:
                     break
                 previous = likelihood
-                shares = joint.softmax(dim=1)
+                responsibilities = joint.softmax(dim=1)
                 precisions = (df + mixture._dims) / (df + apart)
-                df = updated_df(df, mixture._dims, shares, precisions, (low, high))
+                df = updated_df(df, mixture._dims, responsibilities, precisions, (low, high))
         return mixture.to(dtype)
 
     @ordinary_tensors()
@@ -317,7 +319,7 @@ class JointStudentTMixture(nn.Module):
             )
         gaussian: Any = self.components.marginal(view)
         components = MultivariateStudentT(self._df[:, 0], gaussian.loc, gaussian.scale_tril)
-        return categorical_mixture(self.log_weights, components)
+        return mixture_of(self.log_weights, components)
 
     def condition(
         self,
@@ -338,7 +340,7 @@ class JointStudentTMixture(nn.Module):
             ValueError: If the last dimension is not ``split``.
         """
         points = check_points("z_c", z_c, self.split).to(self.means.dtype).unsqueeze(-2)
-        factor, df = self.components.block("context"), self._df
+        factor, df = self.components.held.block(slice(self.split)).factor, self._df
         apart = distances(self.means[:, : self.split], factor, points)
         log_probs = log_density(apart, log_det(factor), df[:, 0], self.split)
         df = df[:, -1]
@@ -347,9 +349,12 @@ class JointStudentTMixture(nn.Module):
             df = df + self.split
         else:
             spread = (0.5 * self.power * log_distance(apart, self.split)).exp()
-        loc, factor = self.components.condition(points).mean, self.components.block("target")
+        loc, factor = (
+            self.components.condition(points).mean,
+            self.components.held.block(slice(self.split, None)).factor,
+        )
         components = MultivariateStudentT(df, loc, factor, spread)
-        return categorical_mixture(self.log_weights + log_probs, components)
+        return mixture_of(self.log_weights + log_probs, components)
 
     def moments(
         self,
@@ -415,7 +420,7 @@ class JointStudentTMixture(nn.Module):
         noise[:, self.split :] *= (0.5 * self.power * log_distance(apart, self.split)).exp()
         counts = torch.bincount(drawn, minlength=len(self.means)).tolist()
         samples = torch.empty_like(noise)
-        samples[order] = self.means[component] + scale(self.components.factor, noise, counts)
+        samples[order] = self.means[component] + self.components.held.scale(noise, counts)
         return samples.reshape(*shape, -1)
 
     @property

@@ -84,7 +84,7 @@ def calibration(
 
 def m_step(
     z: Tensor,  # shape: (N, D)
-    shares: Tensor,  # shape: (N, K)
+    responsibilities: Tensor,  # shape: (N, K)
     precisions: Tensor,  # shape: (N, K, 1) | (N, K, 2)
     floor: Tensor,  # shape: (D, D)
     split: int,
@@ -95,7 +95,7 @@ def m_step(
     28). With two, the residual's are the weights of the regression on the context.
     """
     tiny = torch.finfo(z.dtype).tiny
-    counts = shares.sum(dim=0).clamp_min(tiny)
+    counts = responsibilities.sum(dim=0).clamp_min(tiny)
 
     def moments(rows: Tensor, weights: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         total = weights.sum().clamp_min(tiny)
@@ -105,7 +105,9 @@ def m_step(
         return mean, cholesky(scale + floor[:dim, :dim], name="scales")
 
     found = []
-    for share, precision, count in zip(shares.mT, precisions.unbind(1), counts, strict=True):
+    for share, precision, count in zip(
+        responsibilities.mT, precisions.unbind(1), counts, strict=True
+    ):
         mean, factor = moments(z, share * precision[:, -1], count)
         if precision.shape[1] > 1:
             mean_c, factor_c = moments(z[:, :split], share * precision[:, 0], count)
@@ -123,7 +125,7 @@ def m_step(
 def updated_df(
     df: Tensor,  # shape: (K, P)
     dims: Tensor,  # shape: (P,)
-    shares: Tensor,  # shape: (N, K)
+    responsibilities: Tensor,  # shape: (N, K)
     precisions: Tensor,  # shape: (N, K, P)
     bounds: tuple[float, float],
 ) -> Tensor:  # shape: (K, P)
@@ -132,7 +134,9 @@ def updated_df(
     Where the derivative, which falls with them, is 0, by bisection of their logarithm.
     """
     half = 0.5 * (df + dims)
-    columns = shares / shares.sum(dim=0).clamp_min(torch.finfo(shares.dtype).tiny)
+    columns = responsibilities / responsibilities.sum(dim=0).clamp_min(
+        torch.finfo(responsibilities.dtype).tiny
+    )
     terms = torch.einsum("nk,nkp->kp", columns, precisions.log() - precisions)
     known = 1.0 + terms + half.digamma() - half.log()
     low, high = (torch.full_like(df, bound).log() for bound in bounds)
