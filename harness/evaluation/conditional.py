@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal
 
 from harness.keyed_random import seeded
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+CURVE = tuple(level / 20 for level in range(1, 20))
 _DRAWS = 100
 
 
@@ -34,6 +35,11 @@ def ranks(
 def coverage(ranks: Tensor) -> dict[str, float]:  # shape: (N,)
     """Share of targets inside the regions of highest density that should hold ``LEVELS``."""
     return {f"coverage_{level}": float((ranks <= level).double().mean()) for level in LEVELS}
+
+
+def calibration(ranks: Tensor) -> list[float]:  # shape: (N,)
+    """Shares as of ``coverage``, of the regions that should hold ``CURVE``."""
+    return [float((ranks <= level).double().mean()) for level in CURVE]
 
 
 def guesses(
@@ -65,10 +71,10 @@ def best_of(
 
 def _draws(conditional: Distribution, number: int) -> Tensor:  # shape: (number, B, d)
     """Draws, of a mixture from one component each: torch draws from all and drops the others."""
-    if not isinstance(conditional, MixtureSameFamily):
+    parts: Any = getattr(conditional, "component_distribution", None)
+    if not isinstance(parts, MultivariateNormal | Independent):
         return conditional.sample(torch.Size([number]))
-    parts: Any = conditional.component_distribution
-    weights: Any = conditional.mixture_distribution
+    weights: Any = conditional.mixture_distribution  # type: ignore[attr-defined]
     drawn: Tensor = weights.sample(torch.Size([number]))
     batch = torch.arange(drawn.shape[1]).expand_as(drawn)
     means: Tensor = parts.mean[batch, drawn]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.distributions import MixtureSameFamily
 
 from harness import figures
 from harness.data import spread
+from harness.evaluation.conditional import CURVE
 from harness.evaluation.latents import sample
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
@@ -45,11 +46,21 @@ def draw(
     _save({f"{name}_{kind}": figure for kind, figure in drawn.items()}, folder)
 
 
-def draw_completions(rows: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes ``completions``: under images' upper halves what they are and may be, row by row."""
+def draw_completions(
+    rows: Mapping[str, Tensor], curves: Mapping[str, Sequence[float]], folder: Path
+) -> None:
+    """Writes ``completions`` and ``calibration``.
+
+    Under images' upper halves what they are and may be, row by row; and the shares of targets in
+    regions that should hold ``CURVE``.
+    """
     pixels = {name: _pixels(images) for name, images in rows.items()}
     title = "Test images whose upper half tells least of their class"
-    _save({"completions": figures.image_rows(pixels, title=title)}, folder)
+    drawn = {
+        "completions": figures.image_rows(pixels, title=title),
+        "calibration": figures.calibration(CURVE, curves),
+    }
+    _save(drawn, folder)
 
 
 def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
