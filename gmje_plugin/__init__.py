@@ -1,7 +1,12 @@
 """Gaussian (Mixture) Joint Embeddings for lightly (Huang 2026, arXiv 2603.26799)."""
 
 from gmje_plugin import resampling
-from gmje_plugin.density import GrowingNeuralGas, JointGaussian, JointGaussianMixture
+from gmje_plugin.density import (
+    GrowingNeuralGas,
+    JointGaussian,
+    JointGaussianMixture,
+    JointStudentTMixture,
+)
 from gmje_plugin.loss import (
     GJEDualLoss,
     GJEEntropyLoss,
@@ -27,6 +32,7 @@ __all__ = [
     "JointGaussian",
     "JointGaussianMixture",
     "JointSMCLoss",
+    "JointStudentTMixture",
     "SMCMemoryBankModule",
     "SMCNNMemoryBankModule",
     "SMCNTXentLoss",

@@ -22,6 +22,7 @@ CONTRACT = {
     "GrowingNeuralGas",
     "JointGaussian",
     "JointGaussianMixture",
+    "JointStudentTMixture",
     "swap_memory_bank",
     "register",
     "unregister",

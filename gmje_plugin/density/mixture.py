@@ -222,7 +222,7 @@ class JointGaussianMixture(nn.Module):
         Raises:
             ValueError: If ``view`` is neither.
         """
-        return _mixture(self.log_weights, self.components.marginal(view))
+        return mixture_of(self.log_weights, self.components.marginal(view))
 
     def condition(
         self,
@@ -243,7 +243,7 @@ class JointGaussianMixture(nn.Module):
         points = check_points("z_c", z_c, self.split).to(self.means.dtype).unsqueeze(-2)
         context = self.components.held.block(slice(self.split))
         log_joint = self.log_weights + context.log_density(self.means[:, : self.split], points)
-        return _mixture(log_joint, self.components.condition(points))
+        return mixture_of(log_joint, self.components.condition(points))
 
     def moments(
         self,
@@ -399,7 +399,7 @@ class JointGaussianMixture(nn.Module):
         return stratified_mean(self.weights, function(draws))
 
 
-def _mixture(logits: Tensor, components: Distribution) -> MixtureSameFamily:
+def mixture_of(logits: Tensor, components: Distribution) -> MixtureSameFamily:
     """A mixture of torch; unchecked, as its components are."""
     weights = Categorical(logits=logits, validate_args=False)
     return MixtureSameFamily(weights, components, validate_args=False)

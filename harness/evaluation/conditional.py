@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, MixtureSameFamily
+from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal
 
 from harness.evaluation.mixtures import GaussianMixtures
 from harness.keyed_random import seeded
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+CURVE = tuple(level / 20 for level in range(1, 20))
 _DRAWS = 100
 
 
@@ -32,6 +33,11 @@ def ranks(
 def coverage(ranks: Tensor) -> dict[str, float]:  # shape: (N,)
     """Share of targets inside the regions of highest density that should hold ``LEVELS``."""
     return {f"coverage_{level}": float((ranks <= level).double().mean()) for level in LEVELS}
+
+
+def calibration(ranks: Tensor) -> list[float]:  # shape: (N,)
+    """Shares as of ``coverage``, of the regions that should hold ``CURVE``."""
+    return [float((ranks <= level).double().mean()) for level in CURVE]
 
 
 def guesses(
@@ -61,7 +67,9 @@ def best_of(
 
 
 def _draws(conditional: Distribution, number: int, *, seed: int) -> Tensor:  # shape: (number, B, d)
-    if isinstance(conditional, MixtureSameFamily):
+    if isinstance(conditional, MixtureSameFamily) and isinstance(
+        conditional.component_distribution, MultivariateNormal | Independent
+    ):
         generator = Generator().manual_seed(seed)
         return GaussianMixtures.of(conditional).sample(number, generator=generator)
     with seeded(seed):

@@ -1,7 +1,13 @@
 """Figures as pure functions of data; none touches a file or matplotlib's global state."""
 
 from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
-from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
+from harness.figures.latents import (
+    Pixels,
+    calibration,
+    image_grids,
+    image_rows,
+    latent_map,
+)
 from harness.figures.style import Array
 from harness.figures.synthetic import (
     DensityPanel,
@@ -30,6 +36,7 @@ __all__ = [
     "arms",
     "bank_curves",
     "branch_parameters",
+    "calibration",
     "conditional_densities",
     "density",
     "end",

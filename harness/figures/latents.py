@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.figures.style import DIGIT_COLOURS, Array, panels
+from harness.figures.style import DASHED, DIGIT_COLOURS, GREY, Array, panels
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -64,6 +65,25 @@ def image_rows(
         axis.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
         axis.set_anchor("E")  # what room is left is the names'
     figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def calibration(levels: Sequence[float], curves: Mapping[str, Sequence[float]]) -> Figure:
+    """What regions hold beside what they should: honest ones lie on the diagonal.
+
+    Args:
+        levels: Shares that the regions should hold.
+        curves: By density, the shares that they hold.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=DASHED)
+    for (name, held), colour in zip(curves.items(), cycle(DIGIT_COLOURS), strict=False):
+        axis.plot(levels, held, marker=".", color=colour, label=name)
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="a region should hold", ylabel="it holds")
+    axis.set_aspect("equal")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 

@@ -13,8 +13,10 @@ from harness.report.markdown import Picture, Table, escape, heading
 COMPLETIONS = {
     "jepa": "JEPA predictor",
     "gje": "Unimodal GJE",
+    "gje_t": "Student t, calibrated",
     "gmje": "Parametric GMJE",
     "gmje_em": "GMJE by EM",
+    "gmje_t": "Ten Student t, calibrated",
     "mdn": "GMJE-MDN",
 }
 # The paper's Table 2 (Huang 2026, Sec. 5.3): log det, trace, spread.
@@ -60,6 +62,7 @@ def _run(results: Mapping[str, Any], folder: Path, *, name: str) -> Iterator[str
         for row, found in results["rows"].items()
         for kind, about in _PICTURES.items()
     }
+    drawn["calibration"] = "Share of test embeddings in regions that should hold a share of them."
     drawn["completions"] = "Upper halves, what they are of, and the best guesses, decoded."
     for picture, caption in drawn.items():
         path = folder / "figures" / f"{picture}.png"

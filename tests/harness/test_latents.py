@@ -17,7 +17,15 @@ from torch.distributions import (
     Normal,
 )
 
-from harness.evaluation.conditional import LEVELS, best_of, coverage, guesses, ranks
+from gmje_plugin import JointStudentTMixture
+from harness.evaluation.conditional import (
+    LEVELS,
+    best_of,
+    calibration,
+    coverage,
+    guesses,
+    ranks,
+)
 from harness.evaluation.latents import (
     component_log_probs,
     fit_statistics,
@@ -127,6 +135,22 @@ def test_coverage_of_a_density_too_narrow_right_or_too_wide(scale: float) -> Non
         expected = chi2.cdf(scale**2 * chi2.ppf(level, df=4), df=4)
         # Four standard errors of a share of 2,000, and the regions' by 100 draws.
         assert found[f"coverage_{level}"] == pytest.approx(expected, abs=0.06)
+
+
+def test_coverage_of_a_mixture_of_student_t_by_its_own_draws() -> None:
+    density = JointStudentTMixture(
+        torch.tensor([0.7, 0.3]),
+        torch.tensor([[0.0, 0.0, 0.0], [1.0, 4.0, 0.0]]),
+        torch.eye(3).expand(2, -1, -1),
+        split=1,
+        df=torch.full((2, 2), 3.0),
+        coupling="independent",
+    )
+    z = density.sample((1500,), generator=torch.Generator().manual_seed(0))
+    found = ranks(density.condition(z[:, :1]), z[:, 1:], seed=1)
+    for level in LEVELS:
+        assert coverage(found)[f"coverage_{level}"] == pytest.approx(level, abs=0.06)
+    assert calibration(found)[9] == coverage(found)["coverage_0.5"]
 
 
 @pytest.mark.parametrize("full", [True, False])

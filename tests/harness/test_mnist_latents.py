@@ -62,7 +62,7 @@ def test_the_folder_holds_every_phase(ran: tuple[Path, str]) -> None:
     }
     assert (ran[0] / "classifier" / "last.ckpt").exists()
     pictures = {path.stem for path in (ran[0] / "figures").iterdir()}
-    assert pictures == {"completions"} | {
+    assert pictures == {"completions", "calibration"} | {
         f"{row}_{kind}" for row in rows for kind in ("map", "grids", "nearest")
     }
     for name in pictures:
@@ -96,8 +96,13 @@ def test_results_hold_every_density_and_ceiling(results: dict[str, Any]) -> None
     for areas in gmje["strange"].values():
         assert set(areas) == {"nearest", *gmje["densities"]}
         assert all(0.0 <= area <= 1.0 for area in areas.values())
+    assert list(results["completion"]) == [
+        *("jepa", "gje", "gje_t", "gmje", "gmje_em", "gmje_t", "mdn")
+    ]
     for found in results["completion"].values():
         assert found["best_of"] == sorted(found["best_of"])
+        assert found["calibration"] == sorted(found["calibration"])
+        assert found["calibration"][9] == found["coverage_0.5"]
     assert results["commit"]
     assert results["command"] == ASKED
 
@@ -123,7 +128,7 @@ def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
         assert page.count(heading) == 1
     assert "| \N{NO-BREAK SPACE}\N{NO-BREAK SPACE}gaussian" in page  # below its row's title
     shown = [path.name for path in (tmp_path / "figures").glob("latents-*.png")]
-    assert len(shown) == 2 * 3 + 1
+    assert len(shown) == 2 * 3 + 2
     assert all(f"(figures/{name})" in page for name in shown)
     assert (tmp_path / "report.html").read_text().count("data:image/png;base64") == len(shown)
 
@@ -211,21 +216,27 @@ def test_a_row_with_prototypes_has_three_densities_of_its_own() -> None:
     assert found["gmm"].means.sum(dim=0).allclose(by_class.sum(dim=0), atol=0.02)
 
 
-def test_a_completion_by_em_is_fitted_and_one_by_prototypes_as_trained() -> None:
+@pytest.mark.parametrize(
+    ("kind", "fitted"), [("gje", {"gje", "gje_t"}), ("gmje", {"gmje_em", "gmje_t"})]
+)
+def test_a_completion_is_fitted_or_by_prototypes_as_trained(kind: str, fitted: set[str]) -> None:
     generator = torch.Generator().manual_seed(0)
-    contexts = normalize(torch.randn(400, 4, generator=generator), dim=1)
-    targets = normalize(contexts + 0.1 * torch.randn(400, 4, generator=generator), dim=1)
+    contexts = normalize(torch.randn(800, 4, generator=generator), dim=1)
+    targets = normalize(contexts + 0.1 * torch.randn(800, 4, generator=generator), dim=1)
+    known, held_out = zip(contexts.chunk(2), targets.chunk(2), strict=True)
+    contexts, targets = known
     backbone = backbones.build(
         settings("experiment=mnist_latents").backbone, in_channels=1, image_size=(32, 32)
     )
-    completer = Completer(backbone, targets, "gmje", num_prototypes=3)
-    found = conditionals(completer, contexts, targets, seed=0)
+    completer = Completer(backbone, targets, kind, num_prototypes=3)
+    found = conditionals(completer, contexts, targets, held_out, seed=0)
     given = contexts.double()
     scores = {name: density(given).log_prob(targets.double()) for name, density in found.items()}
-    as_trained = completer.criterion.mixture().condition(given)
-    assert set(found) == {"gmje", "gmje_em"}
-    assert scores["gmje"].allclose(as_trained.log_prob(targets.double()))
-    assert scores["gmje_em"].mean() > scores["gmje"].mean() + 1.0
+    assert set(found) == fitted | {kind}
+    if kind == "gmje":
+        as_trained = completer.criterion.mixture().condition(given)
+        assert scores["gmje"].allclose(as_trained.log_prob(targets.double()))
+        assert all(scores[name].mean() > scores["gmje"].mean() + 1.0 for name in fitted)
 
 
 def test_the_most_doubtful_upper_halves_are_those_of_many_classes() -> None:

@@ -33,12 +33,13 @@ def prepare(
             threads=settings.trainer.threads,
             console=console,
         )
-        draw(folder.path)
+        found = jobs.results(experiment, folder.path)
+        draw(folder.path, found["completion"])
         return {
             "experiment": experiment.name,
             "data": images.variant,
             "seed": settings.seed,
-            **jobs.results(experiment, folder.path),
+            **found,
             **tracking.provenance(),
         }
 

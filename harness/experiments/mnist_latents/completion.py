@@ -4,12 +4,13 @@ Models of one size see the upper half of an image. Their targets are the embeddi
 images under an encoder that was trained before and stays as it is, so that one decoder serves all
 and nothing can collapse. Only what they say of the target differs: a point (JEPA), a Gaussian
 (unimodal GJE), a mixture of joint prototypes (Parametric GMJE) or one fitted to the same embeddings
-by EM, a predicted mixture (GMJE-MDN).
+by EM, a predicted mixture (GMJE-MDN). To the embeddings of the second and the third a Student t
+and a mixture of them are fitted, too, and calibrated on test images that nothing is measured on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gmje_plugin import (
     GMJEPrototypeLoss,
     JointGaussian,
     JointGaussianMixture,
+    JointStudentTMixture,
 )
 from harness import training
 from harness.backbones import Backbone
@@ -41,12 +43,12 @@ from harness.files import replacing
 from harness.keyed_random import seeded
 from harness.report.latents import COMPLETIONS
 
-KINDS = [name for name in COMPLETIONS if name != "gmje_em"]  # what is trained
+KINDS = ["jepa", "gje", "gmje", "mdn"]  # what is trained
 GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512  # of every head
 _TEMPERATURE = 0.01  # of the prototypes
-_COMPONENTS = 10  # of GMJE-MDN and of the fit by EM
+_COMPONENTS = 10  # of GMJE-MDN and of the fits by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
@@ -129,6 +131,7 @@ def conditionals(
     completer: Completer,
     contexts: Tensor,  # shape: (N, d)
     targets: Tensor,  # shape: (N, d)
+    held_out: tuple[Tensor, Tensor],  # shapes: (M, d), (M, d)
     *,
     seed: int,
 ) -> dict[str, Conditional]:
@@ -138,9 +141,22 @@ def conditionals(
         completer: The model, on the CPU in evaluation mode.
         contexts: Embeddings of some training images' halves.
         targets: Those of the whole.
+        held_out: Both of images that the model was not trained on, for calibration.
         seed: Of a fit by EM.
     """
     contexts, targets = contexts.double(), targets.double()
+
+    def student_t(num_components: int) -> Conditional:
+        fitted = JointStudentTMixture.fit(
+            contexts,
+            targets,
+            num_components,
+            coupling="independent",
+            max_steps=_STEPS,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return fitted.calibrated(*held_out).condition
+
     head: Any = completer.prediction_head
     criterion: Any = completer.criterion
     match completer.kind:
@@ -154,7 +170,8 @@ def conditionals(
         case "mdn":
             return {"mdn": head}
         case "gje":
-            return {"gje": JointGaussian.fit(contexts, targets).condition}
+            gaussian = JointGaussian.fit(contexts, targets)
+            return {"gje": gaussian.condition, "gje_t": student_t(1)}
         case _:
             fitted = JointGaussianMixture.fit(
                 contexts,
@@ -163,7 +180,11 @@ def conditionals(
                 max_steps=_STEPS,
                 generator=torch.Generator().manual_seed(seed),
             )
-            return {"gmje": criterion.mixture().condition, "gmje_em": fitted.condition}
+            return {
+                "gmje": criterion.mixture().condition,
+                "gmje_em": fitted.condition,
+                "gmje_t": student_t(_COMPONENTS),
+            }
 
 
 @torch.no_grad()
@@ -177,7 +198,8 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
         kind: One of ``KINDS``.
 
     Returns:
-        For each density ``nll`` (nats, mean over test images), the coverage of its regions,
+        For each density ``nll`` (nats, mean over test images), the coverage of its regions, at
+        some levels by name and as a curve over ``measures.CURVE`` (``calibration``),
         ``best_of``, the share of images whose class is among those of its first 1, ..., 5 guesses
         decoded, and for comparison ``top_of_first``, the share whose class is among the 1, ..., 5
         that the classifier finds likeliest of the first guess.
@@ -193,11 +215,15 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
     with torch.enable_grad():
         phases.fit(completer, f"completion/{kind}", epochs=experiment.completion_epochs)
     completer.cpu().eval()  # densities are evaluated where their draws can be repeated
-    some = spread(len(judge.test), _MEASURED)
+    # At least every other test image is left for calibration.
+    some = spread(len(judge.test), min(_MEASURED, len(judge.test) // 2))
+    others = torch.ones(len(judge.test), dtype=torch.bool)
+    others[some] = False
     images, targets, labels = judge.test.images[some], row.test[some], judge.test.labels[some]
     contexts = completer.embed(images)
     fitted = spread(len(judge.train), _FITTED)
     known = completer.embed(judge.train.images[fitted]), row.train[fitted]
+    held_out = completer.embed(judge.test.images[others]), row.test[others]
     places = doubtful(images, judge.train)[:_SHOWN]
     shown: dict[str, Tensor] = {}
     if kind == KINDS[0]:
@@ -205,7 +231,7 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
         shown["whole"] = images[places]
         shown["whole, decoded"] = row.decoder.decode(targets[places])
     found: dict[str, Any] = {}
-    for name, condition in conditionals(completer, *known, seed=seed).items():
+    for name, condition in conditionals(completer, *known, held_out, seed=seed).items():
         found[name], classes = _measure(condition, contexts, targets, row.decoder, judge, seed=seed)
         hits = classes.argmax(dim=2), classes[0].topk(GUESSES).indices.T
         best_of, top_of_first = (measures.best_of(hit, labels.cpu()) for hit in hits)
@@ -218,12 +244,13 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
     return found
 
 
-def draw(folder: Path) -> None:
-    """Draws what the models of a run make of some upper halves."""
+def draw(folder: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draws what the models of a run make of some upper halves, and how far it can be trusted."""
     shown: dict[str, Tensor] = {}
     for kind in KINDS:
         shown |= torch.load(_shown(folder, kind))
-    draw_completions(shown, folder / FIGURES)
+    curves = {COMPLETIONS[name]: found["calibration"] for name, found in measured.items()}
+    draw_completions(shown, curves, folder / FIGURES)
 
 
 def _shown(folder: Path, kind: str) -> Path:
@@ -271,5 +298,6 @@ def _measure(
     figures = {
         "nll": -float(torch.cat(log_probs).mean()),
         **measures.coverage(torch.cat(ranks).cpu()),
+        "calibration": measures.calibration(torch.cat(ranks).cpu()),
     }
     return figures, torch.cat(classes, dim=1)

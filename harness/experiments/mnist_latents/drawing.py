@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,12 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from harness.data import spread
+from harness.evaluation.conditional import CURVE
 from harness.evaluation.latents import sample
 from harness.evaluation.mixtures import GaussianMixtures
 from harness.experiments.mnist_latents.evaluating import Judge
 from harness.experiments.mnist_latents.phases import TrainedRow
-from harness.figures.latents import Pixels, image_grids, image_rows, latent_map
+from harness.figures.latents import Pixels, calibration, image_grids, image_rows, latent_map
 from harness.files import write_png
 
 FIGURES = "figures"  # the folder of a run's pictures
@@ -43,11 +44,21 @@ def draw(name: str, row: TrainedRow, density: GaussianMixtures, judge: Judge, fo
     _save({f"{name}_{kind}": figure for kind, figure in drawn.items()}, folder)
 
 
-def draw_completions(rows: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes ``completions``: under images' upper halves what they are and may be, row by row."""
+def draw_completions(
+    rows: Mapping[str, Tensor], curves: Mapping[str, Sequence[float]], folder: Path
+) -> None:
+    """Writes ``completions`` and ``calibration``.
+
+    Under images' upper halves what they are and may be, row by row; and the shares of targets in
+    regions that should hold ``CURVE``.
+    """
     pixels = {name: _pixels(images) for name, images in rows.items()}
     title = "Test images whose upper half tells least of their class"
-    _save({"completions": image_rows(pixels, title=title)}, folder)
+    drawn = {
+        "completions": image_rows(pixels, title=title),
+        "calibration": calibration(CURVE, curves),
+    }
+    _save(drawn, folder)
 
 
 def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
