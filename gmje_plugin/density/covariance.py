@@ -226,7 +226,7 @@ class Full(Covariance):
             distances = z.new_zeros(len(z), components)
             with torch.autocast(device_type=z.device.type, enabled=False):
                 for block in blocks:
-                    whitened = (points[:, : len(block)] @ block).unflatten(1, (components, -1))
+                    whitened = (points[:, : len(block)] @ block).reshape(len(z), components, -1)
                     distances = distances + whitened.square().sum(dim=2)
             return -0.5 * (distances + constant)
 
