@@ -226,9 +226,8 @@ class Full(Covariance):
             distances = z.new_zeros(len(z), components)
             with torch.autocast(device_type=z.device.type, enabled=False):
                 for block in blocks:
-                    whitened = points[:, : len(block)] @ block
-                    squares = whitened.square().reshape(len(z), components, -1)
-                    distances = distances + squares.sum(dim=2)
+                    whitened = (points[:, : len(block)] @ block).reshape(len(z), components, -1)
+                    distances = distances + whitened.square().sum(dim=2)
             return -0.5 * (distances + constant)
 
         return log_densities
