@@ -113,6 +113,6 @@ def knn(backbone: nn.Module, images: Images, device: str = "cpu") -> float:
         features[1],
         images.test[1],
         num_classes=10,
-        neighbours=20,
-        temperature=0.1,
+        knn_k=20,
+        knn_t=0.1,
     )

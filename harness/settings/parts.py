@@ -148,7 +148,7 @@ class TrainerSettings:
         20, low=0, help="Passes over the training images; 0 evaluates the untrained network. [D]"
     )
     batch_size: int = ranged(64, low=2, help="Images a step, of all devices together. [D]")
-    warmup: float = ranged(
+    warmup_ratio: float = ranged(
         0.1, low=0.0, below=1.0, help="Share of the steps in which the learning rate rises. [R]"
     )
     log_every: int = ranged(1, low=1, help="Steps between two rows of metrics.csv.")
@@ -189,14 +189,14 @@ class TrainerSettings:
 class EvaluationSettings:
     """What frozen features are measured by."""
 
-    neighbours: int = ranged(
+    knn_k: int = ranged(
         20,
         low=1,
         help="Neighbours that vote (weighted kNN, Wu et al. 2018). lightly's benchmarks have 200, "
         "of 50,000 images; digits have 1,347.",
     )
     # exp(1 / t) must be a float32.
-    temperature: float = ranged(0.1, low=0.02, help="Temperature of their votes; lightly's.")
+    knn_t: float = ranged(0.1, low=0.02, help="Temperature of their votes; lightly's.")
     probe: str = choice(
         "converged",
         "paper",

@@ -57,7 +57,7 @@ WRONG = {
     "experiment=banks method=simclr": "experiment=banks compares banks of moco",
     "experiment=benchmark method=smc_gmje bank=fifo": "bank=fifo with smc_gmje is MoCo",
     "trainer.batch_size=8 trainer.devices=8": "at least 2 images for each of the 8 devices",
-    "evaluation.temperature=0.01": "evaluation.temperature must be finite, at least 0.02",
+    "evaluation.knn_t=0.01": "evaluation.knn_t must be finite, at least 0.02",
     "experiment.rows.moco_smc.bank=null": "experiment.rows.moco_smc.bank must be chosen for moco",
     "+bank@experiment.rows.byol.bank=smc": "experiment.rows.byol.bank is for moco and smc_gmje",
     "trainer.devices=3": "trainer.batch_size must be a multiple of the 3 devices that share it",
