@@ -106,7 +106,7 @@ def _steps(out: Path, device: str, overrides: Sequence[str], *, quick: bool) -> 
     common += ["trainer.precision=bf16-mixed", "trainer.compile=true", "trainer.probe_every=20"]
     if quick:
         common += ["data=digits", "backbone=small_cnn", "trainer.epochs=1", "trainer.compile=false"]
-        common += ["evaluation.probe=converged", "evaluation.neighbours=20"]
+        common += ["evaluation.probe=converged", "evaluation.knn_k=20"]
     for name, row in _ROWS.items():
         folder = out / "runs" / name
         options = (*common, *row, *overrides, f"output_root={folder}")

@@ -83,4 +83,4 @@ def knn(backbone: nn.Module, images: ImageData, device: str = "cpu") -> float:
     """Weighted kNN accuracy of frozen features on the test images."""
     network = nn.Sequential(backbone, nn.Flatten()).to(device)
     train, test = (encode(network, part, images) for part in (images.train, images.test))
-    return knn_accuracy(*train, *test, num_classes=10, neighbours=20, temperature=0.1)
+    return knn_accuracy(*train, *test, num_classes=10, knn_k=20, knn_t=0.1)

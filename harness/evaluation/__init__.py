@@ -74,8 +74,8 @@ def _accuracies(
             test,
             labels,
             num_classes=data.num_classes,
-            neighbours=asked.neighbours,
-            temperature=asked.temperature,
+            knn_k=asked.knn_k,
+            knn_t=asked.knn_t,
         )
         for labelled in draws
     ]

@@ -17,13 +17,13 @@ def knn_accuracy(
     test_labels: Tensor,  # shape: (T,)
     *,
     num_classes: int,
-    neighbours: int,
-    temperature: float,
+    knn_k: int,
+    knn_t: float,
 ) -> float:
     """Share of test images whose label gets the most votes of the nearest training images.
 
-    A neighbour of cosine similarity s votes with weight exp(s / temperature). With fewer training
-    images than ``neighbours``, all vote.
+    A neighbour of cosine similarity s votes with weight exp(s / knn_t). With fewer training
+    images than ``knn_k``, all vote.
     """
     bank = normalize(train_features, dim=1).T
     predicted = [
@@ -32,8 +32,8 @@ def knn_accuracy(
             bank,
             train_labels,
             num_classes=num_classes,
-            knn_k=min(neighbours, train_features.shape[0]),
-            knn_t=temperature,
+            knn_k=min(knn_k, train_features.shape[0]),
+            knn_t=knn_t,
         )[:, 0]
         for features in torch.split(test_features, _CHUNK)  # it holds a matrix of all pairs
     ]

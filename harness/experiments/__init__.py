@@ -1,8 +1,8 @@
 """Experiments, one a module.
 
-``replay`` is a training at a time, which several processes may share. The others gather many parts
-in one folder: each has ``prepare(settings, experiment)``, which refuses what cannot be run and
-returns a function of folder and console that makes what ``results.json`` is to hold and the
+``single_run`` is a training at a time, which several processes may share. The others gather many
+parts in one folder: each has ``prepare(settings, experiment)``, which refuses what cannot be run
+and returns a function of folder and console that makes what ``results.json`` is to hold and the
 folder's ``figures``, ``summary(results)`` for loggers, and ``show(results, console)``.
 """
 
@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from harness.experiments import failure_modes, mnist_latents, quickstart, replay, synthetic
+from harness.experiments import failure_modes, mnist_latents, quickstart, single_run, synthetic
 from harness.settings import (
     FailureModesSettings,
     MNISTLatentsSettings,
     QuickstartSettings,
-    ReplaySettings,
     Settings,
+    SingleRunSettings,
     SyntheticSettings,
 )
 from harness.tracking import RunFolder, check_logger, log_summary
@@ -38,8 +38,8 @@ _GATHERING: dict[type, Any] = {
 def run(settings: Settings, folder: RunFolder) -> None:
     """Runs the experiment that the settings are of, or shows what it has found before."""
     experiment = settings.experiment
-    if isinstance(experiment, ReplaySettings):
-        replay.run(settings, folder)
+    if isinstance(experiment, SingleRunSettings):
+        single_run.run(settings, folder)
         return
     console = Console()
     module = _GATHERING[type(experiment)]

@@ -22,7 +22,7 @@ class BYOLSettings(MethodSettings):
     family: ClassVar[str] = "BYOL"
     name: str = choice("byol")
     learning_rate: float = ranged(0.1, above=0.0, help="Peak learning rate. [D]")
-    ema: float = ranged(
+    encoder_momentum: float = ranged(
         0.99,
         low=0.0,
         high=1.0,

@@ -36,7 +36,7 @@ class MoCoSettings(MethodSettings):
     temperature: float = ranged(
         0.1, above=0.0, help="Temperature of the loss and of the bank's weights. [R]"
     )
-    ema: float = ranged(
+    encoder_momentum: float = ranged(
         0.99,
         low=0.0,
         high=1.0,

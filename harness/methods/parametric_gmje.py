@@ -41,7 +41,7 @@ class ParametricGMJESettings(MethodSettings):
     entropy_weight: float = ranged(
         1.0, low=0.0, help="Weight of the entropy, 0 is off; the loss's default."
     )
-    ema: float = ranged(
+    ema_momentum: float = ranged(
         0.5,
         low=0.0,
         below=1.0,
@@ -59,6 +59,6 @@ class ParametricGMJESettings(MethodSettings):
             temperature=self.temperature,
             correlation=self.correlation,
             entropy_weight=self.entropy_weight,
-            momentum=self.ema,
+            momentum=self.ema_momentum,
             gather_distributed=gather,
         )

@@ -20,9 +20,9 @@ class VICRegSettings(MethodSettings):
 
     name: str = choice("vicreg")
     learning_rate: float = ranged(0.06, above=0.0, help="Peak learning rate. [R]")
-    invariance: float = ranged(25.0, low=0.0, help="Weight of the invariance, lambda. [P]")
-    variance: float = ranged(25.0, low=0.0, help="Weight of the variance, mu. [P]")
-    covariance: float = ranged(1.0, low=0.0, help="Weight of the covariance, nu. [P]")
+    invariance_weight: float = ranged(25.0, low=0.0, help="Weight of the invariance, lambda. [P]")
+    variance_weight: float = ranged(25.0, low=0.0, help="Weight of the variance, mu. [P]")
+    covariance_weight: float = ranged(1.0, low=0.0, help="Weight of the covariance, nu. [P]")
 
     def head(self, feature_dim: int) -> nn.Module:
         """Lightly's of three layers."""
@@ -36,9 +36,9 @@ class VICRegSettings(MethodSettings):
         from lightly.loss import VICRegLoss
 
         loss: nn.Module = VICRegLoss(
-            lambda_param=self.invariance,
-            mu_param=self.variance,
-            nu_param=self.covariance,
+            lambda_param=self.invariance_weight,
+            mu_param=self.variance_weight,
+            nu_param=self.covariance_weight,
             gather_distributed=gather,
         )
         return loss

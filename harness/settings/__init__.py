@@ -12,9 +12,9 @@ from harness.settings.experiments import (
     LatentRowSettings,
     MNISTLatentsSettings,
     QuickstartSettings,
-    ReplaySettings,
     RowSettings,
     Settings,
+    SingleRunSettings,
     SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
@@ -53,11 +53,11 @@ __all__ = [
     "MNISTLatentsSettings",
     "MethodSettings",
     "QuickstartSettings",
-    "ReplaySettings",
     "ResNet18Settings",
     "RowSettings",
     "Settings",
     "SettingsError",
+    "SingleRunSettings",
     "SmallCNNSettings",
     "SyntheticSettings",
     "TimmSettings",

@@ -36,7 +36,7 @@ def _quoted(word: str) -> str:
     return word
 
 
-def told(error: OverrideParseException) -> str:
+def explain(error: OverrideParseException) -> str:
     """What is wrong with a word that Hydra cannot parse."""
     name, equals, value = error.override.partition("=")
     if not equals:

@@ -75,7 +75,7 @@ class QuickstartSettings(ExperimentSettings):
 
 
 @dataclass
-class ReplaySettings(ExperimentSettings):
+class SingleRunSettings(ExperimentSettings):
     """One method from one seed, as in the paper's Experiment 2 (Huang 2026, Sec. 5.2)."""
 
     name: str = choice("benchmark", "banks")
@@ -104,15 +104,15 @@ class SyntheticSettings(ExperimentSettings):
     num_pairs: int = ranged(3000, low=10, help="Pairs of context and target. [R]")
     noise: float = ranged(0.05, above=0.0, help="Standard deviation of the targets. [R]")
     epochs: int = ranged(1200, low=1, help="Full-batch steps of JEPA and MDN. [P]")
-    width: int = ranged(64, low=1, help="Width of the hidden layers of JEPA and MDN. [R]")
+    hidden_dim: int = ranged(64, low=1, help="Width of the hidden layers of JEPA and MDN. [R]")
     jepa_learning_rate: float = ranged(1e-2, above=0.0, help="Of JEPA, by Adam. [R]")
     mdn_learning_rate: float = ranged(5e-3, above=0.0, help="Of MDN, by Adam. [R]")
     length_scale: float = ranged(
         0.3, above=0.0, help="Of the Gaussian process's RBF kernel, which is not fitted. [R]"
     )
     kernel_noise: float = ranged(0.1, above=0.0, help="Variance of that kernel's white noise. [R]")
-    num_nodes: int = ranged(50, low=2, help="Nodes of GMJE-GNG at most. [R]")
-    gas_epochs: int = ranged(10, low=1, help="Passes of GMJE-GNG over the pairs. [R]")
+    max_nodes: int = ranged(50, low=2, help="Nodes of GMJE-GNG at most. [R]")
+    gng_epochs: int = ranged(10, low=1, help="Passes of GMJE-GNG over the pairs. [R]")
     # The paper has no joint SMC here.
     num_particles: int = ranged(256, low=1, help="Particles of the joint SMC. [R]")
     smc_epochs: int = ranged(20, low=1, help="Passes of the joint SMC over the pairs. [R]")

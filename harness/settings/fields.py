@@ -23,7 +23,7 @@ def ranged(
     high: float = math.inf,
     above: float = -math.inf,
     below: float = math.inf,
-    help: str = "",
+    help: str,
 ) -> Any:
     """A number with inclusive (``low``, ``high``) and exclusive (``above``, ``below``) bounds."""
     bounds = {"at least": low, "at most": high, "above": above, "below": below}

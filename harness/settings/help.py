@@ -121,7 +121,11 @@ def _values(item: Field[Any]) -> str:
         return ""
     words = " | ".join(map(as_typed, item.metadata.get("choices", ())))
     bounds: Mapping[str, float] = item.metadata.get("bounds", {})
-    signs = [f"{_SIGNS[word]} {end:.10g}" for word, end in bounds.items() if abs(end) < math.inf]
+    signs = [
+        f"{sign} {bounds[word]:.10g}"
+        for word, sign in _SIGNS.items()
+        if math.isfinite(bounds.get(word, math.inf))
+    ]
     kind = f"{item.type} {', '.join(signs)}".replace("None", "null").strip()
     return f" ({words or kind.replace(' ', _SPACE)})"
 

@@ -1,8 +1,8 @@
 """What all methods and all memory banks have; each has a file of its own in ``harness/methods``.
 
-Learning rates of Parametric GMJE, GJE entropy and GMJE-MDN were
-found when their losses were whole nats: they are those times the dimension of the embeddings, and
-the weight decay is divided by it, which under SGD is the same training.
+Learning rates of Parametric GMJE, GJE entropy and GMJE-MDN were found when their losses were whole
+nats: they are those times the dimension of the embeddings, and the weight decay is divided by it,
+which under SGD is the same training.
 """
 
 from __future__ import annotations

@@ -19,23 +19,44 @@ class ViewSettings:
     mnist_paper.
     """
 
-    # Random resized crop, as torchvision's: least share of the area; 1 is off.
-    crop_min: float = ranged(1.0, above=0.0, high=1.0)
-    flip: float = ranged(0.0, low=0.0, high=1.0)  # probability, left to right
+    crop_min: float = ranged(
+        1.0,
+        above=0.0,
+        high=1.0,
+        help="Least share of the area of torchvision's random resized crop; 1 is off.",
+    )
+    flip: float = ranged(0.0, low=0.0, high=1.0, help="Probability of a flip, left to right.")
     # Random affine map; each view of an image draws its own, uniform within these bounds.
-    rotation: float = ranged(0.0, low=0.0, high=180.0)  # degrees, either way
-    shift: float = ranged(0.0, low=0.0, high=1.0)  # share of the width, either way
-    zoom: float = ranged(0.0, low=0.0, below=1.0)  # size of the content from 1 - zoom to 1 + zoom
-    shear: float = ranged(0.0, low=0.0, high=1.0)  # tangent of the angle, either way
-    # Colour jitter, as torchvision's.
-    jitter: float = ranged(0.0, low=0.0, high=1.0)  # probability of the next four together
-    brightness: float = ranged(0.0, low=0.0, high=1.0)  # factor from 1 - x to 1 + x
-    contrast: float = ranged(0.0, low=0.0, high=1.0)
-    saturation: float = ranged(0.0, low=0.0, high=1.0)
-    hue: float = ranged(0.0, low=0.0, high=0.5)  # turns, either way
-    grayscale: float = ranged(0.0, low=0.0, high=1.0)  # probability
-    # Mean and deviation to normalise by, for evaluation too: of the training images, or known.
-    normalization: str = choice("training_images", "cifar10", "imagenet", "half")
+    rotation: float = ranged(0.0, low=0.0, high=180.0, help="Largest rotation, degrees.")
+    shift: float = ranged(0.0, low=0.0, high=1.0, help="Largest shift, as a share of the width.")
+    zoom: float = ranged(
+        0.0, low=0.0, below=1.0, help="Size of the content is from 1 - zoom to 1 + zoom."
+    )
+    shear: float = ranged(0.0, low=0.0, high=1.0, help="Largest shear, tangent of its angle.")
+    jitter: float = ranged(
+        0.0,
+        low=0.0,
+        high=1.0,
+        help="Probability of torchvision's colour jitter, the next four together.",
+    )
+    brightness: float = ranged(
+        0.0, low=0.0, high=1.0, help="Largest change of the brightness, as a share."
+    )
+    contrast: float = ranged(
+        0.0, low=0.0, high=1.0, help="Largest change of the contrast, as a share."
+    )
+    saturation: float = ranged(
+        0.0, low=0.0, high=1.0, help="Largest change of the saturation, as a share."
+    )
+    hue: float = ranged(0.0, low=0.0, high=0.5, help="Largest change of the hue, in turns.")
+    grayscale: float = ranged(0.0, low=0.0, high=1.0, help="Probability of a view without colour.")
+    normalization: str = choice(
+        "training_images",
+        "cifar10",
+        "imagenet",
+        "half",
+        help="Whose mean and standard deviation images are normalised by, for evaluation too.",
+    )
 
 
 @dataclass
@@ -148,7 +169,7 @@ class TrainerSettings:
         20, low=0, help="Passes over the training images; 0 evaluates the untrained network. [D]"
     )
     batch_size: int = ranged(64, low=2, help="Images a step, of all devices together. [D]")
-    warmup: float = ranged(
+    warmup_ratio: float = ranged(
         0.1, low=0.0, below=1.0, help="Share of the steps in which the learning rate rises. [R]"
     )
     log_every: int = ranged(1, low=1, help="Steps between two rows of metrics.csv.")
@@ -189,14 +210,14 @@ class TrainerSettings:
 class EvaluationSettings:
     """What frozen features are measured by."""
 
-    neighbours: int = ranged(
+    knn_k: int = ranged(
         20,
         low=1,
         help="Neighbours that vote (weighted kNN, Wu et al. 2018). lightly's benchmarks have 200, "
         "of 50,000 images; digits have 1,347.",
     )
     # exp(1 / t) must be a float32.
-    temperature: float = ranged(0.1, low=0.02, help="Temperature of their votes; lightly's.")
+    knn_t: float = ranged(0.1, low=0.02, help="Temperature of their votes; lightly's.")
     probe: str = choice(
         "converged",
         "paper",

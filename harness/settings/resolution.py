@@ -21,15 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from harness.settings import parts
-from harness.settings.command_line import hint, told
+from harness.settings.command_line import explain, hint
 from harness.settings.experiments import (
     GROUPS,
     ExperimentSettings,
     FailureModesSettings,
     MNISTLatentsSettings,
     QuickstartSettings,
-    ReplaySettings,
     Settings,
+    SingleRunSettings,
     SyntheticSettings,
 )
 from harness.settings.fields import SettingsError
@@ -38,7 +38,7 @@ from harness.settings.registry import CONFIGS
 _SCHEMAS = {
     "settings": Settings,
     "quickstart": QuickstartSettings,
-    "replay": ReplaySettings,
+    "single_run": SingleRunSettings,
     "synthetic": SyntheticSettings,
     "failure_modes": FailureModesSettings,
     "mnist_latents": MNISTLatentsSettings,
@@ -101,7 +101,7 @@ def one_line(error: BaseException) -> str:
         asked = "=".join(str(error.missing_cfg_file).rsplit("/", 1))
         return f"{asked}: there is no such config, only {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        return told(error)
+        return explain(error)
     inner = error.__cause__ or error.__context__
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):

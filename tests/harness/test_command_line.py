@@ -80,7 +80,7 @@ def test_an_option_that_an_experiment_does_not_use(words: list[str], told: str) 
     "words",
     [
         ["experiment=synthetic", "trainer.threads=1", "seed=3", "logger=csv"],
-        ["trainer.epochs=3", "backbone.width=4", "evaluation.neighbours=5"],
+        ["trainer.epochs=3", "backbone.width=4", "evaluation.knn_k=5"],
         ["experiment=benchmark", "method=moco", "bank=smc", "bank.size=64", "scale=paper"],
     ],
 )

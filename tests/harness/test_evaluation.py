@@ -50,14 +50,14 @@ def test_knn_is_brute_force(k: int, t: float) -> None:
     labels = torch.arange(60) % 4
     predicted = torch.tensor(brute_force_knn(train, labels, test, k, t))
     truth = torch.arange(40) % 4
-    found = knn_accuracy(train, labels, test, truth, num_classes=4, neighbours=k, temperature=t)
+    found = knn_accuracy(train, labels, test, truth, num_classes=4, knn_k=k, knn_t=t)
     assert found == pytest.approx((predicted == truth).double().mean().item(), abs=1e-12)
 
 
 def test_knn_with_more_neighbours_than_images_lets_all_vote() -> None:
     train, labels = normal(6, 3), torch.tensor([0, 0, 0, 0, 1, 1])
-    options = {"num_classes": 2, "temperature": 1e6}  # equal votes: the majority
-    found = knn_accuracy(train, labels, train, labels, neighbours=200, **options)
+    options = {"num_classes": 2, "knn_t": 1e6}  # equal votes: the majority
+    found = knn_accuracy(train, labels, train, labels, knn_k=200, **options)
     assert found == pytest.approx(4 / 6)
 
 
@@ -188,7 +188,7 @@ def test_evaluate_gives_every_figure_and_pixels_do_well(tmp_path: Path) -> None:
     data = load(DataSettings())
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     nn.init.eye_(network[1].weight)
-    every = settings("evaluation.labels_per_class=null", "evaluation.neighbours=20")
+    every = settings("evaluation.labels_per_class=null", "evaluation.knn_k=20")
     found = evaluate(network, data, every, folder=tmp_path)
     assert list(found) == [
         "knn_accuracy",
@@ -231,7 +231,7 @@ def test_images_of_one_class_have_no_accuracies(probe: str, tmp_path: Path) -> N
         }
     )
     network, asked = nn.Sequential(nn.Flatten(), nn.Linear(64, 64)), (f"evaluation.probe={probe}",)
-    expected = evaluate(network, data, settings("evaluation.neighbours=1"), folder=tmp_path)
+    expected = evaluate(network, data, settings("evaluation.knn_k=1"), folder=tmp_path)
     del expected["knn_accuracy"], expected["linear_accuracy"]
     assert evaluate(network, one, settings(*asked), folder=tmp_path) == expected
 

@@ -88,7 +88,9 @@ def test_the_momentum_encoder_follows_the_encoder(name: str) -> None:
     before = [weight.clone() for weight in followers]
     loss_of_a_batch(module)
     for weight, old in zip(followers, before, strict=True):
-        torch.testing.assert_close(weight - old, torch.full_like(old, 1.0 - module.ema))
+        torch.testing.assert_close(
+            weight - old, torch.full_like(old, 1.0 - module.encoder_momentum)
+        )
 
 
 def test_banks() -> None:

@@ -64,7 +64,7 @@ def training(
         | {"order": "shuffled"},
         "backbone": {"name": "small_cnn", "width": 32},
         "trainer": {"epochs": epochs, "batch_size": 256, "threads": 1},
-        "evaluation": {"neighbours": 200, "probe": "converged"},
+        "evaluation": {"knn_k": 200, "probe": "converged"},
         "logger": {"name": "csv"},
         "seed": seed,
         "output_root": str(root),

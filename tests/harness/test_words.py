@@ -30,7 +30,7 @@ FOUND = [
     (["experiment=banks", "bank=smc", "bank.ess_threshold=null", "bank.count_own_query=True"],
      ["bank=smc", "bank.ess_threshold=null", "bank.count_own_query=true"]),
     # one way to write it
-    (["++seed=2", "trainer.warmup=2e-1"], ["seed=2", "trainer.warmup=0.2"]),
+    (["++seed=2", "trainer.warmup_ratio=2e-1"], ["seed=2", "trainer.warmup_ratio=0.2"]),
     (["data.root='/a b/c'"], ["data.root=/a b/c"]),
     # the same only because of another word
     (["experiment=banks", "experiment.bank_size=64", "bank.size=256"],

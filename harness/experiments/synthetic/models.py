@@ -51,7 +51,7 @@ class Model:
 
 def _jepa(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fitted:
     """A deterministic predictor; as a density, a Gaussian of its residuals' covariance."""
-    context, target, width = z_c.float(), z_t.float(), settings.width
+    context, target, width = z_c.float(), z_t.float(), settings.hidden_dim
     with seeded(seed):
         network = nn.Sequential(
             nn.Linear(z_c.shape[1], width),
@@ -122,8 +122,8 @@ def _em(num_components: int) -> Callable[[Tensor, Tensor, SyntheticSettings, int
 
 def _gas(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fitted:
     samples = torch.cat([z_c, z_t], dim=1)
-    gas = GrowingNeuralGas(samples.shape[1], settings.num_nodes, seed=seed).double()
-    for batch in _shuffled(samples, settings.gas_epochs, seed):
+    gas = GrowingNeuralGas(samples.shape[1], settings.max_nodes, seed=seed).double()
+    for batch in _shuffled(samples, settings.gng_epochs, seed):
         gas.partial_fit(batch)
     return _of_mixture(gas.to_mixture(samples, z_c.shape[1]))
 
@@ -133,7 +133,7 @@ def _mdn(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fi
     with seeded(seed):
         head = GMJEMDNHead(
             z_c.shape[1],
-            settings.width,
+            settings.hidden_dim,
             z_t.shape[1],
             num_components=NUM_COMPONENTS,
             scale="exp",  # [P]

@@ -163,7 +163,7 @@ class Method(pl.LightningModule):
         ]
         optimizer = _optimizer(self.method_settings, groups)
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = int(self.trainer_settings.warmup * steps)
+        warmup = int(self.trainer_settings.warmup_ratio * steps)
         scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=steps)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 

@@ -17,7 +17,8 @@ class MomentumMethod(Method):
 
     Args:
         context: As in :class:`Method`.
-        settings: As in :class:`Method`; ``ema`` is the share of the old weights at each step.
+        settings: As in :class:`Method`; ``encoder_momentum`` is the share of the old weights at
+            each step.
         criterion: As in :class:`Method`.
         projection_head: Maps features to embeddings.
     """
@@ -30,7 +31,7 @@ class MomentumMethod(Method):
         projection_head: nn.Module,
     ) -> None:
         super().__init__(context, settings, criterion)
-        self.ema = settings.ema
+        self.encoder_momentum = settings.encoder_momentum
         self.projection_head = projection_head
         self.backbone_momentum = copy.deepcopy(self.backbone)
         self.projection_head_momentum = copy.deepcopy(projection_head)
@@ -39,8 +40,10 @@ class MomentumMethod(Method):
 
     def move_momentum_encoder(self) -> None:
         """Moves the copies one step towards the encoder."""
-        update_momentum(self.backbone, self.backbone_momentum, m=self.ema)
-        update_momentum(self.projection_head, self.projection_head_momentum, m=self.ema)
+        update_momentum(self.backbone, self.backbone_momentum, m=self.encoder_momentum)
+        update_momentum(
+            self.projection_head, self.projection_head_momentum, m=self.encoder_momentum
+        )
 
     def targets(
         self,
