@@ -30,6 +30,7 @@ def latent_map(
     axis.scatter(sampled[:, 0], sampled[:, 1], marker="x", c="black", s=16, linewidths=0.8)
     axis.set_xticks([])
     axis.set_yticks([])
+    axis.spines[:].set_visible(False)
     axis.set_title(title, fontsize=11)
     handles = [
         Line2D([], [], linestyle="none", marker="o", color=DIGIT_COLOURS[digit], label=str(digit))

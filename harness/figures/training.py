@@ -58,11 +58,12 @@ def loss_curves(
     """
     figure, axes = panels(len(curves), columns=3, width=4.0, height=2.4, sharex=True)
     for axis, (title, values) in zip(axes, curves.items(), strict=True):
-        _band(axis, values[:, 1:], colour=BLUE, label="loss", first=1)
+        steps = np.arange(1.0, values.shape[1])
+        _band(axis, steps, values[:, 1:], color=BLUE, label="loss")
         for (name, parts), colour in zip(
             terms.get(title, {}).items(), (ORANGE, GREEN), strict=False
         ):
-            _band(axis, parts[:, 1:], colour=colour, label=name, first=1)
+            _band(axis, steps, parts[:, 1:], color=colour, label=name)
         if title in terms:
             axis.legend(frameon=False, fontsize=8)
         axis.set_title(title, fontsize=10)
@@ -89,7 +90,8 @@ def ess_curves(
     figure, (axis,) = panels(1, columns=1, width=8.0, height=3.4)
     for (title, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
         smooth = np.lib.stride_tricks.sliding_window_view(values, window, axis=1).mean(axis=-1)
-        _band(axis, smooth, colour=colour, label=title, first=window - 1)
+        steps = np.arange(window - 1.0, values.shape[1])
+        _band(axis, steps, smooth, color=colour, label=title)
     for threshold in thresholds:
         axis.axhline(
             threshold, color=GREY, linestyle="--", linewidth=1, label="resampled below (default)"
@@ -206,7 +208,8 @@ def bank_curves(
         for line, curves in facets[facet].items():
             if shown.name in curves:
                 values = shown.scale * curves[shown.name]
-                _range_over_seeds(axis, values, epochs=epochs, style=styles[line])
+                places = _epochs_of(values[0], epochs)
+                _band(axis, places, values, linewidth=1.6, **styles[line])
     handles = [Line2D([], [], linewidth=1.6, **styles[line]) for line in lines]
     figure.legend(
         handles, lines, loc="outside upper center", ncols=3, frameon=False, handlelength=3
@@ -290,15 +293,6 @@ def _logged(axis: Axes, values: Array, *, epochs: int) -> None:
     )
 
 
-def _range_over_seeds(axis: Axes, values: Array, *, epochs: int, style: Mapping[str, Any]) -> None:
-    """Mean and range over the runs of values of shape (runs, points) that may have gaps."""
-    there = np.isfinite(values).any(axis=0)
-    places, values = _epochs_of(values[0], epochs)[there], values[:, there]
-    axis.plot(places, np.nanmean(values, axis=0), linewidth=1.6, **style)
-    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    axis.fill_between(places, low, high, color=style["color"], alpha=0.2, linewidth=0)
-
-
 def _std(values: Array) -> Array:
     """Over the last dimension; 0 for a single value."""
     found: Array = values.std(axis=-1, ddof=min(1, values.shape[-1] - 1))
@@ -306,11 +300,16 @@ def _std(values: Array) -> Array:
 
 
 def _band(
-    axis: Axes, values: Array, *, colour: str, label: str | None = None, first: int = 0
+    axis: Axes,
+    places: Array,  # shape: (points,)
+    values: Array,  # shape: (runs, points)
+    *,
+    color: str,
+    **style: Any,
 ) -> None:
-    """Mean and range over seeds of values of shape (seeds, steps), from step ``first`` on."""
-    steps = np.arange(first, first + values.shape[1])
-    axis.plot(steps, values.mean(axis=0), color=colour, linewidth=1.2, label=label)
-    axis.fill_between(
-        steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0
-    )
+    """Mean and range over runs; values may have gaps."""
+    there = np.isfinite(values).any(axis=0)
+    places, values = places[there], values[:, there]
+    axis.plot(places, np.nanmean(values, axis=0), color=color, **{"linewidth": 1.2, **style})
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    axis.fill_between(places, low, high, color=color, alpha=0.22, linewidth=0)

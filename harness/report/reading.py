@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,35 +118,24 @@ def untrained(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Run]:
 
 
 def _training_folders(folder: Path) -> list[Path]:
-    """Folders that hold a run's files, but not those that only gather the trainings below."""
-    found = []
-    for parent, children, files in os.walk(folder):
-        children[:] = sorted(name for name in children if name != "wandb")  # has config.yaml too
-        if {CONFIG, METRICS, RESULTS} & set(files):
-            found.append(Path(parent))
-    # What finished is a training wherever it lies; what did not may be a folder of trainings.
-    above = {parent for path in found for parent in path.parents}
-    return [
-        path
-        for path in found
-        if _has_metrics(path / RESULTS) or (path not in above and not _trains_nothing(path))
-    ]
+    """Folders of trainings, finished or not, but not those that only gather the trainings below."""
+    found = {
+        path.parent
+        for name in (CONFIG, METRICS, RESULTS)
+        for path in folder.rglob(name)
+        if "wandb" not in path.relative_to(folder).parts  # has config.yaml too
+    }
+    return sorted(filter(_is_training, found))
 
 
-def _trains_nothing(folder: Path) -> bool:
-    """Whether a folder is of an experiment without a method, as every training has one."""
+def _is_training(folder: Path) -> bool:
+    with suppress(_DamagedError):
+        if "metrics" in _json(folder / RESULTS):
+            return True
     try:
-        settings = _settings(folder / CONFIG)
+        return "method.name" in _settings(folder / CONFIG)
     except _DamagedError:
-        return False
-    return "method" in settings and settings["method"] is None
-
-
-def _has_metrics(path: Path) -> bool:
-    try:
-        return "metrics" in _json(path)
-    except _DamagedError:
-        return False
+        return (folder / METRICS).exists()
 
 
 def _read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -167,10 +155,8 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
+    with _reading(path):
+        config = yaml.safe_load(path.read_text())
     return dict(leaves(config)) if isinstance(config, dict) else {}
 
 
@@ -182,11 +168,24 @@ def _results(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise _DamagedError(f"{path} is damaged or cut off: {_first_line(error)}") from error
+    with _reading(path):
+        found = json.loads(path.read_text())
     return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says of what goes wrong that the file is damaged."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise _DamagedError(f"cannot read {path}: {why}") from error
+    except json.JSONDecodeError as error:
+        raise _DamagedError(f"{path} is damaged or cut off: {error}") from error
+    except (csv.Error, ValueError, yaml.YAMLError) as error:
+        told = str(error).splitlines() or [type(error).__name__]
+        raise _DamagedError(f"{path} is damaged: {told[0]}") from error
 
 
 def _check(
@@ -203,8 +202,8 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
     """The quantities' curves, and what of them is left out."""
     if epochs == 0:
         return {}, []
-    lines = csv.reader(_text(path).splitlines())
-    try:
+    with _reading(path):
+        lines = csv.reader(path.read_text().splitlines())
         header = [column_name(name) for name in next(lines, [])]
         if "epoch" not in header:
             raise _DamagedError(f"{path} has no column epoch")
@@ -219,8 +218,6 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
             for name, cells in values.items()
         }
         epoch = numbers.pop("epoch")
-    except (csv.Error, ValueError) as error:
-        raise _DamagedError(f"{path} is damaged: {_first_line(error)}") from error
     if (np.diff(epoch) < 0).any() or not ((epoch >= 0) & (epoch < epochs)).all():
         raise _DamagedError(f"{path} is damaged: its epochs do not go up from 0 to {epochs - 1}")
     epoch = epoch.astype(int)
@@ -261,16 +258,3 @@ def binned(
     counts = np.bincount(place[filled], minlength=epochs * parts)
     means: Array = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
     return means
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _DamagedError(f"cannot read {path}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -50,7 +50,7 @@ _HIDDEN = 512  # of every head
 _TEMPERATURE = 0.01  # of the prototypes
 _COMPONENTS = 10  # of GMJE-MDN and of the fits by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
-_MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter 100 draws each
+_MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter, as a caption says, 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
 _DOUBTED, _ALIKE = 1000, 50  # test images that those shown are chosen from, and neighbours of each
 
