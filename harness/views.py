@@ -176,13 +176,13 @@ def augment(
         height, width = pixels.shape[-2:]
         boxes = crop_boxes(draws.crop, height, width, least_area=settings.crop_min)
         pixels = image_ops.resized_crop(pixels, boxes, draws.flip < settings.flip)
-    if settings.rotation or settings.shift or settings.zoom or settings.shear:
+    if settings.degrees or settings.translate or settings.scale or settings.shear:
         swings = 2.0 * draws.affine - 1.0
         pixels = image_ops.affine(
             pixels,
-            angle=math.radians(settings.rotation) * swings[:, 0],
-            translate=-settings.shift * swings[:, 3:],
-            scale=1.0 + settings.zoom * swings[:, 2],
+            angle=math.radians(settings.degrees) * swings[:, 0],
+            translate=-settings.translate * swings[:, 3:],
+            scale=1.0 + settings.scale * swings[:, 2],
             shear=settings.shear * swings[:, 1],
         )
     if settings.jitter > 0.0:

@@ -20,12 +20,10 @@ __all__ = [
     "evenly_spaced",
     "few_per_class",
     "load",
-    "spread",
     "to_device",
     "train_loader",
 ]
 
-spread = evenly_spaced  # as evaluation and experiments still call it
 
 # Mean and standard deviation by which others normalise.
 _KNOWN = {

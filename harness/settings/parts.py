@@ -27,10 +27,12 @@ class ViewSettings:
     )
     flip: float = ranged(0.0, low=0.0, high=1.0, help="Probability of a flip, left to right.")
     # Random affine map; each view of an image draws its own, uniform within these bounds.
-    rotation: float = ranged(0.0, low=0.0, high=180.0, help="Largest rotation, degrees.")
-    shift: float = ranged(0.0, low=0.0, high=1.0, help="Largest shift, as a share of the width.")
-    zoom: float = ranged(
-        0.0, low=0.0, below=1.0, help="Size of the content is from 1 - zoom to 1 + zoom."
+    degrees: float = ranged(0.0, low=0.0, high=180.0, help="Largest rotation, degrees.")
+    translate: float = ranged(
+        0.0, low=0.0, high=1.0, help="Largest shift, as a share of the width."
+    )
+    scale: float = ranged(
+        0.0, low=0.0, below=1.0, help="Size of the content is from 1 - x to 1 + x."
     )
     shear: float = ranged(0.0, low=0.0, high=1.0, help="Largest shear, tangent of its angle.")
     jitter: float = ranged(

@@ -32,7 +32,7 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.backbones import Backbone
-from harness.data import ImageSet, spread
+from harness.data import ImageSet, evenly_spaced
 from harness.evaluation import conditional as measures
 from harness.evaluation.generation import nearest_distances
 from harness.experiments.mnist_latents.drawing import FIGURES, draw_completions
@@ -216,12 +216,12 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
         phases.fit(completer, f"completion/{kind}", epochs=experiment.completion_epochs)
     completer.cpu().eval()  # densities are evaluated where their draws can be repeated
     # At least every other test image is left for calibration.
-    some = spread(len(judge.test), min(_MEASURED, len(judge.test) // 2))
+    some = evenly_spaced(len(judge.test), min(_MEASURED, len(judge.test) // 2))
     others = torch.ones(len(judge.test), dtype=torch.bool)
     others[some] = False
     images, targets, labels = judge.test.images[some], row.test[some], judge.test.labels[some]
     contexts = completer.embed(images)
-    fitted = spread(len(judge.train), _FITTED)
+    fitted = evenly_spaced(len(judge.train), _FITTED)
     known = completer.embed(judge.train.images[fitted]), row.train[fitted]
     held_out = completer.embed(judge.test.images[others]), row.test[others]
     places = doubtful(images, judge.train)[:_SHOWN]
@@ -265,7 +265,7 @@ def doubtful(
 
     That is where the nearest 50 upper halves of training images agree least.
     """
-    places = spread(len(images), _DOUBTED)
+    places = evenly_spaced(len(images), _DOUBTED)
     halves, known = (
         to_signed(upper_half(some)).flatten(1).cpu() for some in (images[places], train.images)
     )
@@ -290,7 +290,7 @@ def _measure(
         log_probs.append(given.log_prob(z_t))
         guessed = measures.guesses(given, GUESSES, seed=seed)
         classes.append(torch.stack([judge.classifier.judge(decoder.decode(z))[1] for z in guessed]))
-    some = torch.split(spread(len(contexts), _CALIBRATED), _DRAWN_AT_ONCE)
+    some = torch.split(evenly_spaced(len(contexts), _CALIBRATED), _DRAWN_AT_ONCE)
     ranks = [
         measures.ranks(condition(contexts[few]), targets[few], seed=seed + number)
         for number, few in enumerate(some)

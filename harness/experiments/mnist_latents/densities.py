@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
 from harness.checkpoints import write_tensors
-from harness.data import spread
+from harness.data import evenly_spaced
 from harness.evaluation.mixtures import GaussianMixtures
 
 _FITTED = 10_000  # embeddings [P]
@@ -37,7 +37,7 @@ def densities(
         seed: Of that mixture's start.
     """
     embeddings = embeddings.cpu().double()
-    some = embeddings[spread(len(embeddings), _FITTED)]
+    some = embeddings[evenly_spaced(len(embeddings), _FITTED)]
     found = {
         "gaussian": GaussianMixtures.single(embeddings.mean(dim=0), embeddings.T.cov()),
         "gmm": _fitted(some.float(), GaussianMixture(num_components, random_state=seed)),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from harness.data import spread
+from harness.data import evenly_spaced
 from harness.evaluation.conditional import CURVE
 from harness.evaluation.latents import sample
 from harness.evaluation.mixtures import GaussianMixtures
@@ -68,7 +68,7 @@ def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
 
 
 def _map(row: TrainedRow, density: GaussianMixtures, judge: Judge) -> Figure:
-    places = spread(len(row.test), _MAPPED)
+    places = evenly_spaced(len(row.test), _MAPPED)
     real, sampled = row.test[places].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
     together = torch.cat([real, sampled]).numpy()
     placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)

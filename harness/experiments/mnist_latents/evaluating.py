@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from harness.data import ImageData, ImageSet, spread
+from harness.data import ImageData, ImageSet, evenly_spaced
 from harness.evaluation import encode, generation
 from harness.evaluation.generation import nearest_distances
 from harness.evaluation.latents import component_log_probs, fit_statistics, sample, shape_statistics
@@ -45,7 +45,7 @@ class Judge:
         train, test = data.train, data.test
         if not isinstance(train, ImageSet) or not isinstance(test, ImageSet):
             raise TypeError("the images must be in memory, as MNIST's are")
-        features, _ = classifier.judge(train.images[spread(len(train), _REAL)])
+        features, _ = classifier.judge(train.images[evenly_spaced(len(train), _REAL)])
         return cls(classifier, train, test, features)
 
     def about_itself(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Judge:
     @property
     def usual(self) -> Tensor:  # shape: (N,)
         """Places of the test images that strange ones are told from."""
-        return spread(len(self.test), _USUAL)
+        return evenly_spaced(len(self.test), _USUAL)
 
     def strange(self) -> dict[str, Tensor]:
         """Sets of strange images, some of them made of the usual ones."""
@@ -75,7 +75,7 @@ class Judge:
     def metrics(self, images: Tensor) -> dict[str, float]:
         """Every figure of images, uint8, shape (N, 1, 32, 32)."""
         found = generation.generation_metrics(self.real, *self.classifier.judge(images))
-        distances, _ = self.nearest(images[spread(len(images), 500)])
+        distances, _ = self.nearest(images[evenly_spaced(len(images), 500)])
         return {**found, "nearest": float(distances.median())}
 
     def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (N,), (N,)
