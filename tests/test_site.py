@@ -6,6 +6,7 @@ import math
 import re
 import runpy
 import shlex
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 import gmje_plugin
 from tests.harness.commands import settings
 
-SITE = Path(__file__).parents[1] / ".github" / "site"
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / ".github" / "site"
 EXAMPLES = SITE / "examples"
 PAGES = "\n".join(path.read_text() for path in SITE.glob("pages/**/*.md"))
 # What Lightning's checkpoints hold of a method's criterion.
@@ -98,3 +100,11 @@ def test_each_command_of_the_harness_composes() -> None:
     assert commands
     for command in commands:  # of a multirun, its first run
         settings(*(word.split(",")[0] for word in command if word != "-m"))
+
+
+def test_each_extra_that_is_installed_exists() -> None:
+    """An unknown one is no error of pip's."""
+    contributing = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"pip install -e '\.\[(\w+)\]'", PAGES + contributing)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {*named} == {*project["optional-dependencies"]}
