@@ -46,15 +46,16 @@ def guesses(
     *,
     seed: int,
 ) -> Tensor:  # shape: (number, B, d)
-    """The best guesses: means of a mixture's heaviest components; else the mean, then draws."""
+    """The best guesses: the mean, or means of a mixture's heaviest components; then draws."""
+    best: Tensor = conditional.mean[None]
     if isinstance(conditional, MixtureSameFamily):
         means = conditional.component_distribution.mean
         order = conditional.mixture_distribution.logits.argsort(dim=-1, descending=True)
-        best = order[..., :number]
-        picked: Tensor = means.gather(-2, best[..., None].expand(*best.shape, means.shape[-1]))
-        return picked.movedim(-2, 0)
-    draws = _draws(conditional, number - 1, seed=seed)
-    return torch.cat([conditional.mean[None], draws])
+        heaviest = order[..., :number, None].expand(*order.shape[:-1], -1, means.shape[-1])
+        best = means.gather(-2, heaviest).movedim(-2, 0)
+    if len(best) == number:
+        return best
+    return torch.cat([best, _draws(conditional, number - len(best), seed=seed)])
 
 
 def best_of(

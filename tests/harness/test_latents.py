@@ -182,6 +182,10 @@ def test_guesses_are_the_heaviest_means_or_the_mean_and_draws() -> None:
     found = guesses(batched, 2, seed=0)
     assert found.shape == (2, 4, 2)
     assert found[:, 0, 0].tolist() == [1.0, 2.0]
+    more = guesses(batched, 5, seed=0)
+    assert torch.equal(more[:2], found)
+    assert more[2, 0, 0] == 0.0
+    assert not torch.equal(more[3], more[4])
     gaussian = MultivariateNormal(torch.ones(4, 2), 0.01 * torch.eye(2))
     drawn = guesses(gaussian, 3, seed=0)
     assert drawn.shape == (3, 4, 2)

@@ -267,3 +267,17 @@ def test_reduced_it_trains_less_of_everything() -> None:
     experiment: Any = found.experiment
     assert found.trainer.epochs == 2
     assert (experiment.decoder_epochs, experiment.completion_epochs) == (1, 1)
+
+
+def test_every_component_of_a_predicted_mixture_has_a_share_of_the_targets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = normalize(torch.randn(10, 128, generator=generator), dim=1)
+    noise = 0.02 * torch.randn(400, 128, generator=generator)
+    targets = normalize(centres.repeat(40, 1) + noise, dim=1)
+    backbone = backbones.build(
+        settings("experiment=mnist_latents").backbone, in_channels=1, image_size=(32, 32)
+    )
+    completer = Completer(backbone, targets, "mdn", num_prototypes=3)
+    found = completer.prediction_head(torch.randn(400, 128, generator=generator))
+    shares = (found.logits + found.component_distribution.log_prob(targets[:, None])).softmax(dim=1)
+    assert shares.mean(dim=0).detach().allclose(torch.full((10,), 0.1), atol=0.01)

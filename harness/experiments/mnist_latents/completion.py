@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, SimCLRProjectionHead
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn.functional import normalize, one_hot
@@ -48,6 +49,7 @@ GUESSES = 5
 _SHOWN, _SHOWN_GUESSES = 12, 3
 _HIDDEN = 512  # of every head
 _TEMPERATURE = 0.01  # of the prototypes
+_INIT_SCALE = 0.1  # of GMJE-MDN, about that of targets of unit norm within a cluster
 _COMPONENTS = 10  # of GMJE-MDN and of the fits by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter, as a caption says, 100 draws each
@@ -83,9 +85,7 @@ class Completer(AdamModule):
                 self.prediction_head = BYOLPredictionHead(dim, _HIDDEN, dim)
                 self.criterion = NegativeCosineSimilarity()
             case "mdn":
-                self.prediction_head = GMJEMDNHead(
-                    dim, _HIDDEN, dim, num_components=_COMPONENTS, scale="softplus"
-                )
+                self.prediction_head = _head_of_clusters(targets)
                 self.criterion = GMJEMDNLoss(guard=None)
             case "gje":
                 self.criterion = GJEEntropyLoss()
@@ -118,6 +118,27 @@ class Completer(AdamModule):
         halves = (to_signed(upper_half(chunk)) for chunk in torch.split(images, _CHUNK))
         embeddings = torch.cat([self.projection_head(self.backbone(half)) for half in halves])
         return embeddings if self.kind in ("jepa", "mdn") else normalize(embeddings, dim=1)
+
+
+def _head_of_clusters(
+    targets: Tensor,  # shape: (N, d)
+) -> GMJEMDNHead:
+    """A head whose components start at the centres of clusters of the targets, for any context.
+
+    Where they start at random, one or two are nearer to all targets than the others, by hundreds
+    of nats in so many dimensions, and take all of the gradient for good.
+    """
+    dim = targets.shape[1]
+    head = GMJEMDNHead(
+        *(dim, _HIDDEN, dim), num_components=_COMPONENTS, scale="softplus", init_scale=_INIT_SCALE
+    )
+    some = targets[spread(len(targets), _FITTED)]
+    clusters = KMeans(_COMPONENTS, n_init=1, random_state=0).fit(some.cpu().numpy())
+    with torch.no_grad():
+        head.means.bias.copy_(torch.from_numpy(clusters.cluster_centers_).flatten())
+    for zero in (head.means.weight, head.logits.weight, head.logits.bias):
+        nn.init.zeros_(zero)
+    return head
 
 
 def upper_half(images: Tensor) -> Tensor:  # shape: (N, 1, H, W)
