@@ -132,7 +132,7 @@ def _head_of_clusters(
     head = GMJEMDNHead(
         *(dim, _HIDDEN, dim), num_components=_COMPONENTS, scale="softplus", init_scale=_INIT_SCALE
     )
-    some = targets[spread(len(targets), _FITTED)]
+    some = targets[evenly_spaced(len(targets), _FITTED)]
     clusters = KMeans(_COMPONENTS, n_init=1, random_state=0).fit(some.cpu().numpy())
     with torch.no_grad():
         head.means.bias.copy_(torch.from_numpy(clusters.cluster_centers_).flatten())
