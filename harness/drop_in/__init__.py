@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _ROOT = Path(__file__).parents[2]
-PAGES = (_ROOT / "README.md", _ROOT / ".github/site/guides/drop_in.md")
+PAGES = (_ROOT / "README.md", _ROOT / ".github/site/pages/guides/drop_in.md")
 _PACKAGE = f"{__name__}.pipelines"
 _PIPELINE = re.compile(r"# lightly's examples/pytorch/(\w+)\.py")
 _OPTIMIZER = re.compile(r"torch\.optim\.SGD\((.*), lr=0\.06\)")

@@ -27,7 +27,7 @@ from gmje_plugin.distributed import gather_rows
 from tests import ddp
 from tests.integration.pipelines import DIM, FEATURES, backbone, digits, view
 
-PAGE = Path(__file__).parents[2] / ".github/site/guides/drop_in.md"
+PAGE = Path(__file__).parents[2] / ".github/site/pages/guides/drop_in.md"
 BATCH, QUEUE = 64, 128
 
 Batch = list[Any]  # [indexes, [view 1, view 2], labels]
