@@ -329,7 +329,7 @@ def test_diagnostics() -> None:
 @given(
     size=st.integers(1, 30),
     batch=st.integers(1, 12),
-    seed=st.integers(0, 1000),
+    seed=st.integers(0, 999),  # the bank's own rows are drawn by 1000
     ess_threshold=st.sampled_from([0.0, None]),
 )
 def test_rows_and_ages_move_together(
