@@ -82,7 +82,6 @@ def calibration(levels: Sequence[float], curves: Mapping[str, Sequence[float]]) 
     for (name, held), colour in zip(curves.items(), cycle(DIGIT_COLOURS), strict=False):
         axis.plot(levels, held, marker=".", color=colour, label=name)
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="a region should hold", ylabel="it holds")
-    axis.set_aspect("equal")
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
     return figure

@@ -13,10 +13,10 @@ from harness.report.markdown import Picture, Table, escape, heading
 COMPLETIONS = {
     "jepa": "JEPA predictor",
     "gje": "Unimodal GJE",
-    "gje_t": "Student t, calibrated",
+    "gje_t": "Calibrated t",
     "gmje": "Parametric GMJE",
     "gmje_em": "GMJE by EM",
-    "gmje_t": "Ten Student t, calibrated",
+    "gmje_t": "Ten calibrated t",
     "mdn": "GMJE-MDN",
 }
 # The paper's Table 2 (Huang 2026, Sec. 5.3): log det, trace, spread.

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from harness.evaluation.density import PlanarDensity
+from harness.figures.latents import calibration
 from harness.figures.training import accuracy_dots, density, ess_curves, loss_curves
 
 CURVES = {f"method {n}": np.array([[3.0, 2.0, 1.0, 0.5], [5.0, 4.0, 3.0, 0.5]]) for n in range(4)}
@@ -39,6 +40,17 @@ def test_loss_curves_are_means_over_seeds_in_a_panel_each_from_the_second_step_o
     summed = np.sum([line.get_ydata() for line in parts], axis=0)
     assert summed.tolist() == loss.get_ydata().tolist()
     assert "why it rises" in figure.get_supxlabel()
+
+
+def test_calibration_is_a_curve_a_density_beside_the_diagonal() -> None:
+    curves = {"A": [0.1, 0.6], "B": [0.2, 0.7]}
+    figure = calibration([0.25, 0.75], curves)
+    drawn(figure)
+    diagonal, *lines = figure.axes[0].lines
+    assert diagonal.get_xydata().tolist() == [[0.0, 0.0], [1.0, 1.0]]
+    assert {line.get_label(): list(line.get_ydata()) for line in lines} == curves
+    assert all(list(line.get_xdata()) == [0.25, 0.75] for line in lines)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(curves)
 
 
 def test_ess_curves_are_running_means_at_the_steps_they_end_at() -> None:
