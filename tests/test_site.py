@@ -104,7 +104,8 @@ def test_each_command_of_the_harness_composes() -> None:
 
 def test_each_extra_that_is_installed_exists() -> None:
     """An unknown one is no error of pip's."""
-    contributing = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
-    named = re.findall(r"pip install -e '\.\[(\w+)\]'", PAGES + contributing)
+    pages = [ROOT / ".github" / "CONTRIBUTING.md", ROOT / "README.md"]
+    text = PAGES + "".join(page.read_text() for page in pages)
+    named = re.findall(r"pip install -e '\.\[(\w+)\]'", text)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {*named} == {*project["optional-dependencies"]}
