@@ -416,8 +416,9 @@ class JointStudentTMixture(nn.Module):
         noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
         tails = heavy_tails(self._df[component], generator)
         noise = noise * tails.repeat_interleave(self._dims, dim=1)
-        apart = noise[:, : self.split].square().sum(dim=1, keepdim=True)
-        noise[:, self.split :] *= (0.5 * self.power * log_distance(apart, self.split)).exp()
+        if self.coupling == "independent":
+            apart = noise[:, : self.split].square().sum(dim=1, keepdim=True)
+            noise[:, self.split :] *= (0.5 * self.power * log_distance(apart, self.split)).exp()
         counts = torch.bincount(drawn, minlength=len(self.means)).tolist()
         samples = torch.empty_like(noise)
         samples[order] = self.means[component] + self.components.held.scale(noise, counts)
