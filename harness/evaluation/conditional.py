@@ -1,4 +1,4 @@
-"""A conditional density of targets: its likelihood, its calibration, its best guesses."""
+"""A conditional density of targets: its likelihood, its calibration, its likeliest modes."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def calibration(ranks: Tensor) -> list[float]:  # shape: (N,)
     return [float((ranks <= level).double().mean()) for level in CURVE]
 
 
-def guesses(
+def modes(
     conditional: Distribution,
     number: int,
     *,
     seed: int,
 ) -> Tensor:  # shape: (number, B, d)
-    """The best guesses: the mean, or means of a mixture's heaviest components; then draws."""
+    """The likeliest modes: the mean, or means of a mixture's heaviest components; then draws."""
     best: Tensor = conditional.mean[None]
     if isinstance(conditional, MixtureSameFamily):
         means = conditional.component_distribution.mean
@@ -62,7 +62,7 @@ def best_of(
     predicted: Tensor,  # shape: (k, N)
     labels: Tensor,  # shape: (N,)
 ) -> list[float]:
-    """For 1, ..., k guesses, the share of targets whose class is among the guesses' classes."""
+    """For 1, ..., k modes, the share of targets whose class is among the modes' classes."""
     hits = (predicted == labels).cumsum(dim=0) > 0
     return hits.double().mean(dim=1).tolist()
 

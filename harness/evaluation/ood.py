@@ -12,7 +12,7 @@ from torch.nn import functional as F
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
-def strange_images(
+def out_of_distribution_images(
     digits: Tensor,  # shape: (N, 1, 32, 32)
     *,
     seed: int,
@@ -32,12 +32,12 @@ def strange_images(
 
 
 def auroc(
-    usual: Tensor,  # shape: (N,)
-    strange: Tensor,  # shape: (M,)
+    in_distribution: Tensor,  # shape: (N,)
+    out_of_distribution: Tensor,  # shape: (M,)
 ) -> float:
-    """Probability that a strange image has the higher score; one half if scores tell nothing."""
-    labels = np.repeat([0, 1], [len(usual), len(strange)])
-    return float(roc_auc_score(labels, torch.cat([usual, strange]).numpy()))
+    """Probability that an out-of-distribution image has the higher score; 1/2 if chance decides."""
+    labels = np.repeat([0, 1], [len(in_distribution), len(out_of_distribution)])
+    return float(roc_auc_score(labels, torch.cat([in_distribution, out_of_distribution]).numpy()))
 
 
 def _other_digits() -> Tensor:  # shape: (1797, 1, 32, 32)

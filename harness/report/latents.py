@@ -31,7 +31,7 @@ _SAMPLES = (
     *("frechet", "precision", "recall", "coverage", "confident", "classes"),
     "nearest",
 )
-_SHOWN_GUESSES = (1, 2, 3, 5)
+_SHOWN_MODES = (1, 2, 3, 5)
 _INDENT = 2 * "\N{NO-BREAK SPACE}"  # others are lost in HTML
 _PICTURES = {
     "map": "As the paper's Figure 9: t-SNE of test embeddings, by class, and of samples.",
@@ -63,7 +63,7 @@ def _run(results: Mapping[str, Any], folder: Path, *, name: str) -> Iterator[str
         for kind, about in _PICTURES.items()
     }
     drawn["calibration"] = "Share of test embeddings in regions that should hold a share of them."
-    drawn["completions"] = "Upper halves, what they are of, and the best guesses, decoded."
+    drawn["completions"] = "Upper halves, what they are of, and the likeliest modes, decoded."
     for picture, caption in drawn.items():
         path = folder / "figures" / f"{picture}.png"
         if path.exists():
@@ -81,7 +81,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         _table_2(results),
         _fits(results),
         _samples(results),
-        _strange(results),
+        _out_of_distribution(results),
         _completion(results),
     ]
 
@@ -129,14 +129,19 @@ def _samples(results: Mapping[str, Any]) -> Table:
     )
 
 
-def _strange(results: Mapping[str, Any]) -> Table:
-    sets = list(results["classifier"]["strange"])
-    rows = [["classifier", *(f"{area:.3f}" for area in results["classifier"]["strange"].values())]]
+def _out_of_distribution(results: Mapping[str, Any]) -> Table:
+    sets = list(results["classifier"]["out_of_distribution"])
+    rows = [
+        [
+            "classifier",
+            *(f"{area:.3f}" for area in results["classifier"]["out_of_distribution"].values()),
+        ]
+    ]
     for row in results["rows"].values():
         rows.append([row["title"]])
-        for score in row["strange"][sets[0]]:
+        for score in row["out_of_distribution"][sets[0]]:
             mark = " *" if score == row["density"] else ""
-            areas = (f"{row['strange'][name][score]:.3f}" for name in sets)
+            areas = (f"{row['out_of_distribution'][name][score]:.3f}" for name in sets)
             rows.append([f"{_INDENT}{score}{mark}", *areas])
     return Table(
         "Strange images told from test images: area under the ROC curve of minus the log-density, "
@@ -161,9 +166,9 @@ def _completion(results: Mapping[str, Any]) -> Table:
         "Whole images from their upper halves, by densities of training images: mean negative "
         "log-likelihood of test embeddings (nats), percent of 500 of them in the regions of "
         "highest density that should hold as many as the heading says, percent whose class is "
-        "among those of the best 1 to 5 guesses (of the single image that JEPA predicts: its "
+        "among those of the 1 to 5 likeliest modes (of the single image that JEPA predicts: its "
         "likeliest 1 to 5 classes).",
-        ["", "NLL", *levels.values(), *map(str, _SHOWN_GUESSES)],
+        ["", "NLL", *levels.values(), *map(str, _SHOWN_MODES)],
         rows,
     )
 
@@ -190,4 +195,4 @@ def _cells(found: Mapping[str, float], columns: Sequence[str]) -> list[str]:
 
 
 def _percent(shares: Sequence[float]) -> list[str]:
-    return [f"{100.0 * shares[k - 1]:.1f}" if k <= len(shares) else "" for k in _SHOWN_GUESSES]
+    return [f"{100.0 * shares[k - 1]:.1f}" if k <= len(shares) else "" for k in _SHOWN_MODES]

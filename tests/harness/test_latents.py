@@ -1,4 +1,4 @@
-"""Densities of embeddings: Table 2's figures, fit, samples, strange images, conditionals."""
+"""Densities of embeddings: Table 2's metrics, fit, samples, detection, conditionals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.evaluation.conditional import (
     best_of,
     calibration,
     coverage,
-    guesses,
+    modes,
     ranks,
 )
 from harness.evaluation.latents import (
@@ -33,7 +33,7 @@ from harness.evaluation.latents import (
     shape_statistics,
 )
 from harness.evaluation.mixtures import GaussianMixtures
-from harness.evaluation.ood import auroc, strange_images
+from harness.evaluation.ood import auroc, out_of_distribution_images
 
 
 def mixture_of(weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixtures:
@@ -104,14 +104,14 @@ def test_samples_are_on_the_sphere_and_a_function_of_the_seed() -> None:
     assert near.mean() > 0.97
 
 
-def test_strange_images_are_images_of_mnists_size() -> None:
+def test_out_of_distribution_images_are_images_of_mnists_size() -> None:
     digits = torch.randint(256, (20, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator())
-    found = strange_images(digits, seed=1)
+    found = out_of_distribution_images(digits, seed=1)
     for images in found.values():
         assert images.shape[1:] == (1, 32, 32)
         assert images.dtype == torch.uint8
     assert torch.equal(found["quarter turn"][3, 0], torch.rot90(digits[3, 0]))
-    again = strange_images(digits, seed=1)
+    again = out_of_distribution_images(digits, seed=1)
     assert all(torch.equal(images, again[name]) for name, images in found.items())
     other = found["other digits"]
     assert other[:, :, 6:26, 6:26].sum() == other.sum()
@@ -120,9 +120,11 @@ def test_strange_images_are_images_of_mnists_size() -> None:
 
 
 def test_auroc() -> None:
-    usual, strange = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.5, 3.0])
-    assert auroc(usual, strange) == pytest.approx(5 / 6)  # pairs in the right order
-    assert auroc(strange, usual) == pytest.approx(1 / 6)
+    in_distribution, out_of_distribution = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.5, 3.0])
+    assert auroc(in_distribution, out_of_distribution) == pytest.approx(
+        5 / 6
+    )  # pairs in the right order
+    assert auroc(out_of_distribution, in_distribution) == pytest.approx(1 / 6)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
@@ -172,27 +174,27 @@ def test_coverage_of_a_mixture_by_its_own_draws(full: bool) -> None:
         assert found[f"coverage_{level}"] == pytest.approx(level, abs=0.06)
 
 
-def test_guesses_are_the_heaviest_means_or_the_mean_and_draws() -> None:
+def test_modes_are_the_heaviest_means_or_the_mean_and_draws() -> None:
     means = torch.arange(3.0)[:, None] * torch.ones(3, 2)
     mixture = mixture_of(torch.tensor([0.2, 0.5, 0.3]), means, torch.eye(2).expand(3, -1, -1))
     batched = MixtureSameFamily(
         Categorical(mixture.weights.expand(4, -1)),
         MultivariateNormal(means.double().expand(4, -1, -1), torch.eye(2).double()),
     )
-    found = guesses(batched, 2, seed=0)
+    found = modes(batched, 2, seed=0)
     assert found.shape == (2, 4, 2)
     assert found[:, 0, 0].tolist() == [1.0, 2.0]
-    more = guesses(batched, 5, seed=0)
+    more = modes(batched, 5, seed=0)
     assert torch.equal(more[:2], found)
     assert more[2, 0, 0] == 0.0
     assert not torch.equal(more[3], more[4])
     gaussian = MultivariateNormal(torch.ones(4, 2), 0.01 * torch.eye(2))
-    drawn = guesses(gaussian, 3, seed=0)
+    drawn = modes(gaussian, 3, seed=0)
     assert drawn.shape == (3, 4, 2)
     assert torch.equal(drawn[0], torch.ones(4, 2))
     assert not torch.equal(drawn[1], drawn[2])
 
 
-def test_best_of_counts_a_class_that_was_guessed_once() -> None:
+def test_best_of_counts_a_class_that_was_among_the_modes_once() -> None:
     predicted = torch.tensor([[0, 1, 2, 3], [1, 1, 1, 1], [0, 1, 2, 4]])
     assert best_of(predicted, torch.tensor([0, 2, 1, 4])) == [0.25, 0.5, 0.75]

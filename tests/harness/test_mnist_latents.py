@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
 from harness import backbones
 from harness.data import ImageSet
-from harness.experiments.mnist_latents.completion import Completer, conditionals, doubtful
+from harness.experiments.mnist_latents.completion import Completer, conditionals, most_ambiguous
 from harness.experiments.mnist_latents.densities import densities
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.report import write_report
@@ -93,7 +93,7 @@ def test_results_hold_every_density_and_ceiling(results: dict[str, Any]) -> None
     assert results["classifier"]["accuracy"] > 0.3
     assert gmje["densities"]["prototypes"]["trace"] == pytest.approx(128 * 0.01, rel=1e-4)
     assert gmje["densities"]["prototypes_ema"]["trace"] == pytest.approx(1.0, abs=1e-3)
-    for areas in gmje["strange"].values():
+    for areas in gmje["out_of_distribution"].values():
         assert set(areas) == {"nearest", *gmje["densities"]}
         assert all(0.0 <= area <= 1.0 for area in areas.values())
     assert list(results["completion"]) == [
@@ -183,17 +183,17 @@ def test_a_white_pixel_can_turn_black_again_in_bfloat16() -> None:
     assert last.bias.grad.item() > 1e-6
 
 
-def test_codes_are_decoded_from_the_sphere_and_judged_the_same_in_any_company() -> None:
+def test_codes_are_decoded_from_the_sphere_and_classified_the_same_in_any_company() -> None:
     codes = torch.randn(1200, 128, generator=torch.Generator().manual_seed(0))
     decoder, classifier = Decoder(codes), Classifier(10)
     assert decoder.decode(codes).float().mean() == pytest.approx(0.1 * 255, abs=5.0)  # as MNIST
     images = decoder.decode(codes)
     assert images.dtype == torch.uint8
     assert (images[:50].int() - decoder.decode(3.0 * codes[:50]).int()).abs().max() <= 1
-    features, probabilities = classifier.judge(images)
+    features, probabilities = classifier.classify(images)
     assert (features.shape, probabilities.shape) == ((1200, 128), (1200, 10))
     assert probabilities.sum(dim=1).allclose(torch.ones(1200))
-    assert features[1100:].allclose(classifier.judge(images[1100:])[0], atol=1e-4)
+    assert features[1100:].allclose(classifier.classify(images[1100:])[0], atol=1e-4)
 
 
 def test_a_row_with_prototypes_has_three_densities_of_its_own() -> None:
@@ -239,13 +239,13 @@ def test_a_completion_is_fitted_or_by_prototypes_as_trained(kind: str, fitted: s
         assert all(scores[name].mean() > scores["gmje"].mean() + 1.0 for name in fitted)
 
 
-def test_the_most_doubtful_upper_halves_are_those_of_many_classes() -> None:
+def test_the_most_ambiguous_upper_halves_are_those_of_many_classes() -> None:
     halves = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
     halves[1, :, 0], halves[2, :, 1] = 255, 255  # rows of pixels, far from each other
     halves[:, :, 2:] = torch.randint(256, (3, 1, 2, 4), dtype=torch.uint8)  # tells nothing
     labels = torch.cat([torch.arange(50) % classes for classes in (2, 5, 1)])
     train = ImageSet(halves.repeat_interleave(50, dim=0), labels)
-    assert doubtful(halves, train).tolist() == [1, 0, 2]
+    assert most_ambiguous(halves, train).tolist() == [1, 0, 2]
 
 
 def test_the_papers_protocol() -> None:

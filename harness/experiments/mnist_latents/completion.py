@@ -37,7 +37,7 @@ from harness.data import ImageSet, evenly_spaced
 from harness.evaluation import conditional as measures
 from harness.evaluation.generation import nearest_distances
 from harness.experiments.mnist_latents.drawing import FIGURES, draw_completions
-from harness.experiments.mnist_latents.evaluating import Judge
+from harness.experiments.mnist_latents.evaluating import GenerationEvaluator
 from harness.experiments.mnist_latents.networks import AdamModule, Batch, Decoder, to_signed
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
 from harness.files import replacing
@@ -45,8 +45,8 @@ from harness.keyed_random import seeded
 from harness.report.latents import COMPLETIONS
 
 KINDS = ["jepa", "gje", "gmje", "mdn"]  # what is trained
-GUESSES = 5
-_SHOWN, _SHOWN_GUESSES = 12, 3
+MODES = 5
+_SHOWN, _SHOWN_MODES = 12, 3
 _HIDDEN = 512  # of every head
 _TEMPERATURE = 0.01  # of the prototypes
 _INIT_SCALE = 0.1  # of GMJE-MDN, about that of targets of unit norm within a cluster
@@ -54,7 +54,10 @@ _COMPONENTS = 10  # of GMJE-MDN and of the fits by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter, as a caption says, 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
-_DOUBTED, _ALIKE = 1000, 50  # test images that those shown are chosen from, and neighbours of each
+_CANDIDATES, _NEIGHBOURS = (
+    1000,
+    50,
+)  # test images that those shown are chosen from, and neighbours of each
 
 Conditional = Callable[[Tensor], Distribution]
 
@@ -209,21 +212,23 @@ def conditionals(
 
 
 @torch.no_grad()
-def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[str, Any]:
+def complete(
+    phases: Phases, row: TrainedRow, evaluator: GenerationEvaluator, kind: str
+) -> dict[str, Any]:
     """Trains a model on a row's embeddings and measures what it says of test images.
 
     Args:
         phases: Of the run; what :func:`draw` needs is left in its folder.
         row: The target encoder and its decoder.
-        judge: Names what the decoder makes of guesses.
+        evaluator: Names what the decoder makes of modes.
         kind: One of ``KINDS``.
 
     Returns:
         For each density ``nll`` (nats, mean over test images), the coverage of its regions, at
         some levels by name and as a curve over ``measures.CURVE`` (``calibration``),
-        ``best_of``, the share of images whose class is among those of its first 1, ..., 5 guesses
+        ``best_of``, the share of images whose class is among those of its 1, ..., 5 likeliest modes
         decoded, and for comparison ``top_of_first``, the share whose class is among the 1, ..., 5
-        that the classifier finds likeliest of the first guess.
+        that the classifier finds likeliest of the first mode.
     """
     seed, experiment = phases.settings.seed, phases.experiment
     with seeded(seed):
@@ -237,15 +242,19 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
         phases.fit(completer, f"completion/{kind}", epochs=experiment.completion_epochs)
     completer.cpu().eval()  # densities are evaluated where their draws can be repeated
     # At least every other test image is left for calibration.
-    some = evenly_spaced(len(judge.test), min(_MEASURED, len(judge.test) // 2))
-    others = torch.ones(len(judge.test), dtype=torch.bool)
+    some = evenly_spaced(len(evaluator.test), min(_MEASURED, len(evaluator.test) // 2))
+    others = torch.ones(len(evaluator.test), dtype=torch.bool)
     others[some] = False
-    images, targets, labels = judge.test.images[some], row.test[some], judge.test.labels[some]
+    images, targets, labels = (
+        evaluator.test.images[some],
+        row.test[some],
+        evaluator.test.labels[some],
+    )
     contexts = completer.embed(images)
-    fitted = evenly_spaced(len(judge.train), _FITTED)
-    known = completer.embed(judge.train.images[fitted]), row.train[fitted]
-    held_out = completer.embed(judge.test.images[others]), row.test[others]
-    places = doubtful(images, judge.train)[:_SHOWN]
+    fitted = evenly_spaced(len(evaluator.train), _FITTED)
+    known = completer.embed(evaluator.train.images[fitted]), row.train[fitted]
+    held_out = completer.embed(evaluator.test.images[others]), row.test[others]
+    places = most_ambiguous(images, evaluator.train)[:_SHOWN]
     shown: dict[str, Tensor] = {}
     if kind == KINDS[0]:
         shown["upper half"] = upper_half(images[places])
@@ -253,13 +262,15 @@ def complete(phases: Phases, row: TrainedRow, judge: Judge, kind: str) -> dict[s
         shown["whole, decoded"] = row.decoder.decode(targets[places])
     found: dict[str, Any] = {}
     for name, condition in conditionals(completer, *known, held_out, seed=seed).items():
-        found[name], classes = _measure(condition, contexts, targets, row.decoder, judge, seed=seed)
-        hits = classes.argmax(dim=2), classes[0].topk(GUESSES).indices.T
+        found[name], classes = _measure(
+            condition, contexts, targets, row.decoder, evaluator, seed=seed
+        )
+        hits = classes.argmax(dim=2), classes[0].topk(MODES).indices.T
         best_of, top_of_first = (measures.best_of(hit, labels.cpu()) for hit in hits)
         found[name] |= {"best_of": best_of, "top_of_first": top_of_first}
-        guesses = measures.guesses(condition(contexts[places]), _SHOWN_GUESSES, seed=seed)
-        for number, guess in enumerate(guesses[: 1 if name == "jepa" else None], 1):
-            shown[f"{COMPLETIONS[name]}, {number}"] = row.decoder.decode(guess)
+        modes = measures.modes(condition(contexts[places]), _SHOWN_MODES, seed=seed)
+        for number, mode in enumerate(modes[: 1 if name == "jepa" else None], 1):
+            shown[f"{COMPLETIONS[name]}, {number}"] = row.decoder.decode(mode)
     with replacing(_shown(phases.folder.path, kind)) as unfinished:
         torch.save({name: row.cpu() for name, row in shown.items()}, unfinished)
     return found
@@ -278,19 +289,19 @@ def _shown(folder: Path, kind: str) -> Path:
     return folder / "completion" / f"{kind}.pt"
 
 
-def doubtful(
+def most_ambiguous(
     images: Tensor,  # shape: (N, 1, H, W)
     train: ImageSet,
-) -> Tensor:  # shape: (_DOUBTED or fewer,)
+) -> Tensor:  # shape: (_CANDIDATES or fewer,)
     """Places of some images, first those whose upper half tells least of the class.
 
     That is where the nearest 50 upper halves of training images agree least.
     """
-    places = evenly_spaced(len(images), _DOUBTED)
+    places = evenly_spaced(len(images), _CANDIDATES)
     halves, known = (
         to_signed(upper_half(some)).flatten(1).cpu() for some in (images[places], train.images)
     )
-    _, alike = nearest_distances(halves, known, min(_ALIKE, len(known)))
+    _, alike = nearest_distances(halves, known, min(_NEIGHBOURS, len(known)))
     votes = one_hot(train.labels.cpu()[alike]).sum(dim=1)
     return places[votes.max(dim=1).values.argsort(stable=True)]
 
@@ -300,17 +311,19 @@ def _measure(
     contexts: Tensor,  # shape: (N, d)
     targets: Tensor,  # shape: (N, d)
     decoder: Decoder,
-    judge: Judge,
+    evaluator: GenerationEvaluator,
     *,
     seed: int,
-) -> tuple[dict[str, Any], Tensor]:  # shapes: -, (GUESSES, N, num_classes)
-    """Likelihood and calibration, and the classifier's probabilities of the guesses."""
+) -> tuple[dict[str, Any], Tensor]:  # shapes: -, (MODES, N, num_classes)
+    """Likelihood and calibration, and the classifier's probabilities of the modes."""
     log_probs, classes = [], []
     for z_c, z_t in zip(*(torch.split(part, _CHUNK) for part in (contexts, targets)), strict=True):
         given = condition(z_c)
         log_probs.append(given.log_prob(z_t))
-        guessed = measures.guesses(given, GUESSES, seed=seed)
-        classes.append(torch.stack([judge.classifier.judge(decoder.decode(z))[1] for z in guessed]))
+        modes = measures.modes(given, MODES, seed=seed)
+        classes.append(
+            torch.stack([evaluator.classifier.classify(decoder.decode(z))[1] for z in modes])
+        )
     some = torch.split(evenly_spaced(len(contexts), _CALIBRATED), _DRAWN_AT_ONCE)
     ranks = [
         measures.ranks(condition(contexts[few]), targets[few], seed=seed + number)

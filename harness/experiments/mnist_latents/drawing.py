@@ -15,7 +15,7 @@ from harness.data import evenly_spaced
 from harness.evaluation.conditional import CURVE
 from harness.evaluation.latents import sample
 from harness.evaluation.mixtures import GaussianMixtures
-from harness.experiments.mnist_latents.evaluating import Judge
+from harness.experiments.mnist_latents.evaluating import GenerationEvaluator
 from harness.experiments.mnist_latents.phases import TrainedRow
 from harness.figures.latents import Pixels, calibration, image_grids, image_rows, latent_map
 from harness.files import write_png
@@ -25,19 +25,25 @@ _FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
 _MAPPED, _SAMPLED = 2000, 500  # [P]
 
 
-def draw(name: str, row: TrainedRow, density: GaussianMixtures, judge: Judge, folder: Path) -> None:
+def draw(
+    name: str,
+    row: TrainedRow,
+    density: GaussianMixtures,
+    evaluator: GenerationEvaluator,
+    folder: Path,
+) -> None:
     """Writes a row's pictures: ``<name>_map``, ``<name>_grids`` and ``<name>_nearest``."""
     title = row.settings.title
     seeds = range(_FIRST_SEED, _FIRST_SEED + _GRIDS)
     grids = [row.decoder.decode(sample(density, _OF_GRID, seed=seed)) for seed in seeds]
-    _, places = judge.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
+    _, places = evaluator.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
     drawn = {
-        "map": _map(row, density, judge),
+        "map": _map(row, density, evaluator),
         "grids": image_grids(
             np.stack([_pixels(grid) for grid in grids]), [f"{title}, {seed}" for seed in seeds]
         ),
         "nearest": image_rows(
-            {"sampled": _pixels(grids[2]), "closest": _pixels(judge.train.images[places])},
+            {"sampled": _pixels(grids[2]), "closest": _pixels(evaluator.train.images[places])},
             title=f"{title}, seed {_FIRST_SEED + 2}, and the closest training images",
         ),
     }
@@ -67,14 +73,14 @@ def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
         write_png(folder / f"{name}.png", figure, dpi=150)
 
 
-def _map(row: TrainedRow, density: GaussianMixtures, judge: Judge) -> Figure:
+def _map(row: TrainedRow, density: GaussianMixtures, evaluator: GenerationEvaluator) -> Figure:
     places = evenly_spaced(len(row.test), _MAPPED)
     real, sampled = row.test[places].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
     together = torch.cat([real, sampled]).numpy()
     placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)
     return latent_map(
         placed[: len(real)],
-        judge.test.labels[places].tolist(),
+        evaluator.test.labels[places].tolist(),
         placed[len(real) :],
         title=f"{row.settings.title}: t-SNE of test embeddings and samples",
     )

@@ -15,16 +15,16 @@ from harness.evaluation import encode, generation
 from harness.evaluation.generation import nearest_distances
 from harness.evaluation.latents import component_log_probs, fit_statistics, sample, shape_statistics
 from harness.evaluation.mixtures import GaussianMixtures
-from harness.evaluation.ood import auroc, strange_images
+from harness.evaluation.ood import auroc, out_of_distribution_images
 from harness.experiments.mnist_latents.networks import Classifier, to_signed
 from harness.experiments.mnist_latents.phases import TrainedRow
 
 _REAL = 10_000  # training images that stand for the real ones; as many as test images
-_USUAL = 2500  # test images that strange images are told from, or made of
+_IN_DISTRIBUTION = 2500  # test images that out-of-distribution images are told from, or made of
 
 
 @dataclass(frozen=True)
-class Judge:
+class GenerationEvaluator:
     """Measures images against real ones in a classifier's features.
 
     Args:
@@ -40,41 +40,41 @@ class Judge:
     real: Tensor
 
     @classmethod
-    def of(cls, classifier: Classifier, data: ImageData) -> Judge:
-        """Judges by evenly spaced training images."""
+    def of(cls, classifier: Classifier, data: ImageData) -> GenerationEvaluator:
+        """Measures by evenly spaced training images."""
         train, test = data.train, data.test
         if not isinstance(train, ImageSet) or not isinstance(test, ImageSet):
             raise TypeError("the images must be in memory, as MNIST's are")
-        features, _ = classifier.judge(train.images[evenly_spaced(len(train), _REAL)])
+        features, _ = classifier.classify(train.images[evenly_spaced(len(train), _REAL)])
         return cls(classifier, train, test, features)
 
     def about_itself(self) -> dict[str, Any]:
-        """The classifier's accuracy, its figures of test images, and what it finds strange."""
-        _, probabilities = self.classifier.judge(self.test.images)
-        unsure = -probabilities[self.usual].max(dim=1).values
+        """Of the classifier: accuracy, metrics of test images, out-of-distribution detection."""
+        _, probabilities = self.classifier.classify(self.test.images)
+        unsure = -probabilities[self.in_distribution].max(dim=1).values
         return {
             "accuracy": float(
                 (probabilities.argmax(dim=1) == self.test.labels.cpu()).double().mean()
             ),
             "real": self.metrics(self.test.images),
-            "strange": {
-                name: auroc(unsure, -self.classifier.judge(images)[1].max(dim=1).values)
-                for name, images in self.strange().items()
+            "out_of_distribution": {
+                name: auroc(unsure, -self.classifier.classify(images)[1].max(dim=1).values)
+                for name, images in self.out_of_distribution().items()
             },
         }
 
     @property
-    def usual(self) -> Tensor:  # shape: (N,)
-        """Places of the test images that strange ones are told from."""
-        return evenly_spaced(len(self.test), _USUAL)
+    def in_distribution(self) -> Tensor:  # shape: (N,)
+        """Indices of the test images that out-of-distribution ones are told from."""
+        return evenly_spaced(len(self.test), _IN_DISTRIBUTION)
 
-    def strange(self) -> dict[str, Tensor]:
-        """Sets of strange images, some of them made of the usual ones."""
-        return strange_images(self.test.images[self.usual].cpu(), seed=0)
+    def out_of_distribution(self) -> dict[str, Tensor]:
+        """Sets of out-of-distribution images, some made of test images."""
+        return out_of_distribution_images(self.test.images[self.in_distribution].cpu(), seed=0)
 
     def metrics(self, images: Tensor) -> dict[str, float]:
         """Every figure of images, uint8, shape (N, 1, 32, 32)."""
-        found = generation.generation_metrics(self.real, *self.classifier.judge(images))
+        found = generation.generation_metrics(self.real, *self.classifier.classify(images))
         distances, _ = self.nearest(images[evenly_spaced(len(images), 500)])
         return {**found, "nearest": float(distances.median())}
 
@@ -88,13 +88,13 @@ class Judge:
 def measure(
     row: TrainedRow,
     found: Mapping[str, GaussianMixtures],
-    judge: Judge,
+    evaluator: GenerationEvaluator,
     data: ImageData,
     *,
     seed: int,
 ) -> dict[str, Any]:
     """Every figure of a row: its decoder's, and each density's shape, fit, samples and alarms."""
-    labels = judge.test.labels.cpu()
+    labels = evaluator.test.labels.cpu()
     decoded = row.decoder.decode(row.test)
     result: dict[str, Any] = {
         "title": row.settings.title,
@@ -104,29 +104,29 @@ def measure(
             name: row.results[name] for name in ("wall_time_s", "resumed_at_step", "commit")
         },
         "decoder": {
-            "error": float((to_signed(decoded) - to_signed(judge.test.images)).square().mean()),
-            **judge.metrics(decoded),
+            "error": float((to_signed(decoded) - to_signed(evaluator.test.images)).square().mean()),
+            **evaluator.metrics(decoded),
         },
         "densities": {},
-        "strange": measure_strangeness(row, found, judge, data),
+        "out_of_distribution": measure_out_of_distribution(row, found, evaluator, data),
     }
     for kind, density in found.items():
         images = row.decoder.decode(sample(density, len(row.test), seed=seed))
         result["densities"][kind] = {
             **shape_statistics(density),
             **fit_statistics(density, row.test, labels),
-            **judge.metrics(images),
+            **evaluator.metrics(images),
         }
     return result
 
 
-def measure_strangeness(
+def measure_out_of_distribution(
     row: TrainedRow,
     found: Mapping[str, GaussianMixtures],
-    judge: Judge,
+    evaluator: GenerationEvaluator,
     data: ImageData,
 ) -> dict[str, dict[str, float]]:
-    """How well scores of a row tell strange images from test images (area under the ROC curve).
+    """Out-of-distribution detection by scores of a row: areas under the ROC curve.
 
     Returns:
         For each set of images, by score: minus the log-density of each kind, and ``nearest``, the
@@ -139,10 +139,12 @@ def measure_strangeness(
             given[kind] = -component_log_probs(density, codes).logsumexp(dim=1)
         return given
 
-    usual = scores(row.test[judge.usual])
+    in_distribution = scores(row.test[evaluator.in_distribution])
     areas = {}
-    for name, images in judge.strange().items():
+    for name, images in evaluator.out_of_distribution().items():
         unlabelled = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
         codes = normalize(encode(row.encoder, unlabelled, data)[0], dim=1)
-        areas[name] = {kind: auroc(usual[kind], score) for kind, score in scores(codes).items()}
+        areas[name] = {
+            kind: auroc(in_distribution[kind], score) for kind, score in scores(codes).items()
+        }
     return areas

@@ -12,7 +12,7 @@ from gmje_plugin import GMJEPrototypeLoss
 from harness.experiments.mnist_latents import drawing
 from harness.experiments.mnist_latents.completion import KINDS, complete
 from harness.experiments.mnist_latents.densities import densities, save
-from harness.experiments.mnist_latents.evaluating import Judge, measure
+from harness.experiments.mnist_latents.evaluating import GenerationEvaluator, measure
 from harness.experiments.mnist_latents.phases import CLASSIFIER_EPOCHS, Phases
 from harness.files import write_text
 from harness.progress import Report
@@ -82,21 +82,21 @@ def _measure(part: Part, settings: Settings, path: Path, result: Path, report: R
 
 
 def _classifier(phases: Phases) -> dict[str, Any]:
-    return Judge.of(phases.classifier(), phases.data).about_itself()
+    return GenerationEvaluator.of(phases.classifier(), phases.data).about_itself()
 
 
 def _row(phases: Phases, *, name: str) -> dict[str, Any]:
-    row, judge = phases.row(name), Judge.of(phases.classifier(), phases.data)
+    row, evaluator = phases.row(name), GenerationEvaluator.of(phases.classifier(), phases.data)
     number, seed = phases.experiment.num_components, phases.settings.seed
     found = densities(row.criterion, row.train, num_components=number, seed=seed)
     if isinstance(row.criterion, GMJEPrototypeLoss):
         save(row.criterion.mixture(), phases.folder.path / "densities" / f"{name}.pt")
     drawing.draw(
-        name, row, found[row.settings.density], judge, phases.folder.path / drawing.FIGURES
+        name, row, found[row.settings.density], evaluator, phases.folder.path / drawing.FIGURES
     )
-    return measure(row, found, judge, phases.data, seed=seed)
+    return measure(row, found, evaluator, phases.data, seed=seed)
 
 
 def _completion(phases: Phases, *, kind: str) -> dict[str, Any]:
     row = phases.row(phases.experiment.completed)
-    return complete(phases, row, Judge.of(phases.classifier(), phases.data), kind)
+    return complete(phases, row, GenerationEvaluator.of(phases.classifier(), phases.data), kind)

@@ -1,4 +1,4 @@
-"""What is trained beside the encoders: a decoder for each, and a classifier that judges images."""
+"""What is trained beside the encoders: a decoder for each, and a classifier of images."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Classifier(AdamModule):
         return F.cross_entropy(self.head(self.network(to_signed(images))), labels)
 
     @torch.no_grad()
-    def judge(
+    def classify(
         self,
         images: Tensor,  # shape: (N, 1, 32, 32)
     ) -> tuple[Tensor, Tensor]:  # shapes: (N, 128), (N, num_classes)

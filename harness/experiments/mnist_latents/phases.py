@@ -112,7 +112,7 @@ class Phases:
         return self.folder.part(name, replace(self.settings, method=method, overwrite=False))
 
     def classifier(self) -> Classifier:
-        """Trains the judge of generated images."""
+        """Trains the classifier that generated images are measured by."""
         with seeded(self.settings.seed):
             classifier = Classifier(self.data.num_classes)
         self.fit(classifier, "classifier", epochs=CLASSIFIER_EPOCHS)
