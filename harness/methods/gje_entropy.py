@@ -22,9 +22,10 @@ class GJEEntropySettings(MethodSettings):
     learning_rate: float = ranged(1.6, above=0.0)  # [D]
     weight_decay: float = ranged(1.5625e-5, low=0.0)  # [D]
     weight: float = ranged(1.0, low=0.0)  # the loss's default; 0.3 and less were worse [D]
+    eps: float = ranged(1e-4, low=0.0)  # the loss's default
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""
         from gmje_plugin import GJEEntropyLoss
 
-        return GJEEntropyLoss(self.weight, gather_distributed=gather)
+        return GJEEntropyLoss(self.weight, eps=self.eps, gather_distributed=gather)
