@@ -24,9 +24,12 @@ class GJEEntropySettings(MethodSettings):
     weight: float = ranged(
         1.0, low=0.0, help="Weight of the entropy; the loss's default. 0.3 and less were worse. [D]"
     )
+    eps: float = ranged(
+        1e-4, low=0.0, help="Added to the variances in the entropy; the loss's default."
+    )
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""
         from gmje_plugin import GJEEntropyLoss
 
-        return GJEEntropyLoss(self.weight, gather_distributed=gather)
+        return GJEEntropyLoss(self.weight, eps=self.eps, gather_distributed=gather)
