@@ -92,7 +92,4 @@ def test_results_are_there_before_a_logger_fails(
     for place, options in (("row", row), ("several", several)):
         with pytest.raises(RuntimeError, match="the logger's"):
             experiments.run(options, RunFolder(tmp_path / place, options))
-        assert (tmp_path / place / "results.json").exists() == (place == "row")
-    with pytest.raises(RuntimeError, match="the logger's"):  # the training has finished, not all
-        experiments.run(several, RunFolder(tmp_path / "several", several))
-    assert (tmp_path / "several" / "results.json").exists()
+        assert (tmp_path / place / "results.json").exists()
