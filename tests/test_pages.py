@@ -1,4 +1,4 @@
-"""README and the guides: links lead somewhere, and commands are ones that the harness takes."""
+"""README and the site: links lead somewhere, and commands are ones that the harness takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from tests.harness.commands import settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / ".github/site/pages/guides").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / ".github/site/pages").rglob("*.md"))]
 # README is on PyPI and the guides are on a site, where links must be absolute.
 HERE = re.compile(
     r"https://(github\.com|raw\.githubusercontent\.com)/gmje-plugin/gmje-plugin/(blob/)?main/"

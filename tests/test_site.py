@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import runpy
-import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 import torch
 
 import gmje_plugin
-from tests.harness.commands import settings
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / ".github" / "site"
@@ -89,17 +87,6 @@ def test_the_reference_has_each_public_name_once_by_its_short_path() -> None:
     named = re.findall(r"^::: gmje_plugin\.(\w+)$", PAGES, flags=re.MULTILINE)
     introduction = "loss"  # the package's own docstring, above its members
     assert sorted(named) == sorted([*gmje_plugin.__all__, introduction])
-
-
-def test_each_command_of_the_harness_composes() -> None:
-    commands = [
-        shlex.split(line)[3:]
-        for line in PAGES.splitlines()
-        if line.startswith("python -m harness ") and "experiment=" in line
-    ]
-    assert commands
-    for command in commands:  # of a multirun, its first run
-        settings(*(word.split(",")[0] for word in command if word != "-m"))
 
 
 def test_each_extra_that_is_installed_exists() -> None:
