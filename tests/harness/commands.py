@@ -32,6 +32,11 @@ def settings(*overrides: str) -> Settings:
     return resolve(composed(*overrides))
 
 
+def only(*rows: str) -> list[str]:
+    """Overrides that leave the quickstart with these rows."""
+    return [f"~experiment.rows.{row}" for row in settings().experiment.rows if row not in rows]
+
+
 def words(*overrides: str) -> list[str]:
     """Those of a command line that decide what comes out."""
     with composing():

@@ -16,7 +16,7 @@ from harness import data
 from harness.data import EpochBatches, FileSet, ImageSet, sources, to_device, train_loader
 from harness.data.images import read_image
 from harness.settings import DataSettings, SettingsError
-from tests.harness.commands import harness
+from tests.harness.commands import harness, only
 from tests.harness.image_folders import folder_settings, image_folder, refusal, write_images
 
 
@@ -306,7 +306,11 @@ def test_batches_from_the_device_and_from_pinned_memory(keep: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [["experiment=banks", "bank=smc", "bank.size=8"], ["experiment.num_seeds=1"]]
+    "asked",
+    [
+        ["experiment=banks", "bank=smc", "bank.size=8"],
+        ["experiment.num_seeds=1", *only("moco_smc", "simclr_prototype", "byol_mdn")],
+    ],
 )
 def test_unlabelled_images_are_trained_on(tmp_path: Path, asked: list[str]) -> None:
     for part, each in (("train", 16), ("test", 8)):

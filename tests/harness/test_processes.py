@@ -11,6 +11,7 @@ from harness.processes import is_first_process
 from harness.settings import SettingsError, TrainerSettings
 from tests.harness import wandb_file
 from tests.harness.commands import harness_process as harness
+from tests.harness.commands import only
 
 # What srun, and another launcher, tell the second of several tasks.
 SECOND = {
@@ -29,7 +30,7 @@ SMALL = ["data=digits", "backbone=small_cnn", "backbone.width=4", "trainer.epoch
     "asked",
     [
         ["experiment=benchmark", "method=simclr"],
-        ["experiment.num_seeds=1"],
+        ["experiment.num_seeds=1", *only("simclr", "moco_smc")],
     ],
     ids=["benchmark", "quickstart"],
 )
