@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions import Distribution, MixtureSameFamily
 from torch.utils.checkpoint import checkpoint
 
 from gmje_plugin.density.checks import check_parameters, check_points, check_weights
@@ -22,19 +22,15 @@ from gmje_plugin.density.fitting import (
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import JointGaussian, check_other
-from gmje_plugin.density.monte_carlo import (
-    MonteCarloEstimate,
-    standard_normal,
-    stratified_mean,
-)
-from gmje_plugin.resampling import multinomial
+from gmje_plugin.density.joint_mixture import JointMixture, mixture_of
+from gmje_plugin.density.monte_carlo import MonteCarloEstimate, stratified_mean
 from gmje_plugin.validation import check_count, wide_dtype
 
 # Largest product of points, components and dimensions that is expanded at a time.
 _CHUNK_ELEMENTS = 2**22
 
 
-class JointGaussianMixture(nn.Module):
+class JointGaussianMixture(JointMixture):
     """Gaussian mixture density of joint embeddings z = [z_c | z_t] (Huang 2026, Eq. 12).
 
     The marginal and conditional densities of a joint mixture are again mixtures, which come out as
@@ -66,8 +62,6 @@ class JointGaussianMixture(nn.Module):
         >>> mean, aleatoric, ambiguity
         (tensor([[0.]]), tensor([[[1.]]]), tensor([[[1.]]]))
     """
-
-    log_weights: Tensor
 
     @ordinary_tensors()
     def __init__(
@@ -159,24 +153,9 @@ class JointGaussianMixture(nn.Module):
         return mixture.to(dtype)
 
     @property
-    def weights(self) -> Tensor:  # shape: (K,)
-        """Component weights."""
-        return self.log_weights.exp()
-
-    @property
-    def means(self) -> Tensor:  # shape: (K, D)
-        """Component means."""
-        return self.components.mean
-
-    @property
     def covariances(self) -> Tensor:  # shape: (K, D, D) | (K, D) | (K,)
         """Component covariances in the form they were given in."""
         return self.components.covariance
-
-    @property
-    def split(self) -> int:
-        """Number of context dimensions."""
-        return self.components.split
 
     def log_prob(
         self,
@@ -286,33 +265,6 @@ class JointGaussianMixture(nn.Module):
         mixture.components = self.components.swapped()
         return mixture
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: Generator | None = None,
-    ) -> Tensor:  # shape: (*shape, D)
-        """Draws joint embeddings (Huang 2026, Sec. 4.8), without a gradient.
-
-        Args:
-            shape: Shape of the draws.
-            generator: Source of the randomness, on any device. Default: torch's CPU generator.
-
-        Returns:
-            The draws, shape (*shape, D).
-        """
-        shape = torch.Size(shape)
-        if shape.numel() == 0:
-            return self.means.new_empty((*shape, self.means.shape[1]))
-        drawn = multinomial(self.log_weights, shape.numel(), generator=generator)
-        component, order = drawn.sort()
-        noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
-        counts = torch.bincount(drawn, minlength=self.log_weights.shape[0]).tolist()
-        samples = torch.empty_like(noise)
-        samples[order] = self.means[component] + self.components.held.scale(noise, counts)
-        return samples.reshape(*shape, -1)
-
     def entropy(
         self, *, num_samples: int = 2000, generator: Generator | None = None
     ) -> MonteCarloEstimate:
@@ -397,12 +349,6 @@ class JointGaussianMixture(nn.Module):
         count = max(-(-num_samples // self.means.shape[0]), 2)
         draws = self.components.rsample((count,), generator=generator)
         return stratified_mean(self.weights, function(draws))
-
-
-def mixture_of(logits: Tensor, components: Distribution) -> MixtureSameFamily:
-    """A mixture of torch; unchecked, as its components are."""
-    weights = Categorical(logits=logits, validate_args=False)
-    return MixtureSameFamily(weights, components, validate_args=False)
 
 
 def _start(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.distributions import MixtureSameFamily
 
 from gmje_plugin.density.checks import check_parameters, check_points, check_weights
@@ -21,8 +20,7 @@ from gmje_plugin.density.fitting import (
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import JointGaussian
-from gmje_plugin.density.mixture import mixture_of
-from gmje_plugin.density.monte_carlo import standard_normal
+from gmje_plugin.density.joint_mixture import JointMixture, mixture_of
 from gmje_plugin.density.multivariate_t import (
     MultivariateStudentT,
     distances,
@@ -37,14 +35,13 @@ from gmje_plugin.density.student_t_fitting import (
     updated_df,
 )
 from gmje_plugin.linalg import log_det, whiten
-from gmje_plugin.resampling import multinomial
 from gmje_plugin.validation import check_choice, check_number, check_positive, wide_dtype
 
 _COUPLINGS = ("joint", "independent")
 _START_DF = 10.0
 
 
-class JointStudentTMixture(nn.Module):
+class JointStudentTMixture(JointMixture):
     """Student t mixture density of joint embeddings z = [z_c | z_t].
 
     As ``JointGaussianMixture`` (Huang 2026, Eq. 12), with components whose distances from the
@@ -91,7 +88,6 @@ class JointStudentTMixture(nn.Module):
         torch.Size([8])
     """
 
-    log_weights: Tensor
     df: Tensor
     power: Tensor
 
@@ -262,24 +258,9 @@ class JointStudentTMixture(nn.Module):
         return wide.to(self.means.dtype)
 
     @property
-    def weights(self) -> Tensor:  # shape: (K,)
-        """Component weights."""
-        return self.log_weights.exp()
-
-    @property
-    def means(self) -> Tensor:  # shape: (K, D)
-        """Component locations."""
-        return self.components.mean
-
-    @property
     def scales(self) -> Tensor:  # shape: (K, D, D)
         """Component scale matrices."""
         return self.components.covariance
-
-    @property
-    def split(self) -> int:
-        """Number of context dimensions."""
-        return self.components.split
 
     def log_prob(
         self,
@@ -349,10 +330,8 @@ class JointStudentTMixture(nn.Module):
             df = df + self.split
         else:
             spread = (0.5 * self.power * log_distance(apart, self.split)).exp()
-        loc, factor = (
-            self.components.condition(points).mean,
-            self.components.held.block(slice(self.split, None)).factor,
-        )
+        loc = self.components.condition(points).mean
+        factor = self.components.held.block(slice(self.split, None)).factor
         components = MultivariateStudentT(df, loc, factor, spread)
         return mixture_of(self.log_weights + log_probs, components)
 
@@ -392,37 +371,17 @@ class JointStudentTMixture(nn.Module):
             aleatoric = torch.tensordot(shares * widths, own, dims=1)
         return mean, aleatoric, ambiguity
 
-    @torch.no_grad()
-    def sample(
+    def _noise(
         self,
-        shape: Sequence[int] = (),
-        *,
-        generator: Generator | None = None,
-    ) -> Tensor:  # shape: (*shape, D)
-        """Draws joint embeddings, without a gradient.
-
-        Args:
-            shape: Shape of the draws.
-            generator: Source of the randomness, on any device. Default: torch's CPU generator.
-
-        Returns:
-            The draws, shape (*shape, D).
-        """
-        shape = torch.Size(shape)
-        if shape.numel() == 0:
-            return self.means.new_empty((*shape, self.means.shape[1]))
-        drawn = multinomial(self.log_weights, shape.numel(), generator=generator)
-        component, order = drawn.sort()
-        noise = standard_normal((shape.numel(), self.means.shape[1]), self.means, generator)
+        component: Tensor,  # shape: (N,)
+        generator: Generator | None,
+    ) -> Tensor:  # shape: (N, D)
+        noise = super()._noise(component, generator)
         tails = heavy_tails(self._df[component], generator)
         noise = noise * tails.repeat_interleave(self._dims, dim=1)
-        if self.coupling == "independent":
-            apart = noise[:, : self.split].square().sum(dim=1, keepdim=True)
-            noise[:, self.split :] *= (0.5 * self.power * log_distance(apart, self.split)).exp()
-        counts = torch.bincount(drawn, minlength=len(self.means)).tolist()
-        samples = torch.empty_like(noise)
-        samples[order] = self.means[component] + self.components.held.scale(noise, counts)
-        return samples.reshape(*shape, -1)
+        apart = noise[:, : self.split].square().sum(dim=1, keepdim=True)
+        noise[:, self.split :] *= (0.5 * self.power * log_distance(apart, self.split)).exp()
+        return noise
 
     @property
     def _df(self) -> Tensor:  # shape: (K, 1) | (K, 2)
