@@ -32,3 +32,8 @@ def reporting(console: Console, *, total: int, done: int = 0) -> Iterator[Report
                 progress.console.print(text, soft_wrap=True)
 
         yield report
+
+
+def named(report: Report, name: str) -> Report:
+    """A report of one of several pieces of work, whose name comes before what is new."""
+    return lambda units, text: report(units, text and f"{name}: {text}")

@@ -19,7 +19,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from harness.files import read_json
-from harness.progress import Report, reporting
+from harness.progress import Report, named, reporting
 
 _POLL = 0.5  # seconds
 _reports: Any = None  # of a worker: the queue to the process that started it
@@ -144,4 +144,4 @@ def _follow(stop: Any) -> None:
 
 
 def _do(job: Job) -> None:
-    job.do(lambda units, text: _reports.put((units, text and f"{job.name}: {text}")))
+    job.do(named(lambda *told: _reports.put(told), job.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,7 +28,7 @@ from harness.methods import GMJEMDNSettings, ParametricGMJESettings, SMCBankSett
 from harness.metrics import METRICS
 from harness.progress import Report
 from harness.settings import QuickstartSettings, Settings, SettingsError
-from harness.tracking import RunFolder, curve, read_metrics
+from harness.tracking import Row, RunFolder, curve, read_metrics
 from harness.workers import Job
 
 _NOTE = (
@@ -158,15 +158,24 @@ class _Quickstart:
         planar = principal_plane(module.criterion.mixture(), normalize(embeddings, dim=1))
         return density(planar, labels.tolist())
 
+    @cached_property
+    def _logged(self) -> dict[str, list[list[Row]]]:
+        """The lines of every seed's metrics.csv, for the title of each row."""
+        return {
+            row.title: [
+                read_metrics(self._training(name, seed)[1].path / tracking.METRICS)
+                for seed in self.seeds
+            ]
+            for name, row in self.experiment.rows.items()
+        }
+
     def _curves(self, column: str) -> dict[str, Any]:  # shapes: (seeds, steps)
         """The values of a column over steps, for the title of each row that has it."""
-        found = {}
-        for name, row in self.experiment.rows.items():
-            paths = [self._training(name, seed)[1].path / tracking.METRICS for seed in self.seeds]
-            values = np.array([curve(read_metrics(path), column)[1] for path in paths])
-            if values.size:
-                found[row.title] = values
-        return found
+        found = {
+            title: np.array([curve(lines, column)[1] for lines in seeds])
+            for title, seeds in self._logged.items()
+        }
+        return {title: values for title, values in found.items() if values.size}
 
     def _mdn_terms(self) -> dict[str, dict[str, Any]]:  # shapes: (seeds, steps)
         """Likelihood and entropy guard of GMJE-MDN, in nats per dimension as its loss."""

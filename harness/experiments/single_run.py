@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness import data, runs, training
 from harness.processes import is_first_process
-from harness.progress import reporting
+from harness.progress import named, reporting
 from harness.settings import Settings
 from harness.tracking import RunFolder, check_logger
 
@@ -37,10 +37,11 @@ def _train(settings: Settings, folder: RunFolder, console: Console) -> dict[str,
     training.check(settings, images)
     title = runs.title(settings)
     with reporting(console, total=settings.trainer.epochs) as report:
-
-        def report_epoch(epochs: int, text: str) -> None:
-            report(epochs, text and f"{title}, seed {settings.seed}: {text}")
-
         return runs.run_training(
-            settings, images, folder, title=title, name=folder.path.name, report=report_epoch
+            settings,
+            images,
+            folder,
+            title=title,
+            name=folder.path.name,
+            report=named(report, f"{title}, seed {settings.seed}"),
         )

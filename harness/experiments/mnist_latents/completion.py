@@ -33,6 +33,7 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.backbones import Backbone
+from harness.checkpoints import write_tensors
 from harness.data import ImageSet, evenly_spaced
 from harness.evaluation import conditional as measures
 from harness.evaluation.generation import nearest_distances
@@ -40,7 +41,6 @@ from harness.experiments.mnist_latents.drawing import FIGURES, draw_completions
 from harness.experiments.mnist_latents.evaluating import GenerationEvaluator
 from harness.experiments.mnist_latents.networks import AdamModule, Batch, Decoder, to_signed
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
-from harness.files import replacing
 from harness.keyed_random import seeded
 from harness.report.latents import COMPLETIONS
 
@@ -54,10 +54,8 @@ _COMPONENTS = 10  # of GMJE-MDN and of the fits by EM
 _FITTED, _STEPS = 20_000, 20  # embeddings, so that a component has many times 2 d, and steps of EM
 _MEASURED, _CALIBRATED = 5000, 500  # test images; of the latter, as a caption says, 100 draws each
 _CHUNK, _DRAWN_AT_ONCE = 1000, 10
-_CANDIDATES, _NEIGHBOURS = (
-    1000,
-    50,
-)  # test images that those shown are chosen from, and neighbours of each
+# Test images that those shown are chosen from, and neighbours of each.
+_CANDIDATES, _NEIGHBOURS = 1000, 50
 
 Conditional = Callable[[Tensor], Distribution]
 
@@ -271,8 +269,9 @@ def complete(
         modes = measures.modes(condition(contexts[places]), _SHOWN_MODES, seed=seed)
         for number, mode in enumerate(modes[: 1 if name == "jepa" else None], 1):
             shown[f"{COMPLETIONS[name]}, {number}"] = row.decoder.decode(mode)
-    with replacing(_shown(phases.folder.path, kind)) as unfinished:
-        torch.save({name: row.cpu() for name, row in shown.items()}, unfinished)
+    write_tensors(
+        _shown(phases.folder.path, kind), {name: row.cpu() for name, row in shown.items()}
+    )
     return found
 
 
