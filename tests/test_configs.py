@@ -50,7 +50,11 @@ def test_every_method_composes_at_every_scale(method: str, scale: str) -> None:
     found = settings("experiment=benchmark", f"method={method}", f"scale={scale}")
     assert found.method is not None
     assert found.method.name == method
-    assert (CONFIGS / "recipe" / scale / f"{method}.yaml").exists()
+    if scale == "paper":
+        assert (found.method.learning_rate, found.method.weight_decay) == (0.06, 5e-4)
+        assert (found.method.hidden_dim, found.method.output_dim) == (512, 128)
+    else:
+        assert (CONFIGS / "recipe" / scale / f"{method}.yaml").exists()
     assert found.trainer.epochs == (200 if scale == "paper" else 2)
     assert (found.bank is None) == (method not in ("moco", "smc_gmje"))
 

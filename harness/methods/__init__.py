@@ -1,8 +1,8 @@
 """The methods and their memory banks, one file each: settings, title and how it is built.
 
-Adding one is a file here, named below, and its settings at each protocol in ``configs/recipe``. The
-LightningModules, which several methods share, are in ``modules``. Importing this package registers
-the settings and imports no torch.
+Adding one is a file here, named below, with the paper's settings as its defaults; those found for
+the reduced protocol are in ``configs/recipe/reduced``. The LightningModules, which several methods
+share, are in ``modules``. Importing this package registers the settings and imports no torch.
 """
 
 from harness.methods.banks import FIFOBankSettings, SMCBankSettings

@@ -21,14 +21,13 @@ class BYOLSettings(MethodSettings):
 
     family: ClassVar[str] = "BYOL"
     name: str = choice("byol")
-    learning_rate: float = ranged(0.1, above=0.0, help="Peak learning rate. [D]")
     encoder_momentum: float = ranged(
-        0.99,
+        0.996,
         low=0.0,
         high=1.0,
-        help="Share of its old weights that the momentum encoder keeps. [D]",
+        help="Share of its old weights that the momentum encoder keeps. [R]",
     )
-    predictor_dim: int = ranged(128, low=1, help="Width of the predictor. [R]")
+    predictor_dim: int = ranged(512, low=1, help="Width of the predictor. [R]")
 
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""

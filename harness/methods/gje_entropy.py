@@ -19,11 +19,7 @@ class GJEEntropySettings(MethodSettings):
     """SimCLR's pipeline with ``GJEEntropyLoss``."""
 
     name: str = choice("gje_entropy")
-    learning_rate: float = ranged(1.6, above=0.0, help="Peak learning rate. [D]")
-    weight_decay: float = ranged(1.5625e-5, low=0.0, help="Weight decay. [D]")
-    weight: float = ranged(
-        1.0, low=0.0, help="Weight of the entropy; the loss's default. 0.3 and less were worse. [D]"
-    )
+    weight: float = ranged(1.0, low=0.0, help="Weight of the entropy; the loss's default.")
     eps: float = ranged(
         1e-4, low=0.0, help="Added to the variances in the entropy; the loss's default."
     )

@@ -20,8 +20,6 @@ class GMJEMDNSettings(BYOLSettings):
     """``GMJEMDNHead`` and ``GMJEMDNLoss`` in BYOL's pipeline, or without a momentum encoder."""
 
     name: str = choice("gmje_mdn")
-    learning_rate: float = ranged(0.256, above=0.0, help="Peak learning rate. [D]")
-    weight_decay: float = ranged(1.5625e-5, low=0.0, help="Weight decay. [D]")
     num_components: int = ranged(5, low=1, help="Components of each predicted mixture. [R]")
     scale: str = choice(
         "softplus",

@@ -32,7 +32,6 @@ class MoCoSettings(MethodSettings):
 
     family: ClassVar[str] = "MoCo"
     name: str = choice("moco", "smc_gmje")
-    learning_rate: float = ranged(0.02, above=0.0, help="Peak learning rate. [D]")
     temperature: float = ranged(
         0.1, above=0.0, help="Temperature of the loss and of the bank's weights. [R]"
     )

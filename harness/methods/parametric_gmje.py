@@ -20,8 +20,6 @@ class ParametricGMJESettings(MethodSettings):
 
     has_mixture: ClassVar[bool] = True
     name: str = choice("parametric_gmje")
-    learning_rate: float = ranged(0.32, above=0.0, help="Peak learning rate. [D]")
-    weight_decay: float = ranged(1.5625e-5, low=0.0, help="Weight decay. [D]")
     num_prototypes: int = ranged(64, low=1, help="Components of the joint mixture. [R]")
     covariance: str = choice(
         "isotropic",
@@ -30,7 +28,7 @@ class ParametricGMJESettings(MethodSettings):
         help="Shared by all prototypes; diagonal and full are learned.",
     )
     temperature: float = ranged(
-        0.05, above=0.0, help="Variance of an isotropic covariance, start of the others. [D]"
+        0.1, above=0.0, help="Variance of an isotropic covariance, start of the others. [R]"
     )
     correlation: float = ranged(
         0.0,

@@ -19,8 +19,7 @@ class SimCLRSettings(MethodSettings):
     """SimCLR with lightly's ``NTXentLoss``."""
 
     name: str = choice("simclr")
-    learning_rate: float = ranged(0.4, above=0.0, help="Peak learning rate. [D]")
-    temperature: float = ranged(0.2, above=0.0, help="Temperature of the loss. [D]")
+    temperature: float = ranged(0.5, above=0.0, help="Temperature of the loss. [R]")
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""

@@ -21,7 +21,6 @@ class SwAVSettings(MethodSettings):
 
     family: ClassVar[str] = "SwAV"
     name: str = choice("swav")
-    learning_rate: float = ranged(0.06, above=0.0, help="Peak learning rate. [R]")
     num_prototypes: int = ranged(512, low=2, help="Cluster centres. [R]")
     temperature: float = ranged(0.1, above=0.0, help="Temperature of the loss. [R]")
     sinkhorn_iterations: int = ranged(

@@ -19,7 +19,6 @@ class VICRegSettings(MethodSettings):
     """SimCLR's pipeline with lightly's ``VICRegProjectionHead`` and ``VICRegLoss``."""
 
     name: str = choice("vicreg")
-    learning_rate: float = ranged(0.06, above=0.0, help="Peak learning rate. [R]")
     invariance_weight: float = ranged(25.0, low=0.0, help="Weight of the invariance, lambda. [P]")
     variance_weight: float = ranged(25.0, low=0.0, help="Weight of the variance, mu. [P]")
     covariance_weight: float = ranged(1.0, low=0.0, help="Weight of the covariance, nu. [P]")

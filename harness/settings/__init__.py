@@ -1,8 +1,6 @@
 """The options of every command line: names, types, ranges, defaults and where each comes from.
 
-Marks on defaults: [P] printed in the paper, [R] chosen by us because the print is lost, [D] chosen
-by us for the digits: by kNN accuracy on a fifth of the training images (``data.split=validation``),
-not on the test images.
+Marks on defaults: [P] printed in the paper, [R] chosen by us because the print is lost.
 """
 
 from harness.settings.command_line import as_hydra_reads

@@ -1,9 +1,4 @@
-"""What all methods and all memory banks have; each has a file of its own in ``harness/methods``.
-
-Learning rates of Parametric GMJE, GJE entropy and GMJE-MDN were found when their losses were whole
-nats: they are those times the dimension of the embeddings, and the weight decay is divided by it,
-which under SGD is the same training.
-"""
+"""What all methods and all memory banks have; each has a file of its own in ``harness/methods``."""
 
 from __future__ import annotations
 
@@ -27,7 +22,7 @@ class BankSettings:
     """A memory bank of MoCo; in rows experiment.rows.moco_smc.bank, ..."""
 
     name: str = MISSING
-    size: int = ranged(64, low=1, help="Entries; one batch, as in the paper (256 of each). [P]")
+    size: int = ranged(256, low=1, help="Entries; one batch, as in the paper. [P]")
 
     def options(self) -> dict[str, Any]:
         """The arguments of ``SMCMemoryBankModule`` that make it."""
@@ -42,27 +37,27 @@ class BankSettings:
 class MethodSettings:
     """What every method has: an optimiser with a cosine schedule, and lightly's projection head.
 
-    Defaults marked [D] were found on scikit-learn's digits, whatever data they are used with;
-    scale=reduced has settings found on CIFAR-10 (JPEG), scale=paper the paper's (configs/recipe).
-    Chosen with experiment=benchmark and banks; each row of quickstart and mnist_latents has its
-    own, as experiment.rows.simclr.method.temperature.
+    Defaults are the paper's, or lightly's and the loss's own where it prints none. scale=reduced
+    has settings found on CIFAR-10 (JPEG) (configs/recipe/reduced), whatever data they are used
+    with; the rows of quickstart those found on scikit-learn's digits. Chosen with
+    experiment=benchmark and banks; each row of quickstart and mnist_latents has its own, as
+    experiment.rows.simclr.method.temperature.
     """
 
     family: ClassVar[str] = "SimCLR"  # SimCLR's embeds both views alike, by one encoder
     has_mixture: ClassVar[bool] = False  # whether the criterion is a density, ``.mixture()``
     name: str = MISSING
     optimizer: str = choice("sgd", "lars", "adamw", help="torch's optimizer, or lightly's LARS.")
+    # Of losses in nats per dimension, where they are likelihoods.
     learning_rate: float = ranged(
-        0.1, above=0.0, help="Peak learning rate, after the warm-up; each method has its own."
+        0.06, above=0.0, help="Peak learning rate, after the warm-up; each method has its own. [R]"
     )
     momentum: float = ranged(0.9, low=0.0, below=1.0, help="Momentum of sgd and lars. [R]")
     weight_decay: float = ranged(
         5e-4, low=0.0, help="Weight decay, not of biases, norms and losses. [R]"
     )
-    hidden_dim: int = ranged(
-        128, low=1, help="Width of the projection head; twice the features. [D]"
-    )
-    output_dim: int = ranged(32, low=1, help="Dimensions of an embedding. [D]")
+    hidden_dim: int = ranged(512, low=1, help="Width of the projection head. [R]")
+    output_dim: int = ranged(128, low=1, help="Dimensions of an embedding. [R]")
 
     def build(self, context: BuildContext) -> Method:
         """The untrained method, with weights from torch's global generator.

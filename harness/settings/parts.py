@@ -114,7 +114,6 @@ class BackboneSettings:
     "mnist_cnn",
     help="The paper's encoder without its head: 1024 features of 32 x 32 pixels (Huang 2026, "
     "App. P.4).",
-    name="small_cnn",
     width=32,
     strides=[2, 2, 2, 2],
     pool=False,
@@ -123,7 +122,6 @@ class BackboneSettings:
     "backbone",
     "cifar_cnn",
     help="Four convolutions of stride 2, 256 features: minutes of CIFAR-10 on a laptop.",
-    name="small_cnn",
     width=32,
     strides=[2, 2, 2, 2],
 )
@@ -132,11 +130,9 @@ class BackboneSettings:
 class SmallCNNSettings(BackboneSettings):
     """A few convolutions, for a laptop."""
 
-    name: str = choice("small_cnn")
-    width: int = ranged(
-        16, low=1, high=1024, help="Channels of the first layer, doubled by each. [D]"
-    )
-    strides: list[int] = ranged_list(1, 2, 2, low=1, high=4, help="Stride of each layer. [D]")
+    name: str = choice("small_cnn", "cifar_cnn", "mnist_cnn")
+    width: int = ranged(16, low=1, high=1024, help="Channels of the first layer, doubled by each.")
+    strides: list[int] = ranged_list(1, 2, 2, low=1, high=4, help="Stride of each layer.")
     pool: bool = option(True, help="Features are means over the image; false: one for each place.")
 
 
@@ -168,9 +164,9 @@ class TrainerSettings:
     """How long and on what to train; the learning rate belongs to the method."""
 
     epochs: int = ranged(
-        20, low=0, help="Passes over the training images; 0 evaluates the untrained network. [D]"
+        200, low=0, help="Passes over the training images; 0 evaluates the untrained network. [P]"
     )
-    batch_size: int = ranged(64, low=2, help="Images a step, of all devices together. [D]")
+    batch_size: int = ranged(256, low=2, help="Images a step, of all devices together. [P]")
     warmup_ratio: float = ranged(
         0.1, low=0.0, below=1.0, help="Share of the steps in which the learning rate rises. [R]"
     )

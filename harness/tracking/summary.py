@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 from harness.settings import Settings
 from harness.tracking.folder import leaves
 from harness.tracking.loggers import curve_loggers
-from harness.tracking.provenance import provenance
+from harness.tracking.environment import provenance
 
 
 def log_summary(

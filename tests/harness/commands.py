@@ -77,8 +77,16 @@ def harness_process(*arguments: str, folder: Path) -> subprocess.CompletedProces
     )
 
 
-def harness(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The same in a process in which all is imported already; not for what imports depend on."""
+def harness(
+    *arguments: str,
+    folder: Path,
+    killed_after: float | None = None,
+    killed_at_checkpoint: int | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """The same in a process in which all is imported already; not for what imports depend on.
+
+    ``killed_after`` so many seconds, or while a checkpoint is written (tests/harness/server.py).
+    """
     if not hasattr(os, "fork"):
         return harness_process(*arguments, folder=folder)
     server = _server()
@@ -90,6 +98,8 @@ def harness(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
             "arguments": arguments,
             "folder": str(folder),
             "environment": environment(),
+            "killed_after": killed_after,
+            "killed_at_checkpoint": killed_at_checkpoint,
             "stdout": str(out),
             "stderr": str(err),
         }

@@ -1,15 +1,19 @@
 """Runs the harness in forked processes: it is imported once, as that takes seconds.
 
 ``python -m tests.harness.server`` reads requests from its standard input, a JSON line each, and
-answers each with the exit status of ``python -m harness``.
+answers each with the exit status of ``python -m harness``. A child can be killed: after some
+seconds, or when the file of its n-th checkpoint is written.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import runpy
+import signal
 import sys
+import time
 from typing import Any
 
 import torch
@@ -20,6 +24,7 @@ sys.modules["wandb"] = None  # type: ignore[assignment]
 import pytorch_lightning  # noqa: E402, F401  imported before any child is forked
 
 import harness.experiments  # noqa: E402, F401
+from harness import checkpoints  # noqa: E402
 
 del sys.modules["wandb"]
 
@@ -34,6 +39,25 @@ def become(request: dict[str, Any]) -> None:
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv = ["harness", *request["arguments"]]
+    forked = multiprocessing.get_context("fork")
+    # Workers are forked too, where a user's import all anew: here no thread has begun yet.
+    multiprocessing.get_context = lambda _: forked  # type: ignore[assignment]
+    if request["killed_at_checkpoint"]:
+        die_at_checkpoint(request["killed_at_checkpoint"])
+
+
+def die_at_checkpoint(number: int) -> None:
+    """SIGKILL when the file is half written (odd numbers) or whole but not in its place yet."""
+    seen: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        seen.append(descriptor)
+        if len(seen) == number:
+            if number % 2:
+                os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.os.fsync = fsync  # the only call of it in the harness
 
 
 def serve() -> bool:
@@ -46,6 +70,9 @@ def serve() -> bool:
             answers.close()
             become(request)
             return True
+        if request["killed_after"]:
+            time.sleep(request["killed_after"])
+            os.kill(pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         print(status, file=answers, flush=True)
     return False

@@ -251,7 +251,7 @@ def test_the_most_ambiguous_upper_halves_are_those_of_many_classes() -> None:
 def test_the_papers_protocol() -> None:
     found = settings("experiment=mnist_latents")
     assert (found.seed, found.trainer.epochs, found.trainer.batch_size) == (42, 50, 256)
-    assert (found.backbone.name, found.data.views.normalization) == ("small_cnn", "half")
+    assert (found.backbone.name, found.data.views.normalization) == ("mnist_cnn", "half")
     encoder = backbones.build(found.backbone, in_channels=1, image_size=(32, 32))
     assert encoder.feature_dim == 1024
     experiment: Any = found.experiment

@@ -10,8 +10,7 @@ import pytest
 from harness.processes import is_first_process
 from harness.settings import SettingsError, TrainerSettings
 from tests.harness import wandb_file
-from tests.harness.commands import harness_process as harness
-from tests.harness.commands import only
+from tests.harness.commands import harness, only
 
 # What srun, and another launcher, tell the second of several tasks.
 SECOND = {

@@ -29,14 +29,6 @@ ASKED = ["experiment=banks", "bank.size=100", *SIZE]
 KILLED = -9
 
 
-def run_all(folder: Path, *runs: tuple[list[str], Any]) -> list[int]:
-    command = [sys.executable, "-m", "tests.harness.killed", json.dumps(runs)]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    statuses: list[int] = json.loads(done.stdout.splitlines()[-1])
-    return statuses
-
-
 def outcome(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Metrics, the last checkpoint and the final figures of the one run below a folder."""
     (run,) = (folder / "outputs").glob("*/*")
@@ -80,19 +72,18 @@ def test_killed_at_random_and_while_a_checkpoint_is_written(tmp_path: Path, case
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    assert run_all(whole, (asked, None)) == [0]
-    statuses = run_all(
-        broken,
-        (asked, {"checkpoint": 1}),
-        (asked, {"checkpoint": 2}),
-        (asked, moments.uniform(0.1, 0.8)),
-        (asked, {"checkpoint": 3}),
-        (asked, moments.uniform(0.1, 0.8)),
-        (asked, None),
-    )
+    assert harness(*asked, folder=whole).returncode == 0
+    kills: list[dict[str, Any]] = [
+        {"killed_at_checkpoint": 1},
+        {"killed_at_checkpoint": 2},
+        {"killed_after": moments.uniform(0.3, 1.2)},
+        {"killed_at_checkpoint": 3},
+        {"killed_after": moments.uniform(0.3, 1.2)},
+    ]
+    statuses = [harness(*asked, folder=broken, **kill).returncode for kill in kills]
     assert statuses[:2] == [KILLED] * 2
-    assert set(statuses[2:5]) <= {KILLED, 0}  # a fast machine may finish before its moment
-    assert statuses[5] == 0
+    assert set(statuses[2:]) <= {KILLED, 0}  # a fast machine may finish before its moment
+    assert harness(*asked, folder=broken).returncode == 0
     metrics, checkpoint, found = outcome(broken)
     expected_metrics, expected_checkpoint, expected = outcome(whole)
     assert metrics == expected_metrics
@@ -102,8 +93,8 @@ def test_killed_at_random_and_while_a_checkpoint_is_written(tmp_path: Path, case
 
 
 def test_a_resumed_wandb_run_has_every_row_once(tmp_path: Path) -> None:
-    statuses = run_all(tmp_path, (ASKED, {"checkpoint": 3}), (ASKED, None))
-    assert statuses == [KILLED, 0]
+    assert harness(*ASKED, folder=tmp_path, killed_at_checkpoint=3).returncode == KILLED
+    assert harness(*ASKED, folder=tmp_path).returncode == 0
     (folder,) = (tmp_path / "outputs" / "banks").iterdir()
     (run,) = wandb_file.read_all(folder).values()
     losses = [row["trainer/global_step"] for row in run.history if "train/loss" in row]
