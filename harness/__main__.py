@@ -99,10 +99,12 @@ def main(arguments: Sequence[str]) -> None:
     if unknown:
         sys.exit(_refuse(f"{unknown[0]}: no such flag (options are name=value; see --help)"))
     register_schemas()
-    sys.argv[1:] = as_hydra_reads(arguments)  # where Hydra looks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
+        sys.argv[1:] = as_hydra_reads(arguments)  # where Hydra looks
         _experiment()
+    except SettingsError as error:
+        sys.exit(_refuse(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_refuse(one_line(error)))
     except ValueError as error:

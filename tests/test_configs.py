@@ -56,7 +56,7 @@ def test_every_method_composes_at_every_scale(method: str, scale: str) -> None:
     else:
         assert (CONFIGS / "recipe" / scale / f"{method}.yaml").exists()
     assert found.trainer.epochs == (200 if scale == "paper" else 2)
-    assert (found.bank is None) == (method not in ("moco", "smc_gmje"))
+    assert (found.bank is None) == (method not in ("moco", "smc_gmje", "nnclr"))
 
 
 @pytest.mark.parametrize("bank", options("bank"))

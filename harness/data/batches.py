@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from harness.data.images import AnyImageSet, loader
 
 _CLASSES_AT_A_TIME = 2.0
+_BURST = 16
 
 
 @dataclass(eq=False)
@@ -25,8 +26,9 @@ class EpochBatches(Sampler[Tensor]):
         labels: The images' classes, shape (N,).
         batch_size: Of every batch.
         seed: Of the order.
-        order: "shuffled", or "class_correlated" for a stream that drifts from class to class, in
-            which most batches hold two classes and neighbouring ones share them.
+        order: "shuffled"; "class_correlated" for a stream that drifts from class to class, in
+            which most batches hold two classes and neighbouring ones share them; "bursts" for one
+            in which an image comes 16 times in a row, as index + r N, so that views differ.
         rank: Which part of every batch this process takes, in rank order.
         world_size: Number of processes, which must divide ``batch_size``.
     """
@@ -54,6 +56,8 @@ class EpochBatches(Sampler[Tensor]):
         generator = torch.Generator().manual_seed(self.seed * 2**31 + self.epoch)
         if self.order == "class_correlated":
             order = drifting_order(self.labels, generator=generator)
+        elif self.order == "bursts":
+            order = burst_order(len(self.labels), seed=self.seed, epoch=self.epoch)
         else:
             order = torch.randperm(len(self.labels), generator=generator)
         batches = torch.split(order, self.batch_size)[: len(self)]
@@ -73,6 +77,21 @@ def drifting_order(
     starts = torch.randperm(len(classes), generator=generator)
     offsets = _CLASSES_AT_A_TIME * torch.rand(len(labels), generator=generator)
     return (starts[members] + offsets).argsort(stable=True)
+
+
+def burst_order(
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+) -> Tensor:  # shape: (count,)
+    """An epoch's order of bursts: of a sixteenth of the images, others each epoch till all came."""
+    cycle, part = divmod(epoch, _BURST)
+    generator = torch.Generator().manual_seed(seed * 2**31 + cycle)
+    distinct = -(-count // _BURST)
+    order = torch.randperm(count, generator=generator)
+    images = order[(torch.arange(distinct) + part * distinct) % count]
+    return (images[:, None] + count * torch.arange(_BURST)).flatten()[:count]
 
 
 def train_loader(

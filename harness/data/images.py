@@ -44,8 +44,11 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self,
         indices: Tensor,  # shape: (B,)
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images and labels at ``indices``, and ``indices``, which the views are keyed by."""
-        here = indices.to(self.images.device)
+        """Images and labels at ``indices``, and ``indices``, which the views are keyed by.
+
+        Of N images, index + r N is the same one, of which there are other views.
+        """
+        here = (indices % len(self)).to(self.images.device)
         return self.images[here], self.labels[here], indices
 
     @property
@@ -98,9 +101,10 @@ class FileSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self,
         indices: Tensor,  # shape: (B,)
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images and labels at ``indices``, and ``indices``, which the views are keyed by."""
-        read = [read_image(self.paths[index], self.image_size) for index in indices]
-        return torch.from_numpy(np.stack(read)), self.labels[indices], indices
+        """As that of :class:`ImageSet`."""
+        here = indices % len(self)
+        read = [read_image(self.paths[index], self.image_size) for index in here]
+        return torch.from_numpy(np.stack(read)), self.labels[here], indices
 
     def batches(self, size: int) -> Iterator[Tensor]:  # shapes: (B, 3, S, S)
         """All images in order, ``size`` at a time."""

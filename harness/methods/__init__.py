@@ -10,6 +10,7 @@ from harness.methods.byol import BYOLSettings
 from harness.methods.gje_entropy import GJEEntropySettings
 from harness.methods.gmje_mdn import GMJEMDNSettings
 from harness.methods.moco import MoCoSettings
+from harness.methods.nnclr import NNCLRSettings
 from harness.methods.parametric_gmje import ParametricGMJESettings
 from harness.methods.simclr import SimCLRSettings
 from harness.methods.swav import SwAVSettings
@@ -21,6 +22,7 @@ __all__ = [
     "GJEEntropySettings",
     "GMJEMDNSettings",
     "MoCoSettings",
+    "NNCLRSettings",
     "ParametricGMJESettings",
     "SMCBankSettings",
     "SimCLRSettings",

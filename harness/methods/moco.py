@@ -31,6 +31,7 @@ class MoCoSettings(MethodSettings):
     """MoCo v2 with any bank."""
 
     family: ClassVar[str] = "MoCo"
+    has_bank: ClassVar[bool] = True
     name: str = choice("moco", "smc_gmje")
     temperature: float = ranged(
         0.1, above=0.0, help="Temperature of the loss and of the bank's weights. [R]"
@@ -48,13 +49,10 @@ class MoCoSettings(MethodSettings):
     )
 
     def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
-        """Every bank fits but none, and the queue under the name of the particles."""
-        if bank is None:
-            yield f"bank must be chosen for {self.name} (bank=fifo, smc or smc_paper)"
-        elif self.name == "smc_gmje" and bank.name == "fifo":
+        """Besides, the queue is none of particles."""
+        yield from super().problems_with(bank)
+        if self.name == "smc_gmje" and bank is not None and bank.name == "fifo":
             yield "bank=fifo with smc_gmje is MoCo: use method=moco"
-        else:
-            yield from bank.problems_inside()
 
     def suffix(self) -> str:
         """Says what negatives there are beside the bank's."""

@@ -12,14 +12,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 
 from harness.settings.experiments import Settings
+from harness.settings.fields import SettingsError
 
 _PATHS = ("data.root", "output_root")  # whatever is typed for them is one string, ~ a home
-_NULL_BY_DEFAULT = ("scale=null", "method=null")  # Hydra has no null for a group
 
 
 def as_hydra_reads(words: Sequence[str]) -> list[str]:
-    """The words with paths quoted where Hydra's grammar wants it, and without defaults of null."""
-    return [_quoted(word) for word in words if word not in _NULL_BY_DEFAULT]
+    """The words with paths quoted where Hydra's grammar wants it.
+
+    Raises:
+        SettingsError: If a group is to be null, which Hydra has no clear word for.
+    """
+    for word in words:
+        if word in ("scale=null", "method=null"):
+            raise SettingsError(f"{word}: null is no choice of a group; leave it out")
+    return [_quoted(word) for word in words]
 
 
 def _quoted(word: str) -> str:

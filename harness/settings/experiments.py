@@ -89,8 +89,8 @@ class SingleRunSettings(ExperimentSettings):
             yield "method must be chosen (method=simclr, ...)"
             return
         yield from settings.method.problems_with(settings.bank)
-        if self.name == "banks" and settings.method.family != "MoCo":
-            yield f"experiment=banks compares banks of moco, and {settings.method.name} has none"
+        if self.name == "banks" and not settings.method.has_bank:
+            yield f"experiment=banks compares banks, and {settings.method.name} has none"
 
 
 @dataclass

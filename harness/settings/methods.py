@@ -46,6 +46,7 @@ class MethodSettings:
 
     family: ClassVar[str] = "SimCLR"  # SimCLR's embeds both views alike, by one encoder
     has_mixture: ClassVar[bool] = False  # whether the criterion is a density, ``.mixture()``
+    has_bank: ClassVar[bool] = False  # whether it needs a memory bank
     name: str = MISSING
     optimizer: str = choice("sgd", "lars", "adamw", help="torch's optimizer, or lightly's LARS.")
     # Of losses in nats per dimension, where they are likelihoods.
@@ -83,8 +84,12 @@ class MethodSettings:
 
     def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
         """Options that are each valid but not together; most methods have no bank."""
-        if bank is not None:
-            yield f"bank is for moco and smc_gmje, not for {self.name}"
+        if bank is not None and not self.has_bank:
+            yield f"bank is for moco, smc_gmje and nnclr, not for {self.name}"
+        elif bank is None and self.has_bank:
+            yield f"bank must be chosen for {self.name} (bank=fifo, smc or smc_paper)"
+        elif bank is not None:
+            yield from bank.problems_inside()
 
     def suffix(self) -> str:
         """What a title says behind method and bank."""

@@ -87,8 +87,10 @@ class DataSettings:
     order: str = choice(
         "shuffled",
         "class_correlated",
+        "bursts",
         help="Order of the training images. class_correlated: a stream that drifts from class to "
-        "class, two at a time.",
+        "class, two at a time. bursts: an image 16 times in a row, in other views, as frames of a "
+        "film.",
     )
     keep: str = choice(
         "auto",

@@ -1,5 +1,6 @@
 """Run folders, curves and provenance."""
 
+from harness.tracking.environment import commit, provenance
 from harness.tracking.folder import (
     CHECKPOINT,
     CONFIG,
@@ -11,7 +12,6 @@ from harness.tracking.folder import (
 )
 from harness.tracking.loggers import check_logger, curve_loggers
 from harness.tracking.metrics import MetricsFile, Row, column_name, curve, read_metrics
-from harness.tracking.environment import commit, provenance
 from harness.tracking.summary import log_summary
 
 __all__ = [

@@ -10,9 +10,9 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 
 from harness.settings import Settings
+from harness.tracking.environment import provenance
 from harness.tracking.folder import leaves
 from harness.tracking.loggers import curve_loggers
-from harness.tracking.environment import provenance
 
 
 def log_summary(

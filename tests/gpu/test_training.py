@@ -23,7 +23,7 @@ def train(folder: Path, *options: str, accelerator: str = ACCELERATOR) -> dict[s
     return metrics
 
 
-METHODS = ("simclr", "moco", "smc_gmje", "byol", "swav", "vicreg")
+METHODS = ("simclr", "moco", "smc_gmje", "nnclr", "byol", "swav", "vicreg")
 OURS = ("gje_entropy", "parametric_gmje", "gmje_mdn")
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness import data
-from harness.data import EpochBatches
+from harness.data import EpochBatches, ImageSet
 from harness.data.batches import drifting_order
 from harness.data.splits import few_per_class, held_out_size, imbalanced, split
-from harness.settings import DataSettings
+from harness.settings import DataSettings, ViewSettings
+from harness.views import Views
 from tests.harness.image_folders import folder_settings, image_folder, refusal
 
 # --- subsets ------------------------------------------------------------------------------------
@@ -86,6 +87,33 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(order: str) -> N
     assert torch.equal(first, indices(1, 0))
     assert not torch.equal(first, indices(1, 1))
     assert not torch.equal(first, indices(2, 0))
+
+
+@pytest.mark.parametrize("count", [160, 167])
+def test_in_bursts_an_image_comes_16_times_in_a_row_and_all_come_within_16_epochs(
+    count: int,
+) -> None:
+    batches = EpochBatches(torch.arange(count), batch_size=8, seed=1, order="bursts")
+    seen = set()
+    for epoch in range(16):
+        batches.set_epoch(epoch)
+        order = torch.cat(list(batches))
+        assert len(order) == 8 * len(batches) == count - count % 8
+        assert len(order.unique()) == len(order)  # each with views of its own
+        bursts = (order % count).split(16)
+        assert all(len(burst.unique()) == 1 for burst in bursts)
+        seen |= {int(burst[0]) for burst in bursts}
+    assert len(seen) > count - 16  # but for what the last batches left out
+
+
+def test_an_image_of_a_burst_is_the_same_in_other_views() -> None:
+    images = ImageSet(torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8), torch.arange(5))
+    pixels, labels, indices = images[torch.tensor([3, 8, 13])]
+    assert torch.equal(pixels, images.images[3].expand(3, -1, -1, -1))
+    assert labels.tolist() == [3, 3, 3]
+    views = Views(ViewSettings(crop_min=0.2), mean=torch.zeros(3), std=torch.ones(3), seed=1)
+    first, _ = views(pixels, indices, epoch=0)
+    assert not torch.equal(first[0], first[1])
 
 
 def test_left_over_images_wait() -> None:

@@ -26,8 +26,11 @@ def test_a_home_and_a_sweep_of_paths() -> None:
     assert as_hydra_reads(["data.root=a,b", "seed=1"]) == ["data.root=a,b", "seed=1"]
 
 
-def test_the_documented_default_of_scale_can_be_typed() -> None:
-    assert as_hydra_reads(["scale=null", "seed=2", "method=null"]) == ["seed=2"]
+@pytest.mark.parametrize("group", ["scale", "method"])
+def test_a_group_cannot_be_null(group: str) -> None:
+    """An experiment that has a scale would take its own, reduced, in silence."""
+    with pytest.raises(SettingsError, match=f"{group}=null: null is no choice"):
+        as_hydra_reads(["experiment=benchmark", f"{group}=null"])
 
 
 @pytest.mark.parametrize(

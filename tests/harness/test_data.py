@@ -248,7 +248,7 @@ def test_a_preset_can_be_chosen_and_changed() -> None:
     ("overrides", "message"),
     [
         (["data.imbalance=0.5"], "data.imbalance must be .*at least 1"),
-        (["data.order=sorted"], "data.order must be one of shuffled, class_correlated"),
+        (["data.order=sorted"], "data.order must be one of shuffled, class_correlated, bursts"),
         (["data.views.crop_min=0"], "data.views.crop_min must be .* above 0"),
         (["data.views.hue=0.6"], "data.views.hue must be"),
         (["data.image_size=4"], "data.image_size must be .*at least 8"),

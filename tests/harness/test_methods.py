@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from lightly.loss import NegativeCosineSimilarity, NTXentLoss, SwaVLoss, VICRegLoss
-from lightly.models.modules import BYOLPredictionHead, SwaVProjectionHead
+from lightly.models.modules import BYOLPredictionHead, NNMemoryBankModule, SwaVProjectionHead
 from lightly.models.modules.heads import VICRegProjectionHead
 from lightly.models.modules.memory_bank import MemoryBankModule
 from torch import nn
@@ -23,7 +23,7 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.data import load
-from harness.methods import FIFOBankSettings, SMCBankSettings
+from harness.methods import FIFOBankSettings, NNCLRSettings, SMCBankSettings
 from harness.methods.modules.base import Method
 from harness.settings import MethodSettings, QuickstartSettings, RowSettings
 from tests.harness.commands import settings
@@ -202,3 +202,28 @@ def test_the_optimizer_has_every_parameter_once_and_decays_weights_only() -> Non
 def test_unknown_settings_are_not_taken_for_something_else() -> None:
     with pytest.raises(NotImplementedError, match="MethodSettings"):
         build(RowSettings("a", MethodSettings()))
+
+
+def test_nnclr_contrasts_the_nearest_entries_of_its_queue() -> None:
+    method = NNCLRSettings(name="nnclr", hidden_dim=64, output_dim=16, predictor_dim=32)
+    module = build(RowSettings("a", method, FIFOBankSettings("fifo", size=64)))
+    for _ in range(2):
+        loss_of_a_batch(module)
+    module.eval()  # so that batch norm gives the same twice
+    first, second = module.views(DATA.train.images[:32], torch.arange(32), epoch=0)
+    z = [module.projection_head(module.backbone(view)).detach() for view in (first, second)]
+    held = lightly_bank(module.memory_bank.bank)
+    neighbours = [held(each, update=False) for each in z]
+    expected = [
+        NTXentLoss(method.temperature)(neighbours[i], module.prediction_head(z[1 - i]))
+        for i in (0, 1)
+    ]
+    found = module.step(first, second).loss
+    assert torch.allclose(found, 0.5 * (expected[0] + expected[1]), atol=1e-6)
+
+
+def lightly_bank(rows: torch.Tensor) -> NNMemoryBankModule:
+    """lightly's, holding the same."""
+    bank = NNMemoryBankModule(size=tuple(rows.shape))
+    bank.bank = rows.clone()
+    return bank

@@ -1,13 +1,17 @@
-"""SimCLR and MoCo v2, written as in lightly's documentation, with any criterion and bank."""
+"""SimCLR, MoCo v2 and NNCLR, written as in lightly's documentation, with any criterion and bank."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightly.models.modules import MoCoProjectionHead
+from lightly.models.modules import (
+    MoCoProjectionHead,
+    NNCLRPredictionHead,
+    NNCLRProjectionHead,
+)
 from torch import Tensor, nn
 
-from harness.methods import MoCoSettings
+from harness.methods import MoCoSettings, NNCLRSettings
 from harness.methods.context import BuildContext
 from harness.methods.modules.bank_labels import BankLabels
 from harness.methods.modules.base import Method, Step
@@ -101,8 +105,60 @@ class MoCo(MomentumMethod):
 
     def terms(self) -> dict[str, Tensor]:
         """Besides, the diagnostics of the bank, where it has any, and its false negatives."""
-        diagnostics: dict[str, Tensor] = getattr(self.bank, "diagnostics", dict)()
+        found = {**super().terms(), **_of_bank(self.bank)}
         if self.num_classes > 1:
-            diagnostics["false_negatives"] = self.bank_labels.false_negatives
-        of_bank = {f"bank/{name}": value for name, value in diagnostics.items()}
-        return {**super().terms(), **of_bank}
+            found["bank/false_negatives"] = self.bank_labels.false_negatives
+        return found
+
+
+class NNCLR(Method):
+    """NNCLR (Dwibedi et al. 2021): an embedding's nearest neighbour in a bank is the positive.
+
+    Args:
+        context: As in :class:`Method`.
+        settings: As in :class:`Method`.
+        criterion: Called as ``criterion(neighbours, predictions)``, both ways round.
+        memory_bank: Answers with nearest neighbours.
+    """
+
+    def __init__(
+        self,
+        context: BuildContext,
+        settings: NNCLRSettings,
+        criterion: nn.Module,
+        memory_bank: nn.Module,
+    ) -> None:
+        super().__init__(context, settings, criterion)
+        self.projection_head = NNCLRProjectionHead(
+            self.backbone.feature_dim, settings.hidden_dim, settings.output_dim
+        )
+        self.prediction_head = NNCLRPredictionHead(
+            settings.output_dim, settings.predictor_dim, settings.output_dim
+        )
+        self.memory_bank = memory_bank
+
+    def step(
+        self,
+        view0: Tensor,  # shape: (B, C, H, W)
+        view1: Tensor,  # shape: (B, C, H, W)
+    ) -> Step:
+        """The criterion both ways; the second view's embeddings enter the bank."""
+        features = [self.backbone(view) for view in (view0, view1)]
+        first, second = (self.projection_head(h) for h in features)
+        neighbours = [
+            self.memory_bank(z.detach(), update=update)
+            for z, update in ((first, False), (second, True))
+        ]
+        forth = self.compare(neighbours[0], self.prediction_head(second))
+        back = self.compare(neighbours[1], self.prediction_head(first))
+        return Step(0.5 * (forth + back), features[0])
+
+    def terms(self) -> dict[str, Tensor]:
+        """Besides, the diagnostics of the bank."""
+        return {**super().terms(), **_of_bank(self.memory_bank)}
+
+
+def _of_bank(bank: Any) -> dict[str, Tensor]:
+    """A bank's diagnostics by their logged names, where it has any."""
+    diagnostics: dict[str, Tensor] = getattr(bank, "diagnostics", dict)()
+    return {f"bank/{name}": value for name, value in diagnostics.items()}

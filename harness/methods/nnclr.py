@@ -1,0 +1,47 @@
+"""NNCLR with lightly's heads and loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from harness.settings.fields import choice, ranged
+from harness.settings.methods import MethodSettings
+from harness.settings.registry import config
+
+if TYPE_CHECKING:
+    from harness.methods.context import BuildContext
+    from harness.methods.modules.base import Method
+
+
+@config("method", "nnclr", "NNCLR")
+@dataclass
+class NNCLRSettings(MethodSettings):
+    """NNCLR with any bank of nearest neighbours; FIFO is its own."""
+
+    family: ClassVar[str] = "NNCLR"
+    has_bank: ClassVar[bool] = True
+    name: str = choice("nnclr")
+    temperature: float = ranged(
+        0.1, above=0.0, help="Temperature of the loss and of the bank's weights. [R]"
+    )
+    predictor_dim: int = ranged(512, low=1, help="Width of the predictor. [R]")
+
+    def build(self, context: BuildContext) -> Method:
+        """As :meth:`MethodSettings.build` says."""
+        from lightly.loss import NTXentLoss
+
+        from gmje_plugin import SMCNNMemoryBankModule
+        from harness.methods.modules.contrastive import NNCLR
+
+        if context.bank is None:
+            raise NotImplementedError(f"no {self.name} without a bank")
+        criterion = NTXentLoss(self.temperature, gather_distributed=context.gather)
+        memory_bank = SMCNNMemoryBankModule(
+            (context.bank.size, self.output_dim),
+            gather_distributed=context.gather,
+            temperature=self.temperature,
+            seed=context.seed,
+            **context.bank.options(),
+        )
+        return NNCLR(context, self, criterion, memory_bank)
