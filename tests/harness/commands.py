@@ -63,8 +63,7 @@ def shown(stdout: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Of a process that imports this checkout, wherever it runs, and uses one thread."""
-    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def harness_process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -81,6 +81,10 @@ def test_wandb_without_a_home(
 def test_results_are_there_before_a_logger_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # W&B names its service to this process's children: undone in the end, as any change is.
+    monkeypatch.setenv("WANDB_SERVICE", "")
+    monkeypatch.delenv("WANDB_SERVICE")
+
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the logger's")
 
