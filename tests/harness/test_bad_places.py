@@ -12,8 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 from harness import experiments
 from harness.tracking import RunFolder
 from tests.harness import wandb_file
-from tests.harness.commands import environment, only, settings
-from tests.harness.commands import harness_process as harness
+from tests.harness.commands import environment, harness, harness_process, only, settings
 
 ASKED = [
     "experiment=banks",
@@ -71,7 +70,7 @@ def test_wandb_without_a_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
     monkeypatch.setenv("HOME", "/dev/null")  # not even root can write there
-    done = harness(*(ASKED if "trainer.epochs=1" in asked else []), *asked, folder=tmp_path)
+    done = harness_process(*(ASKED if "trainer.epochs=1" in asked else []), *asked, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (results,) = tmp_path.rglob("results.json")
     (run,) = wandb_file.read_all(results.parent).values()
