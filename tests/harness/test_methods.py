@@ -23,7 +23,12 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.data import load
-from harness.methods import FIFOBankSettings, NNCLRSettings, SMCBankSettings
+from harness.methods import (
+    FIFOBankSettings,
+    NNCLRSettings,
+    SimCLRSettings,
+    SMCBankSettings,
+)
 from harness.methods.modules.base import Method
 from harness.settings import MethodSettings, QuickstartSettings, RowSettings
 from tests.harness.commands import settings
@@ -220,6 +225,22 @@ def test_nnclr_contrasts_the_nearest_entries_of_its_queue() -> None:
     ]
     found = module.step(first, second).loss
     assert torch.allclose(found, 0.5 * (expected[0] + expected[1]), atol=1e-6)
+
+
+def test_simclr_with_the_entropy_is_the_sum_of_both_losses() -> None:
+    method = SimCLRSettings(name="simclr", temperature=0.2, entropy_weight=0.02, output_dim=16)
+    row = RowSettings("a", method)
+    criterion, out0, out1 = build(row).criterion, *torch.randn(2, 32, 16)
+    z0, z1 = (torch.nn.functional.normalize(out, dim=1).double() for out in (out0, out1))
+    expected = float(NTXentLoss(0.2)(out0, out1))
+    for z in (z0, z1):
+        moment = z.T @ z / 32
+        expected -= 0.01 * float(
+            torch.logdet(moment + 0.1 * moment.diagonal().mean() * torch.eye(16))
+        )
+    assert float(criterion(out0, out1)) == pytest.approx(expected, rel=1e-5)
+    assert set(criterion.terms) == {"alignment", "entropy"}
+    assert method.suffix() == "Gaussian entropy"
 
 
 def lightly_bank(rows: torch.Tensor) -> NNMemoryBankModule:

@@ -19,6 +19,30 @@ from harness.methods.modules.momentum import MomentumMethod
 from harness.settings import MethodSettings
 
 
+class Sum(nn.Module):
+    """The sum of two losses of the same embeddings; ``terms`` are the second's."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """Parts of the last loss."""
+        found: dict[str, Tensor] = getattr(self.second, "terms", {})
+        return found
+
+    def forward(
+        self,
+        out0: Tensor,  # shape: (B, output_dim)
+        out1: Tensor,  # shape: (B, output_dim)
+    ) -> Tensor:  # shape: ()
+        """Both losses of the two views' embeddings."""
+        loss: Tensor = self.first(out0, out1) + self.second(out0, out1)
+        return loss
+
+
 class SimCLR(Method):
     """SimCLR (Chen et al. 2020) with any head and ``criterion(out0, out1)``.
 
