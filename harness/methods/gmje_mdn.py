@@ -54,7 +54,7 @@ class GMJEMDNSettings(BYOLSettings):
         from harness.methods.modules.byol import BYOL
         from harness.methods.modules.mdn import GMJEMDN
 
-        head = GMJEMDNHead(
+        predictor = GMJEMDNHead(
             self.output_dim,
             self.predictor_dim,
             self.output_dim,
@@ -71,4 +71,4 @@ class GMJEMDNSettings(BYOLSettings):
             gather_distributed=context.gather,
         )
         kind: type[BYOL | GMJEMDN] = BYOL if self.momentum_encoder else GMJEMDN
-        return kind(context, self, criterion, head)
+        return kind(context, self, criterion, self.projection_head(context), predictor)

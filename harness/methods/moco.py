@@ -31,6 +31,7 @@ class MoCoSettings(MethodSettings):
     """MoCo v2 with any bank."""
 
     family: ClassVar[str] = "MoCo"
+    projection: ClassVar[str] = "MoCoProjectionHead"
     has_bank: ClassVar[bool] = True
     name: str = choice("moco", "smc_gmje")
     temperature: float = ranged(
@@ -65,7 +66,7 @@ class MoCoSettings(MethodSettings):
         if context.bank is None:
             raise NotImplementedError(f"no {self.name} without a bank")
         criterion = self._loss(context.bank, gather=context.gather, seed=context.seed)
-        return MoCo(context, self, criterion)
+        return MoCo(context, self, criterion, self.projection_head(context))
 
     def _loss(self, bank: BankSettings, *, gather: bool, seed: int) -> nn.Module:
         from lightly.loss import NTXentLoss

@@ -61,7 +61,7 @@ def test_two_steps_of_simclr_move_every_parameter(
     before = {name: value.detach().clone() for name, value in backbone.named_parameters()}
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     for _ in range(2):
-        loss = method.step(*_images(8).chunk(2)).loss
+        loss = method.step(_images(8).chunk(2)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from lightly.models.modules import BYOLProjectionHead
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from harness.methods import GMJEMDNSettings
-from harness.methods.context import BuildContext
 from harness.methods.modules.base import Method, Step
 
 
@@ -21,33 +18,13 @@ class GMJEMDN(Method):
     never do under this loss. The contrastive guard makes it a bound (van den Oord et al. 2018).
     Embeddings have unit norm, or targets would shrink.
 
-    Args:
-        context: As in :class:`Method`.
-        settings: As in :class:`Method`.
-        criterion: Called as ``criterion(density, target)``, both ways round.
-        prediction_head: Maps an embedding to a density of the other.
+    Arguments are those of :class:`Method`; the criterion is called as
+    ``criterion(density, target)``, both ways round.
     """
 
-    def __init__(
-        self,
-        context: BuildContext,
-        settings: GMJEMDNSettings,
-        criterion: nn.Module,
-        prediction_head: nn.Module,
-    ) -> None:
-        super().__init__(context, settings, criterion)
-        self.projection_head = BYOLProjectionHead(
-            self.backbone.feature_dim, settings.hidden_dim, settings.output_dim
-        )
-        self.prediction_head = prediction_head
-
-    def step(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Step:
+    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
         """The criterion both ways."""
-        features = [self.backbone(view) for view in (view0, view1)]
+        features = [self.backbone(view) for view in views]
         first, second = (normalize(self.projection_head(h).float(), dim=1) for h in features)
         forth = self.compare(self.prediction_head(first), second)
         back = self.compare(self.prediction_head(second), first)
