@@ -51,8 +51,7 @@ class GMJEMDNSettings(BYOLSettings):
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""
         from gmje_plugin import GMJEMDNHead, GMJEMDNLoss
-        from harness.methods.modules.byol import BYOL
-        from harness.methods.modules.mdn import GMJEMDN
+        from harness.methods.modules.byol import BYOL, GMJEMDN
 
         predictor = GMJEMDNHead(
             self.output_dim,

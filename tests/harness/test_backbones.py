@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from harness import backbones
 from harness.backbones import Backbone
-from harness.methods import SimCLRSettings
 from harness.methods.context import BuildContext
+from harness.methods.simclr import SimCLRSettings
 from harness.settings import (
     BackboneSettings,
     ResNet18Settings,

@@ -23,8 +23,9 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.data import load
-from harness.methods import FIFOBankSettings, NNCLRSettings, SMCBankSettings
+from harness.methods.banks import FIFOBankSettings, SMCBankSettings
 from harness.methods.modules.base import Method
+from harness.methods.nnclr import NNCLRSettings
 from harness.settings import MethodSettings, QuickstartSettings, RowSettings
 from tests.harness.commands import settings
 

@@ -7,9 +7,9 @@ from lightly.models.modules import SwaVPrototypes
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from harness.methods import SwAVSettings
 from harness.methods.context import BuildContext
 from harness.methods.modules.base import Method, Step
+from harness.methods.swav import SwAVSettings
 
 
 class SwAV(Method):
@@ -36,10 +36,6 @@ class SwAV(Method):
         """The swapped prediction's cross-entropy."""
         self.prototypes.normalize()
         features = [self.backbone(view) for view in views]
-        logits = [self._logits(h) for h in features]
+        embeddings = [normalize(self.projection_head(h).float(), dim=1) for h in features]
+        logits = [self.prototypes(z).float() for z in embeddings]
         return Step(self.compare(logits, []).squeeze(), features[0])
-
-    def _logits(self, features: Tensor) -> Tensor:  # shape: (B, num_prototypes)
-        embeddings = normalize(self.projection_head(features).float(), dim=1)
-        logits: Tensor = self.prototypes(embeddings)
-        return logits.float()
