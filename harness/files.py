@@ -41,10 +41,12 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def write_png(path: Path, figure: Figure, *, dpi: int) -> None:
-    """Writes a figure as a PNG file, whole or not at all."""
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, dpi=dpi, format="png")
+def write_figures(folder: Path, figures: Mapping[str, Figure], *, dpi: int) -> None:
+    """Writes figures as <name>.png, each whole or not at all, into a folder made if need be."""
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        with replacing(folder / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, dpi=dpi, format="png")
 
 
 def write_all(folder: Path, files: Mapping[str, bytes]) -> None:

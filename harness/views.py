@@ -145,16 +145,6 @@ class ProbeView(_RandomView):
         return normalize(to_pixels(moved), mean=self.mean, std=self.std)
 
 
-def plain_view(
-    images: Tensor,  # shape: (B, C, H, W)
-    *,
-    mean: Tensor,  # shape: (C,)
-    std: Tensor,  # shape: (C,)
-) -> Tensor:  # shape: (B, C, H, W)
-    """uint8 images as evaluation sees them: normalised, without augmentation."""
-    return normalize(to_pixels(images), mean=mean, std=std)
-
-
 def to_pixels(images: Tensor) -> Tensor:
     """uint8 images as float32 numbers in [0, 1]."""
     return images.float().div_(255.0)

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from gmje_plugin import SMCMemoryBankModule
-from harness.methods import SMCBankSettings
+from harness.methods.banks import SMCBankSettings
 from harness.settings import MethodSettings, QuickstartSettings, RowSettings, register_schemas
 from tests.harness.commands import ROOT, settings
 

@@ -26,7 +26,7 @@ from gmje_plugin import SMCMemoryBankModule
 from harness import training
 from harness.bench import OneLineParser, count, finish, table
 from harness.data import AnyImageSet, load
-from harness.methods import MoCoSettings
+from harness.methods.moco import MoCoSettings
 from harness.settings import SettingsError, composing, deciding, resolve
 from harness.tracking import RunFolder
 

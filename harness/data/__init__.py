@@ -8,7 +8,7 @@ from torch import Tensor
 from harness.data.batches import EpochBatches, train_loader
 from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, evenly_spaced, to_device
 from harness.data.sources import channel_statistics, read
-from harness.data.splits import few_per_class, held_out_size, imbalanced, split
+from harness.data.splits import held_out_size, imbalanced, some_per_class, split
 from harness.settings import DataSettings, SettingsError
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "ImageData",
     "ImageSet",
     "evenly_spaced",
-    "few_per_class",
     "load",
+    "some_per_class",
     "to_device",
     "train_loader",
 ]

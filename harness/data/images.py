@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +121,11 @@ class FileSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def load(self) -> ImageSet:
         """Reads all images into memory."""
-        images = np.empty((len(self), 3, self.image_size, self.image_size), dtype=np.uint8)
-
-        def put(index: int) -> None:
-            images[index] = read_image(self.paths[index], self.image_size)
-
+        images = np.empty((len(self), *self.image_shape), dtype=np.uint8)
         with ThreadPoolExecutor() as pool:  # PIL decodes without Python's lock
-            for _ in pool.map(put, range(len(self))):
-                pass
+            read = pool.map(partial(read_image, size=self.image_size), self.paths)
+            for index, pixels in enumerate(read):
+                images[index] = pixels
         return ImageSet(torch.from_numpy(images), self.labels)
 
 

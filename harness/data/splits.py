@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from sklearn.model_selection import train_test_split
@@ -60,20 +61,17 @@ def imbalanced(
     """
     counts = labels.bincount()
     last = max(len(counts) - 1, 1)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    kept = []
-    for k in range(len(counts)):
-        members = order[labels[order] == k]
-        kept.append(members[: max(1, round(int(counts.min()) * ratio ** (-k / last)))])
-    return torch.cat(kept).sort().values
+    kept = [max(1, round(int(counts.min()) * ratio ** (-k / last))) for k in range(len(counts))]
+    return some_per_class(labels, kept, seed=seed).sort().values
 
 
-def few_per_class(
+def some_per_class(
     labels: Tensor,  # shape: (N,)
+    counts: Sequence[int],
     *,
-    count: int,
     seed: int,
 ) -> Tensor:  # shape: (M,)
-    """Indices of ``count`` random images of each class, or of all if it has fewer."""
+    """Indices of random images of each class, as many as its count, or all if it has fewer."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    return torch.cat([order[labels[order] == label][:count] for label in torch.unique(labels)])
+    classes = zip(torch.unique(labels), counts, strict=True)
+    return torch.cat([order[labels[order] == label][:count] for label, count in classes])

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from harness.data import ImageData, evenly_spaced, few_per_class
+from harness.data import ImageData, evenly_spaced, some_per_class
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
 from harness.evaluation.encoding import BATCH_SIZE, encode, evaluating
 from harness.evaluation.knn import knn_accuracy
@@ -39,37 +39,23 @@ def evaluate(
     """
     test, labels = encode(backbone, data.test, data)
     some = evenly_spaced(len(test), _PAIRS)
-    accuracies = {}
-    if data.is_labelled:
-        accuracies = _accuracies(backbone, data, settings, test, labels, folder / PROBE)
-    return {
-        **accuracies,
+    found = {
         "effective_rank": effective_rank(test),
         "uniformity": uniformity(test[some]),
         "alignment": alignment(*_two_views(backbone, data, settings)),
         "dead_dimensions": dead_dimensions(test),
     }
-
-
-def _accuracies(
-    backbone: nn.Module,
-    data: ImageData,
-    settings: Settings,
-    test: Tensor,  # shape: (T, D)
-    labels: Tensor,  # shape: (T,)
-    path: Path,
-) -> dict[str, float]:
-    asked = settings.evaluation
-    features, train_labels = encode(backbone, data.train, data)
+    if not data.is_labelled:
+        return found
+    asked, count = settings.evaluation, settings.evaluation.labels_per_class
+    train, train_labels = encode(backbone, data.train, data)
     draws = [torch.arange(len(train_labels))]
-    if asked.labels_per_class is not None:
-        draws = [
-            few_per_class(train_labels.cpu(), count=asked.labels_per_class, seed=seed)
-            for seed in range(_DRAWS)
-        ]
+    if count is not None:
+        counts = [count] * data.num_classes
+        draws = [some_per_class(train_labels.cpu(), counts, seed=seed) for seed in range(_DRAWS)]
     neighbours = [
         knn_accuracy(
-            features[labelled],
+            train[labelled],
             train_labels[labelled],
             test,
             labels,
@@ -80,11 +66,11 @@ def _accuracies(
         for labelled in draws
     ]
     linear = (
-        [paper_accuracy(backbone, data, settings, path=path)]
+        [paper_accuracy(backbone, data, settings, path=folder / PROBE)]
         if asked.probe == "paper"
-        else [converged_accuracy(features[i], train_labels[i], test, labels) for i in draws]
+        else [converged_accuracy(train[i], train_labels[i], test, labels) for i in draws]
     )
-    return {"knn_accuracy": fmean(neighbours), "linear_accuracy": fmean(linear)}
+    return {"knn_accuracy": fmean(neighbours), "linear_accuracy": fmean(linear), **found}
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data import AnyImageSet, ImageData
-from harness.views import plain_view
+from harness.views import normalize, to_pixels
 
 BATCH_SIZE = 512
 
@@ -33,7 +33,7 @@ def encode(
     device = next(network.parameters()).device
     with evaluating(network):
         encoded = [
-            network(plain_view(batch.to(device), mean=data.mean, std=data.std))
+            network(normalize(to_pixels(batch.to(device)), mean=data.mean, std=data.std))
             for batch in images.batches(BATCH_SIZE)
         ]
     return torch.cat(encoded), images.labels.to(device)

@@ -26,35 +26,28 @@ def frechet_distance(
     return float((mean - other_mean).square().sum() + squares - 2.0 * cross)
 
 
-def precision_and_recall(
+def neighbourhood_metrics(
     real: Tensor,  # shape: (N, F)
     generated: Tensor,  # shape: (M, F)
 ) -> dict[str, float]:
-    """Share of each set that lies among the other (Kynkäänniemi et al. 2019).
+    """Which images of each set lie among the other's.
 
-    Among a set is who is no farther from one of its members than the member's third neighbour.
+    The neighbourhood of an image reaches to its third or fifth neighbour in its own set.
+
+    Returns:
+        ``precision`` and ``recall`` (Kynkäänniemi et al. 2019): share of generated images in a real
+        neighbourhood of three, and of real ones in a generated one. ``density`` and ``coverage``,
+        which single outliers do not move (Naeem et al. 2020): how many real neighbourhoods of five
+        a generated image is in, over the five expected if both were the same set; share of real
+        neighbourhoods that hold a generated image.
     """
-    k = _NEIGHBOURS_OF_RECALL
-    return {
-        "precision": float((_memberships(generated, real, k) > 0).double().mean()),
-        "recall": float((_memberships(real, generated, k) > 0).double().mean()),
-    }
-
-
-def density_and_coverage(
-    real: Tensor,  # shape: (N, F)
-    generated: Tensor,  # shape: (M, F)
-) -> dict[str, float]:
-    """Precision and recall that single outliers do not move (Naeem et al. 2020).
-
-    ``density``: how many real neighbourhoods a generated image is in, over the five expected if
-    both were the same set; ``coverage``: share of real neighbourhoods that hold a generated image.
-    """
-    k = _NEIGHBOURS_OF_COVERAGE
+    near, far = _NEIGHBOURS_OF_RECALL, _NEIGHBOURS_OF_COVERAGE
     nearest = nearest_distances(real, generated, 1)[0][:, 0]
     return {
-        "density": float(_memberships(generated, real, k).double().mean() / k),
-        "coverage": float((nearest <= _radii(real, k)).double().mean()),
+        "precision": float((_memberships(generated, real, near) > 0).double().mean()),
+        "recall": float((_memberships(real, generated, near) > 0).double().mean()),
+        "density": float(_memberships(generated, real, far).double().mean() / far),
+        "coverage": float((nearest <= _radii(real, far)).double().mean()),
     }
 
 
@@ -81,11 +74,10 @@ def generation_metrics(
     probabilities: Tensor,  # shape: (M, C)
 ) -> dict[str, float]:
     """All of the above by name; those by neighbours of every second image."""
-    some_real, some = real[::2], generated[::2]  # neighbours of all would take most of the time
     return {
         "frechet": frechet_distance(real, generated),
-        **precision_and_recall(some_real, some),
-        **density_and_coverage(some_real, some),
+        # Neighbours of all would take most of the time.
+        **neighbourhood_metrics(real[::2], generated[::2]),
         **label_statistics(probabilities),
     }
 

@@ -79,7 +79,6 @@ def paper_accuracy(
     settings: Settings,
     *,
     path: Path,
-    epochs: int = _EPOCHS,
 ) -> float:
     """Share of test images that the paper's probe classifies correctly (Huang 2026, App. P.3).
 
@@ -92,7 +91,6 @@ def paper_accuracy(
         settings: Where images are held and on what to train, on one device; the seed is that of
             the layer's weights, the order of the images and their views.
         path: Where the probe's last checkpoint is kept; the probe goes on from it.
-        epochs: How long; the paper's 100.
     """
     asked = replace(
         settings,
@@ -111,7 +109,7 @@ def paper_accuracy(
             asked,
             path=path,
             resume_from=path if path.exists() else None,
-            epochs=epochs,
+            epochs=_EPOCHS,
         )
     with torch.no_grad():
         predicted = probe.layer(test_features).argmax(dim=1)

@@ -32,14 +32,12 @@ class OnlineProbeAccuracy(Callback):
         """Measures and logs it as of the epoch's last step."""
         if (trainer.current_epoch + 1) % self.every or not trainer.is_global_zero:
             return
-        accuracy = self.accuracy(pl_module)
-        pl_module.online_accuracy = accuracy  # type: ignore[assignment]  # a method's
+        method: Any = pl_module
+        features, labels = encode(method.backbone, self.data.test, self.data)
+        with torch.no_grad():
+            predicted = method.online_probe(features).argmax(dim=1)
+        accuracy = float((predicted == labels).double().mean())
+        method.online_accuracy = accuracy
         metrics = {"epoch": trainer.current_epoch, ONLINE_ACCURACY: accuracy}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step - 1)
-
-    @torch.no_grad()
-    def accuracy(self, module: Any) -> float:
-        """Share of test images whose class the probe names."""
-        features, labels = encode(module.backbone, self.data.test, self.data)
-        return float((module.online_probe(features).argmax(dim=1) == labels).double().mean())

@@ -1,9 +1,9 @@
 """Experiments, one a module.
 
 ``single_run`` is a training at a time, which several processes may share. The others gather many
-parts in one folder: each has ``prepare(settings, experiment)``, which refuses what cannot be run
-and returns a function of folder and console that makes what ``results.json`` is to hold and the
-folder's ``figures``, ``summary(results)`` for loggers, and ``show(results, console)``.
+parts in one folder: each has ``make(folder, experiment, images, console)``, which returns what
+``results.json`` is to hold beside name and provenance and fills the folder's ``figures``,
+``summary(results)`` for loggers, and ``show(results, console)``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from harness import data, training
 from harness.experiments import failure_modes, mnist_latents, quickstart, single_run, synthetic
 from harness.settings import (
     FailureModesSettings,
@@ -23,7 +24,7 @@ from harness.settings import (
     SingleRunSettings,
     SyntheticSettings,
 )
-from harness.tracking import RunFolder, check_logger, log_summary
+from harness.tracking import RunFolder, check_logger, log_summary, provenance
 
 __all__ = ["run"]
 
@@ -51,10 +52,17 @@ def run(settings: Settings, folder: RunFolder) -> None:
     check_logger(settings.logger)
     started = time.perf_counter()
     torch.set_num_threads(settings.trainer.threads)
-    make = module.prepare(settings, experiment)
+    images = None
+    if "data" in experiment.uses:  # what cannot be run is refused before there is a folder
+        images = data.load(settings.data, seed=settings.seed)
+        training.check(settings, images)
     with folder.started():
-        results = make(folder, console)
-        results["wall_time_s"] = round(time.perf_counter() - started, 1)
+        results = {
+            "experiment": experiment.name,
+            **module.make(folder, experiment, images, console),
+            **provenance(),
+            "wall_time_s": round(time.perf_counter() - started, 1),
+        }
         folder.write_results(results)  # whatever then becomes of a logger
         columns, cells = module.summary(results)
         log_summary(settings, folder.path, columns=columns, cells=cells)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -17,18 +16,19 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import normalize
 
-from gmje_plugin import GMJEPrototypeLoss
 from harness import data, runs, tracking, training, workers
 from harness.data import ImageData
 from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
 from harness.figures.training import accuracy_dots, density, ess_curves, loss_curves
-from harness.files import write_png
-from harness.methods import GMJEMDNSettings, ParametricGMJESettings, SMCBankSettings
+from harness.files import write_figures
+from harness.methods.banks import SMCBankSettings
+from harness.methods.gmje_mdn import GMJEMDNSettings
+from harness.methods.parametric_gmje import ParametricGMJESettings
 from harness.metrics import METRICS
 from harness.progress import Report
 from harness.settings import QuickstartSettings, Settings, SettingsError
-from harness.tracking import Row, RunFolder, curve, read_metrics
+from harness.tracking import RunFolder, curve, read_metrics
 from harness.workers import Job
 
 _NOTE = (
@@ -38,17 +38,11 @@ _NOTE = (
 _MEASURED = ("knn_accuracy", "linear_accuracy", "effective_rank")
 
 
-def prepare(
-    settings: Settings, experiment: QuickstartSettings
-) -> Callable[[RunFolder, Console], dict[str, Any]]:
-    """Loads the data; what it returns trains and evaluates every row over all seeds."""
-    images = data.load(settings.data, seed=settings.seed)
-    training.check(settings, images)
-
-    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
-        return _Quickstart(settings, experiment, images, folder).results(console)
-
-    return make
+def make(
+    folder: RunFolder, experiment: QuickstartSettings, images: ImageData, console: Console
+) -> dict[str, Any]:
+    """Trains and evaluates every row over all seeds."""
+    return _Quickstart(folder.settings, experiment, images, folder).results(console)
 
 
 @dataclass(frozen=True)
@@ -74,14 +68,12 @@ class _Quickstart:
             console=console,
         )
         results = {
-            "experiment": self.experiment.name,
             "data": self.images.variant,
             "seeds": self.seeds,
             "untrained": self._untrained(),
             "rows": {name: self._row(name) for name in self.experiment.rows},
-            **tracking.provenance(),
         }
-        self._save(self._draw(results))
+        write_figures(self.folder.path / "figures", self._draw(results), dpi=150)
         return results
 
     def _untrained(self) -> dict[str, list[float]]:
@@ -96,20 +88,18 @@ class _Quickstart:
 
     def _job(self, name: str, seed: int) -> Job:
         """Trains and evaluates a row from one seed, in any process."""
-        settings, folder = self._training(name, seed)
+        folder = self._training(name, seed)
         return Job(
             f"{self.experiment.rows[name].title}, seed {seed}",
-            partial(_train, name, settings, folder.path, self.settings.seed),
+            partial(_train, name, folder, self.settings.seed),
             folder.path / tracking.RESULTS,
             self.settings.trainer.epochs,
         )
 
     def _row(self, name: str) -> dict[str, Any]:
         """Every seed's figures of a row that is trained."""
-        found = [
-            json.loads((self._training(name, seed)[1].path / tracking.RESULTS).read_text())
-            for seed in self.seeds
-        ]
+        files = [self._training(name, seed).path / tracking.RESULTS for seed in self.seeds]
+        found = [json.loads(file.read_text()) for file in files]
         metrics = [result["metrics"] for result in found]
         return {
             "title": self.experiment.rows[name].title,
@@ -117,13 +107,13 @@ class _Quickstart:
             **{metric: [each[metric] for each in metrics] for metric in _measured(metrics[0])},
         }
 
-    def _training(self, name: str, seed: int) -> tuple[Settings, RunFolder]:
-        """Settings and folder of one training."""
+    def _training(self, name: str, seed: int) -> RunFolder:
+        """The folder of one training, with its settings."""
         row = self.experiment.rows[name]
         settings = replace(
             self.settings, method=row.method, bank=row.bank, seed=seed, overwrite=False
         )
-        return settings, self.folder.part(f"{name},seed={seed}", settings)
+        return self.folder.part(f"{name},seed={seed}", settings)
 
     def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """The figures by name; those on banks and prototypes only where a row has them."""
@@ -150,31 +140,19 @@ class _Quickstart:
 
     def _density(self, name: str) -> Figure:
         """The mixture that the last seed of a row has learned, among its embeddings."""
-        settings, folder = self._training(name, self.seeds[-1])
-        module = training.load(settings, self.images, folder)
-        if not isinstance(module.criterion, GMJEPrototypeLoss):
-            raise TypeError(f"{name} has no mixture")
+        folder = self._training(name, self.seeds[-1])
+        module = training.load(folder.settings, self.images, folder)
         embeddings, labels = encode(module, self.images.test, self.images)
-        planar = principal_plane(module.criterion.mixture(), normalize(embeddings, dim=1))
+        criterion: Any = module.criterion
+        planar = principal_plane(criterion.mixture(), normalize(embeddings, dim=1))
         return density(planar, labels.tolist())
 
-    @cached_property
-    def _logged(self) -> dict[str, list[list[Row]]]:
-        """The lines of every seed's metrics.csv, for the title of each row."""
-        return {
-            row.title: [
-                read_metrics(self._training(name, seed)[1].path / tracking.METRICS)
-                for seed in self.seeds
-            ]
-            for name, row in self.experiment.rows.items()
-        }
-
     def _curves(self, column: str) -> dict[str, Any]:  # shapes: (seeds, steps)
-        """The values of a column over steps, for the title of each row that has it."""
-        found = {
-            title: np.array([curve(lines, column)[1] for lines in seeds])
-            for title, seeds in self._logged.items()
-        }
+        """The values of a column of metrics.csv, for the title of each row that has it."""
+        found = {}
+        for name, row in self.experiment.rows.items():
+            files = [self._training(name, seed).path / tracking.METRICS for seed in self.seeds]
+            found[row.title] = np.array([curve(read_metrics(file), column)[1] for file in files])
         return {title: values for title, values in found.items() if values.size}
 
     def _mdn_terms(self) -> dict[str, dict[str, Any]]:  # shapes: (seeds, steps)
@@ -195,22 +173,16 @@ class _Quickstart:
         found = [bank.ess_threshold for bank in banks if isinstance(bank, SMCBankSettings)]
         return {threshold for threshold in found if threshold is not None}
 
-    def _save(self, drawn: Mapping[str, Figure]) -> None:
-        """Writes the figures."""
-        pictures = self.folder.path / "figures"
-        pictures.mkdir(exist_ok=True)
-        for name, figure in drawn.items():
-            write_png(pictures / f"{name}.png", figure, dpi=150)
 
-
-def _train(name: str, settings: Settings, path: Path, data_seed: int, report: Report) -> None:
+def _train(name: str, folder: RunFolder, data_seed: int, report: Report) -> None:
     """Trains and evaluates a row from one seed, on the images that all seeds have."""
+    settings = folder.settings
     images = data.load(settings.data, seed=data_seed)
     try:
         runs.run_training(
             settings,
             images,
-            RunFolder(path, settings),
+            folder,
             title=settings.experiment.rows[name].title,  # type: ignore[attr-defined]
             name=f"{name}, seed {settings.seed}",
             report=report,

@@ -37,12 +37,6 @@ class Demonstration:
     remedy: Curves
     logarithmic: bool = False
 
-    @property
-    def numbers(self) -> tuple[float, float]:
-        """The headline numbers of the failure and of the remedy."""
-        failure, remedy = (next(iter(side.values())) for side in (self.failure, self.remedy))
-        return end(failure), end(remedy)
-
 
 def end(curve: Sequence[float]) -> float:
     """Where a curve that may be noisy ends."""

@@ -93,9 +93,9 @@ def _overlay(axis: Axes, contexts: Array, panel: DensityPanel) -> None:
             axis.plot(contexts, edge, color="black", linewidth=0.7, linestyle=":")
     if panel.means is None:
         return
-    many = len(panel.means) > 100
+    many = len(panel.means) > 100  # hundreds of ellipses hide the density
     axis.plot(*panel.means.T, ".", color="black", markersize=2 if many else 4)
-    if panel.covariances is not None:
+    if panel.covariances is not None and not many:
         variances, directions = np.linalg.eigh(panel.covariances)
         sizes = 4.0 * np.sqrt(variances)  # diameters of 2 deviations
         angles = np.degrees(np.arctan2(directions[:, 1, 1], directions[:, 0, 1]))

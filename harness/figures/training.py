@@ -232,7 +232,14 @@ def run_curves(
     figure, axes = _grid(rows, epochs=epochs, height=1.35)
     for (row, shown), axis in axes.items():
         for values in rows[row].get(shown.name, []):
-            _logged(axis, shown.scale * values, epochs=epochs)
+            there = np.isfinite(values)
+            axis.plot(
+                _epochs_of(values, epochs)[there],
+                shown.scale * values[there],
+                color=BLUE,
+                linewidth=0.9,
+                marker="." if there.sum() == 1 else None,  # a lone value has no line
+            )
     return figure
 
 
@@ -279,18 +286,6 @@ def shown_metrics(rows: Iterable[Collection[str]]) -> list[Metric]:
 
 def _epochs_of(values: Array, epochs: int) -> Array:
     return np.arange(1, len(values) + 1) * epochs / len(values)
-
-
-def _logged(axis: Axes, values: Array, *, epochs: int) -> None:
-    """One run's curve over the places where it has a value; a lone value is a dot."""
-    there = np.isfinite(values)
-    axis.plot(
-        _epochs_of(values, epochs)[there],
-        values[there],
-        color=BLUE,
-        linewidth=0.9,
-        marker="." if there.sum() == 1 else None,
-    )
 
 
 def _std(values: Array) -> Array:

@@ -5,27 +5,15 @@ the reduced protocol are in ``configs/recipe/reduced``. The LightningModules, wh
 share, are in ``modules``. Importing this package registers the settings and imports no torch.
 """
 
-from harness.methods.banks import FIFOBankSettings, SMCBankSettings
-from harness.methods.byol import BYOLSettings
-from harness.methods.gje_entropy import GJEEntropySettings
-from harness.methods.gmje_mdn import GMJEMDNSettings
-from harness.methods.moco import MoCoSettings
-from harness.methods.nnclr import NNCLRSettings
-from harness.methods.parametric_gmje import ParametricGMJESettings
-from harness.methods.simclr import SimCLRSettings
-from harness.methods.swav import SwAVSettings
-from harness.methods.vicreg import VICRegSettings
-
-__all__ = [
-    "BYOLSettings",
-    "FIFOBankSettings",
-    "GJEEntropySettings",
-    "GMJEMDNSettings",
-    "MoCoSettings",
-    "NNCLRSettings",
-    "ParametricGMJESettings",
-    "SMCBankSettings",
-    "SimCLRSettings",
-    "SwAVSettings",
-    "VICRegSettings",
-]
+from harness.methods import (  # noqa: F401
+    banks,
+    byol,
+    gje_entropy,
+    gmje_mdn,
+    moco,
+    nnclr,
+    parametric_gmje,
+    simclr,
+    swav,
+    vicreg,
+)

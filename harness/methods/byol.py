@@ -20,6 +20,7 @@ class BYOLSettings(MethodSettings):
     """BYOL with lightly's ``BYOLPredictionHead`` and ``NegativeCosineSimilarity``."""
 
     family: ClassVar[str] = "BYOL"
+    projection: ClassVar[str] = "BYOLProjectionHead"
     name: str = choice("byol")
     encoder_momentum: float = ranged(
         0.996,
@@ -36,5 +37,6 @@ class BYOLSettings(MethodSettings):
 
         from harness.methods.modules.byol import BYOL
 
-        head = BYOLPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
-        return BYOL(context, self, NegativeCosineSimilarity(), head)
+        predictor = BYOLPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
+        head = self.projection_head(context)
+        return BYOL(context, self, NegativeCosineSimilarity(), head, predictor)

@@ -51,10 +51,9 @@ class GMJEMDNSettings(BYOLSettings):
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""
         from gmje_plugin import GMJEMDNHead, GMJEMDNLoss
-        from harness.methods.modules.byol import BYOL
-        from harness.methods.modules.mdn import GMJEMDN
+        from harness.methods.modules.byol import BYOL, GMJEMDN
 
-        head = GMJEMDNHead(
+        predictor = GMJEMDNHead(
             self.output_dim,
             self.predictor_dim,
             self.output_dim,
@@ -71,4 +70,4 @@ class GMJEMDNSettings(BYOLSettings):
             gather_distributed=context.gather,
         )
         kind: type[BYOL | GMJEMDN] = BYOL if self.momentum_encoder else GMJEMDN
-        return kind(context, self, criterion, head)
+        return kind(context, self, criterion, self.projection_head(context), predictor)

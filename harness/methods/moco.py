@@ -31,6 +31,7 @@ class MoCoSettings(MethodSettings):
     """MoCo v2 with any bank."""
 
     family: ClassVar[str] = "MoCo"
+    projection: ClassVar[str] = "MoCoProjectionHead"
     has_bank: ClassVar[bool] = True
     name: str = choice("moco", "smc_gmje")
     temperature: float = ranged(
@@ -60,34 +61,32 @@ class MoCoSettings(MethodSettings):
 
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""
-        from harness.methods.modules.contrastive import MoCo
-
-        if context.bank is None:
-            raise NotImplementedError(f"no {self.name} without a bank")
-        criterion = self._loss(context.bank, gather=context.gather, seed=context.seed)
-        return MoCo(context, self, criterion)
-
-    def _loss(self, bank: BankSettings, *, gather: bool, seed: int) -> nn.Module:
         from lightly.loss import NTXentLoss
 
         from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss
+        from harness.methods.modules.contrastive import MoCo
 
+        bank = context.bank
+        if bank is None:
+            raise NotImplementedError(f"no {self.name} without a bank")
         size = (bank.size, self.output_dim)
+        criterion: nn.Module
         if isinstance(bank, FIFOBankSettings) and not self.in_batch_negatives:
-            stock: nn.Module = NTXentLoss(
-                self.temperature, memory_bank_size=size, gather_distributed=gather
+            criterion = NTXentLoss(
+                self.temperature, memory_bank_size=size, gather_distributed=context.gather
             )
-            return stock
-        particles = SMCMemoryBankModule(
-            size,
-            gather_distributed=gather,
-            temperature=self.temperature,
-            seed=seed,
-            **bank.options(),
-        )
-        return SMCNTXentLoss(
-            self.temperature,
-            gather_distributed=gather,
-            memory_bank=particles,
-            in_batch_negatives=self.in_batch_negatives,
-        )
+        else:
+            particles = SMCMemoryBankModule(
+                size,
+                gather_distributed=context.gather,
+                temperature=self.temperature,
+                seed=context.seed,
+                **bank.options(),
+            )
+            criterion = SMCNTXentLoss(
+                self.temperature,
+                gather_distributed=context.gather,
+                memory_bank=particles,
+                in_batch_negatives=self.in_batch_negatives,
+            )
+        return MoCo(context, self, criterion, self.projection_head(context))

@@ -20,6 +20,7 @@ class NNCLRSettings(MethodSettings):
     """NNCLR with any bank of nearest neighbours; FIFO is its own."""
 
     family: ClassVar[str] = "NNCLR"
+    projection: ClassVar[str] = "NNCLRProjectionHead"
     has_bank: ClassVar[bool] = True
     name: str = choice("nnclr")
     temperature: float = ranged(
@@ -30,6 +31,7 @@ class NNCLRSettings(MethodSettings):
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""
         from lightly.loss import NTXentLoss
+        from lightly.models.modules import NNCLRPredictionHead
 
         from gmje_plugin import SMCNNMemoryBankModule
         from harness.methods.modules.contrastive import NNCLR
@@ -44,4 +46,6 @@ class NNCLRSettings(MethodSettings):
             seed=context.seed,
             **context.bank.options(),
         )
-        return NNCLR(context, self, criterion, memory_bank)
+        head = self.projection_head(context)
+        predictor = NNCLRPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
+        return NNCLR(context, self, criterion, head, predictor, memory_bank)

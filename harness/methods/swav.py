@@ -20,6 +20,7 @@ class SwAVSettings(MethodSettings):
     """SwAV on two views with lightly's ``SwaVPrototypes`` and ``SwaVLoss``."""
 
     family: ClassVar[str] = "SwAV"
+    projection: ClassVar[str] = "SwaVProjectionHead"
     name: str = choice("swav")
     num_prototypes: int = ranged(512, low=2, help="Cluster centres. [R]")
     temperature: float = ranged(0.1, above=0.0, help="Temperature of the loss. [R]")
@@ -42,4 +43,4 @@ class SwAVSettings(MethodSettings):
             self.sinkhorn_epsilon,
             sinkhorn_gather_distributed=context.gather,
         )
-        return SwAV(context, self, criterion)
+        return SwAV(context, self, criterion, self.projection_head(context))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.settings.fields import choice, ranged
 from harness.settings.methods import MethodSettings
@@ -18,17 +18,11 @@ if TYPE_CHECKING:
 class VICRegSettings(MethodSettings):
     """SimCLR's pipeline with lightly's ``VICRegProjectionHead`` and ``VICRegLoss``."""
 
+    projection: ClassVar[str] = "VICRegProjectionHead"
     name: str = choice("vicreg")
     invariance_weight: float = ranged(25.0, low=0.0, help="Weight of the invariance, lambda. [P]")
     variance_weight: float = ranged(25.0, low=0.0, help="Weight of the variance, mu. [P]")
     covariance_weight: float = ranged(1.0, low=0.0, help="Weight of the covariance, nu. [P]")
-
-    def head(self, feature_dim: int) -> nn.Module:
-        """Lightly's of three layers."""
-        from lightly.models.modules.heads import VICRegProjectionHead
-
-        head: nn.Module = VICRegProjectionHead(feature_dim, self.hidden_dim, self.output_dim)
-        return head
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""

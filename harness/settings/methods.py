@@ -47,6 +47,7 @@ class MethodSettings:
     family: ClassVar[str] = "SimCLR"  # SimCLR's embeds both views alike, by one encoder
     has_mixture: ClassVar[bool] = False  # whether the criterion is a density, ``.mixture()``
     has_bank: ClassVar[bool] = False  # whether it needs a memory bank
+    projection: ClassVar[str] = "SimCLRProjectionHead"  # of lightly.models.modules.heads
     name: str = MISSING
     optimizer: str = choice("sgd", "lars", "adamw", help="torch's optimizer, or lightly's LARS.")
     # Of losses in nats per dimension, where they are likelihoods.
@@ -68,15 +69,15 @@ class MethodSettings:
         """
         from harness.methods.modules.contrastive import SimCLR
 
-        head = self.head(context.backbone.feature_dim)
+        head = self.projection_head(context)
         return SimCLR(context, self, self.criterion(gather=context.gather), head)
 
-    def head(self, feature_dim: int) -> nn.Module:
-        """The projection head of SimCLR's family."""
-        from lightly.models.modules import SimCLRProjectionHead
+    def projection_head(self, context: BuildContext) -> nn.Module:
+        """Lightly's of the name ``projection``, from features to embeddings."""
+        from lightly.models.modules import heads
 
-        head: nn.Module = SimCLRProjectionHead(feature_dim, self.hidden_dim, self.output_dim)
-        return head
+        kind: type[nn.Module] = getattr(heads, self.projection)
+        return kind(context.backbone.feature_dim, self.hidden_dim, self.output_dim)
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """The loss of SimCLR's family, over the batches of all devices if ``gather``."""

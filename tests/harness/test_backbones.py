@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from harness import backbones
 from harness.backbones import Backbone
-from harness.methods import SimCLRSettings
 from harness.methods.context import BuildContext
+from harness.methods.simclr import SimCLRSettings
 from harness.settings import (
     BackboneSettings,
     ResNet18Settings,
@@ -61,7 +61,7 @@ def test_two_steps_of_simclr_move_every_parameter(
     before = {name: value.detach().clone() for name, value in backbone.named_parameters()}
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     for _ in range(2):
-        loss = method.step(*_images(8).chunk(2)).loss
+        loss = method.step(_images(8).chunk(2)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

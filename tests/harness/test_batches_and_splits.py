@@ -12,7 +12,7 @@ from torch import Tensor
 from harness import data
 from harness.data import EpochBatches, ImageSet
 from harness.data.batches import drifting_order
-from harness.data.splits import few_per_class, held_out_size, imbalanced, split
+from harness.data.splits import held_out_size, imbalanced, some_per_class, split
 from harness.settings import DataSettings, ViewSettings
 from harness.views import Views
 from tests.harness.image_folders import folder_settings, image_folder, refusal
@@ -146,7 +146,7 @@ def test_neighbouring_batches_of_a_class_correlated_stream_share_classes() -> No
 @settings(deadline=None)
 def test_few_of_each_class(classes: list[int], count: int, seed: int) -> None:
     labels = torch.tensor(classes)
-    kept = few_per_class(labels, count=count, seed=seed)
+    kept = some_per_class(labels, [count] * len(set(classes)), seed=seed)
     assert len(kept.unique()) == len(kept)
     for label in set(classes):
         assert (labels[kept] == label).sum() == min(count, classes.count(label))

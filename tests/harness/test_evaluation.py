@@ -138,13 +138,14 @@ def test_the_papers_probe_learns_and_is_a_function_of_its_seed(
     images = ImageSet(pixels, labels)
     data = replace(load(DataSettings()), train=images, test=images, num_classes=2)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.BatchNorm1d(16))
+    monkeypatch.setattr("harness.evaluation.linear_probe._EPOCHS", 40)
     before = torch.get_rng_state()
     stream = ("trainer.devices=2", "data.order=class_correlated")
     asked = settings("experiment=benchmark", "data=digits", "seed=1", *stream)
 
     def probe(name: str) -> tuple[float, Tensor]:
         path = tmp_path / name / "probe.ckpt"
-        found = paper_accuracy(network, data, asked, path=path, epochs=40)
+        found = paper_accuracy(network, data, asked, path=path)
         return found, read_checkpoint(path)["state_dict"]["layer.weight"]
 
     first, weight = probe("a")

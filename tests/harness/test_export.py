@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from harness import backbones
 from harness.__main__ import main
 from harness.backbones import Backbone
-from harness.methods import SimCLRSettings
 from harness.methods.context import BuildContext
+from harness.methods.simclr import SimCLRSettings
 from harness.settings import (
     BackboneSettings,
     ResNet18Settings,

@@ -10,11 +10,10 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from harness.evaluation.generation import (
-    density_and_coverage,
     frechet_distance,
     label_statistics,
     nearest_distances,
-    precision_and_recall,
+    neighbourhood_metrics,
 )
 
 
@@ -49,11 +48,10 @@ def memberships(points: Tensor, among: Tensor, k: int) -> np.ndarray:
 
 def test_precision_recall_density_coverage_by_their_definitions() -> None:
     real, generated = features(120, seed=1), features(150, seed=2, shift=1.0)
-    found = precision_and_recall(real, generated)
+    found = neighbourhood_metrics(real, generated)
     assert found["precision"] == memberships(generated, real, 3).any(axis=1).mean()
     assert found["recall"] == memberships(real, generated, 3).any(axis=1).mean()
     inside = memberships(generated, real, 5)
-    found = density_and_coverage(real, generated)
     assert found["density"] == pytest.approx(inside.sum() / (5 * 150))
     assert found["coverage"] == inside.any(axis=0).mean()
     assert 0.0 < found["coverage"] < 1.0
@@ -62,14 +60,11 @@ def test_precision_recall_density_coverage_by_their_definitions() -> None:
 def test_a_generator_that_repeats_one_image_is_precise_and_covers_nothing() -> None:
     real = features(200, seed=1)
     repeated = real[:1].expand(200, -1) + 1e-3 * features(200, seed=2)
-    assert precision_and_recall(real, repeated) == {
-        "precision": 1.0,
-        "recall": pytest.approx(0.0, abs=0.02),
-    }
-    assert density_and_coverage(real, repeated)["coverage"] < 0.1
-    far = real + 1000.0
-    assert precision_and_recall(real, far) == {"precision": 0.0, "recall": 0.0}
-    assert density_and_coverage(real, far) == {"density": 0.0, "coverage": 0.0}
+    found = neighbourhood_metrics(real, repeated)
+    assert (found["precision"], found["recall"]) == (1.0, pytest.approx(0.0, abs=0.02))
+    assert found["coverage"] < 0.1
+    names = ("precision", "recall", "density", "coverage")
+    assert neighbourhood_metrics(real, real + 1000.0) == dict.fromkeys(names, 0.0)
 
 
 def test_nearest_of_sets_longer_than_a_chunk() -> None:

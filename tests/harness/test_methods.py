@@ -23,13 +23,10 @@ from gmje_plugin import (
 )
 from harness import training
 from harness.data import load
-from harness.methods import (
-    FIFOBankSettings,
-    NNCLRSettings,
-    SimCLRSettings,
-    SMCBankSettings,
-)
+from harness.methods.banks import FIFOBankSettings, SMCBankSettings
 from harness.methods.modules.base import Method
+from harness.methods.nnclr import NNCLRSettings
+from harness.methods.simclr import SimCLRSettings
 from harness.settings import MethodSettings, QuickstartSettings, RowSettings
 from tests.harness.commands import settings
 
@@ -56,7 +53,7 @@ def build(row: RowSettings, seed: int = 3) -> Method:
 
 def loss_of_a_batch(module: Method) -> torch.Tensor:
     indices = torch.arange(32)
-    step = module.step(*module.views(DATA.train.images[:32], indices, epoch=0))
+    step = module.step(module.views(DATA.train.images[:32], indices, epoch=0))
     assert step.features.shape == (32, module.backbone.feature_dim)
     return step.loss
 
@@ -215,15 +212,15 @@ def test_nnclr_contrasts_the_nearest_entries_of_its_queue() -> None:
     for _ in range(2):
         loss_of_a_batch(module)
     module.eval()  # so that batch norm gives the same twice
-    first, second = module.views(DATA.train.images[:32], torch.arange(32), epoch=0)
-    z = [module.projection_head(module.backbone(view)).detach() for view in (first, second)]
+    views = module.views(DATA.train.images[:32], torch.arange(32), epoch=0)
+    z = [module.projection_head(module.backbone(view)).detach() for view in views]
     held = lightly_bank(module.memory_bank.bank)
     neighbours = [held(each, update=False) for each in z]
     expected = [
         NTXentLoss(method.temperature)(neighbours[i], module.prediction_head(z[1 - i]))
         for i in (0, 1)
     ]
-    found = module.step(first, second).loss
+    found = module.step(views).loss
     assert torch.allclose(found, 0.5 * (expected[0] + expected[1]), atol=1e-6)
 
 

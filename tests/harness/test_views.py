@@ -16,7 +16,16 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 from harness import image_ops, views
 from harness.keyed_random import keyed_uniforms
 from harness.settings import ViewSettings
-from harness.views import Draws, ProbeView, Views, augment, crop_boxes, jitter_factors, plain_view
+from harness.views import (
+    Draws,
+    ProbeView,
+    Views,
+    augment,
+    crop_boxes,
+    jitter_factors,
+    normalize,
+    to_pixels,
+)
 from tests.harness.commands import settings as composed
 
 PRESETS = {"digits": 1, "mnist_paper": 1, "simclr_paper": 3, "lightly": 3}  # channels
@@ -249,12 +258,12 @@ def test_probe_crops_have_torchvisions_pixels() -> None:
         top, left = (int(9 * value) for value in draw[:2])
         expected = TF.crop(TF.pad(image, [4]), top, left, 32, 32)
         expected = TF.hflip(expected) if draw[2] < 0.5 else expected
-        assert torch.equal(got, plain_view(expected[None], **unit(3))[0])
+        assert torch.equal(got, normalize(to_pixels(expected[None]), **unit(3))[0])
 
 
-def test_the_plain_view_is_normalised() -> None:
+def test_pixels_are_normalised() -> None:
     expected = TF.normalize(pictures(3).float() / 255, [0.4] * 3, [0.3] * 3)
-    torch.testing.assert_close(plain_view(pictures(3), **unit(3)), expected)
+    torch.testing.assert_close(normalize(to_pixels(pictures(3)), **unit(3)), expected)
 
 
 # --- torchvision's distributions ----------------------------------------------------------------
@@ -361,4 +370,4 @@ def test_the_default_settings_change_nothing() -> None:
     images = pictures(3)
     first, second = Views(ViewSettings(), **unit(3), seed=0)(images, torch.arange(COUNT), epoch=0)
     assert torch.equal(first, second)
-    assert torch.equal(first, plain_view(images, **unit(3)))
+    assert torch.equal(first, normalize(to_pixels(images), **unit(3)))

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import tracking
 from harness.experiments.failure_modes.demonstrations import DEMONSTRATIONS
 from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
-from harness.files import write_png
-from harness.settings import FailureModesSettings, Settings
+from harness.files import write_figures
+from harness.settings import FailureModesSettings
 from harness.tracking import RunFolder
 
-__all__ = ["prepare", "show", "summary"]
+__all__ = ["make", "show", "summary"]
 
 
-def prepare(
-    settings: Settings,
-    experiment: FailureModesSettings,
-) -> Callable[[RunFolder, Console], dict[str, Any]]:
-    """What it returns makes all demonstrations."""
-
-    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
-        made = {}
-        for name, demonstrate in DEMONSTRATIONS.items():
-            with console.status(name):
-                made[name] = demonstrate(settings.seed)
-        _draw(made, folder)
-        return {
-            "experiment": experiment.name,
-            "data": "random vectors",
-            "seed": settings.seed,
-            "demonstrations": {name: _numbers(one) for name, one in made.items()},
-            **tracking.provenance(),
-        }
-
-    return make
+def make(
+    folder: RunFolder,
+    experiment: FailureModesSettings,  # noqa: ARG001  # only the seed can be chosen
+    images: None,  # noqa: ARG001
+    console: Console,
+) -> dict[str, Any]:
+    """Makes and draws all demonstrations."""
+    seed = folder.settings.seed
+    made = {}
+    for name, demonstrate in DEMONSTRATIONS.items():
+        with console.status(name):
+            made[name] = demonstrate(seed)
+    drawn = {name: failure_panels([one]) for name, one in made.items()}
+    drawn["failure_modes"] = failure_panels(list(made.values()))
+    write_figures(folder.path / "figures", drawn, dpi=110)
+    numbers = {name: _numbers(one) for name, one in made.items()}
+    return {"data": "random vectors", "seed": seed, "demonstrations": numbers}
 
 
 def _numbers(made: Demonstration) -> dict[str, Any]:
@@ -55,16 +49,6 @@ def _numbers(made: Demonstration) -> dict[str, Any]:
         "failure": ends(made.failure),
         "remedy": ends(made.remedy),
     }
-
-
-def _draw(made: Mapping[str, Demonstration], folder: RunFolder) -> None:
-    """Draws all together and each alone."""
-    pictures = folder.path / "figures"
-    pictures.mkdir(exist_ok=True)
-    drawn = {"failure_modes": partial(failure_panels, list(made.values()))}
-    drawn |= {name: partial(failure_panels, [one]) for name, one in made.items()}
-    for name, draw in drawn.items():
-        write_png(pictures / f"{name}.png", draw(), dpi=110)
 
 
 def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import data, tracking, training, workers
+from harness import workers
+from harness.data import ImageData
 from harness.experiments.mnist_latents import jobs
-from harness.experiments.mnist_latents.completion import draw
+from harness.experiments.mnist_latents.drawing import draw_completions
 from harness.report.latents import tables
-from harness.settings import MNISTLatentsSettings, Settings
+from harness.settings import MNISTLatentsSettings
 from harness.tracking import RunFolder
 
-__all__ = ["prepare", "show", "summary"]
+__all__ = ["make", "show", "summary"]
 
 
-def prepare(
-    settings: Settings, experiment: MNISTLatentsSettings
-) -> Callable[[RunFolder, Console], dict[str, Any]]:
-    """Loads the data to refuse early; what it returns trains, samples and measures every row."""
-    images = data.load(settings.data, seed=settings.seed)
-    training.check(settings, images)
-
-    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
-        workers.carry_out(
-            jobs.jobs(settings, experiment, folder.path),
-            workers=experiment.workers,
-            threads=settings.trainer.threads,
-            console=console,
-        )
-        found = jobs.results(experiment, folder.path)
-        draw(folder.path, found["completion"])
-        return {
-            "experiment": experiment.name,
-            "data": images.variant,
-            "seed": settings.seed,
-            **found,
-            **tracking.provenance(),
-        }
-
-    return make
+def make(
+    folder: RunFolder, experiment: MNISTLatentsSettings, images: ImageData, console: Console
+) -> dict[str, Any]:
+    """Trains, samples and measures every row."""
+    workers.carry_out(
+        jobs.jobs(folder, experiment),
+        workers=experiment.workers,
+        threads=folder.settings.trainer.threads,
+        console=console,
+    )
+    found = jobs.results(folder, experiment)
+    draw_completions(found["completion"], folder.path)
+    return {"data": images.variant, "seed": folder.settings.seed, **found}
 
 
 def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:

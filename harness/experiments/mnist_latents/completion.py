@@ -10,7 +10,7 @@ and a mixture of them are fitted, too, and calibrated on test images that nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from harness.checkpoints import write_tensors
 from harness.data import ImageSet, evenly_spaced
 from harness.evaluation import conditional as measures
 from harness.evaluation.generation import nearest_distances
-from harness.experiments.mnist_latents.drawing import FIGURES, draw_completions
 from harness.experiments.mnist_latents.evaluating import GenerationEvaluator
 from harness.experiments.mnist_latents.networks import AdamModule, Batch, Decoder, to_signed
 from harness.experiments.mnist_latents.phases import Phases, TrainedRow
@@ -168,16 +167,16 @@ def conditionals(
     """
     contexts, targets = contexts.double(), targets.double()
 
-    def student_t(num_components: int) -> Conditional:
-        fitted = JointStudentTMixture.fit(
-            contexts,
-            targets,
-            num_components,
-            coupling="independent",
-            max_steps=_STEPS,
-            generator=torch.Generator().manual_seed(seed),
+    def fitted(kind: Any, num_components: int, **options: Any) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        return kind.fit(
+            contexts, targets, num_components, max_steps=_STEPS, generator=generator, **options
         )
-        return fitted.calibrated(*held_out).condition
+
+    def student_t(num_components: int) -> Conditional:
+        density = fitted(JointStudentTMixture, num_components, coupling="independent")
+        condition: Conditional = density.calibrated(*held_out).condition
+        return condition
 
     head: Any = completer.prediction_head
     criterion: Any = completer.criterion
@@ -195,16 +194,9 @@ def conditionals(
             gaussian = JointGaussian.fit(contexts, targets)
             return {"gje": gaussian.condition, "gje_t": student_t(1)}
         case _:
-            fitted = JointGaussianMixture.fit(
-                contexts,
-                targets,
-                _COMPONENTS,
-                max_steps=_STEPS,
-                generator=torch.Generator().manual_seed(seed),
-            )
             return {
                 "gmje": criterion.mixture().condition,
-                "gmje_em": fitted.condition,
+                "gmje_em": fitted(JointGaussianMixture, _COMPONENTS).condition,
                 "gmje_t": student_t(_COMPONENTS),
             }
 
@@ -216,7 +208,7 @@ def complete(
     """Trains a model on a row's embeddings and measures what it says of test images.
 
     Args:
-        phases: Of the run; what :func:`draw` needs is left in its folder.
+        phases: Of the run; what is drawn in the end is left in its folder.
         row: The target encoder and its decoder.
         evaluator: Names what the decoder makes of modes.
         kind: One of ``KINDS``.
@@ -243,11 +235,7 @@ def complete(
     some = evenly_spaced(len(evaluator.test), min(_MEASURED, len(evaluator.test) // 2))
     others = torch.ones(len(evaluator.test), dtype=torch.bool)
     others[some] = False
-    images, targets, labels = (
-        evaluator.test.images[some],
-        row.test[some],
-        evaluator.test.labels[some],
-    )
+    (images, labels, _), targets = evaluator.test[some], row.test[some]
     contexts = completer.embed(images)
     fitted = evenly_spaced(len(evaluator.train), _FITTED)
     known = completer.embed(evaluator.train.images[fitted]), row.train[fitted]
@@ -269,22 +257,13 @@ def complete(
         modes = measures.modes(condition(contexts[places]), _SHOWN_MODES, seed=seed)
         for number, mode in enumerate(modes[: 1 if name == "jepa" else None], 1):
             shown[f"{COMPLETIONS[name]}, {number}"] = row.decoder.decode(mode)
-    write_tensors(
-        _shown(phases.folder.path, kind), {name: row.cpu() for name, row in shown.items()}
-    )
+    images_by_row = {name: row.cpu() for name, row in shown.items()}
+    write_tensors(shown_file(phases.folder.path, kind), images_by_row)
     return found
 
 
-def draw(folder: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draws what the models of a run make of some upper halves, and how far it can be trusted."""
-    shown: dict[str, Tensor] = {}
-    for kind in KINDS:
-        shown |= torch.load(_shown(folder, kind))
-    curves = {COMPLETIONS[name]: found["calibration"] for name, found in measured.items()}
-    draw_completions(shown, curves, folder / FIGURES)
-
-
-def _shown(folder: Path, kind: str) -> Path:
+def shown_file(folder: Path, kind: str) -> Path:
+    """Where a run keeps the images that a model's figure shows, by the names of their rows."""
     return folder / "completion" / f"{kind}.pt"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from harness.data import evenly_spaced
 from harness.evaluation.conditional import CURVE
 from harness.evaluation.latents import sample
 from harness.evaluation.mixtures import GaussianMixtures
+from harness.experiments.mnist_latents.completion import KINDS, shown_file
 from harness.experiments.mnist_latents.evaluating import GenerationEvaluator
 from harness.experiments.mnist_latents.phases import TrainedRow
 from harness.figures.latents import Pixels, calibration, image_grids, image_rows, latent_map
-from harness.files import write_png
+from harness.files import write_figures
+from harness.report.latents import COMPLETIONS
 
 FIGURES = "figures"  # the folder of a run's pictures
 _FIRST_SEED, _GRIDS, _OF_GRID = 1000, 10, 16  # [P]
@@ -47,30 +50,27 @@ def draw(
             title=f"{title}, seed {_FIRST_SEED + 2}, and the closest training images",
         ),
     }
-    _save({f"{name}_{kind}": figure for kind, figure in drawn.items()}, folder)
+    named = {f"{name}_{kind}": figure for kind, figure in drawn.items()}
+    write_figures(folder, named, dpi=150)
 
 
-def draw_completions(
-    rows: Mapping[str, Tensor], curves: Mapping[str, Sequence[float]], folder: Path
-) -> None:
-    """Writes ``completions`` and ``calibration``.
+def draw_completions(measured: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Writes ``completions`` and ``calibration`` of a run.
 
     Under images' upper halves what they are and may be, row by row; and the shares of targets in
     regions that should hold ``CURVE``.
     """
-    pixels = {name: _pixels(images) for name, images in rows.items()}
+    pixels: dict[str, Pixels] = {}
+    for kind in KINDS:
+        rows = torch.load(shown_file(folder, kind))
+        pixels |= {name: _pixels(images) for name, images in rows.items()}
+    curves = {COMPLETIONS[name]: found["calibration"] for name, found in measured.items()}
     title = "Test images whose upper half tells least of their class"
     drawn = {
         "completions": image_rows(pixels, title=title),
         "calibration": calibration(CURVE, curves),
     }
-    _save(drawn, folder)
-
-
-def _save(drawn: Mapping[str, Figure], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    for name, figure in drawn.items():
-        write_png(folder / f"{name}.png", figure, dpi=150)
+    write_figures(folder / FIGURES, drawn, dpi=150)
 
 
 def _map(row: TrainedRow, density: GaussianMixtures, evaluator: GenerationEvaluator) -> Figure:

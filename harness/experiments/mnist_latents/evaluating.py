@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,30 +22,22 @@ _REAL = 10_000  # training images that stand for the real ones; as many as test 
 _IN_DISTRIBUTION = 2500  # test images that out-of-distribution images are told from, or made of
 
 
-@dataclass(frozen=True)
 class GenerationEvaluator:
-    """Measures images against real ones in a classifier's features.
+    """Measures images against evenly spaced training images in a classifier's features.
 
     Args:
         classifier: Trained on real images.
-        train: The training images.
-        test: The test images.
-        real: Features of some training images, shape (N, F).
+        data: The images.
     """
 
-    classifier: Classifier
-    train: ImageSet
-    test: ImageSet
-    real: Tensor
-
-    @classmethod
-    def of(cls, classifier: Classifier, data: ImageData) -> GenerationEvaluator:
-        """Measures by evenly spaced training images."""
+    def __init__(self, classifier: Classifier, data: ImageData) -> None:
         train, test = data.train, data.test
         if not isinstance(train, ImageSet) or not isinstance(test, ImageSet):
             raise TypeError("the images must be in memory, as MNIST's are")
-        features, _ = classifier.classify(train.images[evenly_spaced(len(train), _REAL)])
-        return cls(classifier, train, test, features)
+        self.classifier, self.data, self.train, self.test = classifier, data, train, test
+        real = train.images[evenly_spaced(len(train), _REAL)]
+        self.real, _ = classifier.classify(real)  # features, shape: (N, F)
+        self.in_distribution = evenly_spaced(len(test), _IN_DISTRIBUTION)  # indices of test images
 
     def about_itself(self) -> dict[str, Any]:
         """Of the classifier: accuracy, metrics of test images, out-of-distribution detection."""
@@ -62,11 +53,6 @@ class GenerationEvaluator:
                 for name, images in self.out_of_distribution().items()
             },
         }
-
-    @property
-    def in_distribution(self) -> Tensor:  # shape: (N,)
-        """Indices of the test images that out-of-distribution ones are told from."""
-        return evenly_spaced(len(self.test), _IN_DISTRIBUTION)
 
     def out_of_distribution(self) -> dict[str, Tensor]:
         """Sets of out-of-distribution images, some made of test images."""
@@ -89,7 +75,6 @@ def measure(
     row: TrainedRow,
     found: Mapping[str, GaussianMixtures],
     evaluator: GenerationEvaluator,
-    data: ImageData,
     *,
     seed: int,
 ) -> dict[str, Any]:
@@ -108,7 +93,7 @@ def measure(
             **evaluator.metrics(decoded),
         },
         "densities": {},
-        "out_of_distribution": measure_out_of_distribution(row, found, evaluator, data),
+        "out_of_distribution": _out_of_distribution(row, found, evaluator),
     }
     for kind, density in found.items():
         images = row.decoder.decode(sample(density, len(row.test), seed=seed))
@@ -120,11 +105,8 @@ def measure(
     return result
 
 
-def measure_out_of_distribution(
-    row: TrainedRow,
-    found: Mapping[str, GaussianMixtures],
-    evaluator: GenerationEvaluator,
-    data: ImageData,
+def _out_of_distribution(
+    row: TrainedRow, found: Mapping[str, GaussianMixtures], evaluator: GenerationEvaluator
 ) -> dict[str, dict[str, float]]:
     """Out-of-distribution detection by scores of a row: areas under the ROC curve.
 
@@ -143,7 +125,7 @@ def measure_out_of_distribution(
     areas = {}
     for name, images in evaluator.out_of_distribution().items():
         unlabelled = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
-        codes = normalize(encode(row.encoder, unlabelled, data)[0], dim=1)
+        codes = normalize(encode(row.encoder, unlabelled, evaluator.data)[0], dim=1)
         areas[name] = {
             kind: auroc(in_distribution[kind], score) for kind, score in scores(codes).items()
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -14,13 +13,13 @@ from torch.nn.functional import normalize
 from harness import data, runs, training
 from harness.callbacks import EpochProgress
 from harness.checkpoints import write_tensors
-from harness.data import ImageData
 from harness.evaluation import encode
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.fitting import fit
 from harness.keyed_random import seeded
+from harness.methods.modules.base import Method
 from harness.progress import Report
-from harness.settings import LatentRowSettings, MNISTLatentsSettings, Settings, SettingsError
+from harness.settings import LatentRowSettings, MNISTLatentsSettings, SettingsError
 from harness.tracking import RunFolder
 
 CLASSIFIER_EPOCHS = 5  # 99 % of the test images
@@ -33,7 +32,6 @@ class TrainedRow:
     Attributes:
         settings: The row's.
         results: ``results.json`` of the encoder's training.
-        criterion: The encoder's loss.
         encoder: Maps normalised images to embeddings.
         train: Embeddings of the training images, unit norm, shape (N, d), on the CPU.
         test: Those of the test images.
@@ -42,34 +40,23 @@ class TrainedRow:
 
     settings: LatentRowSettings
     results: dict[str, Any]
-    criterion: nn.Module
-    encoder: nn.Module
+    encoder: Method
     train: Tensor
     test: Tensor
     decoder: Decoder
 
 
-@dataclass(frozen=True)
 class Phases:
-    """What trains the parts of a run, each in a folder below the run's.
+    """What trains the parts of a run, each in a folder below the run's, in any process.
 
     Args:
-        settings: Of the run.
-        data: The images.
         folder: The run's.
         report: Told of every epoch of anything.
     """
 
-    settings: Settings
-    data: ImageData
-    folder: RunFolder
-    report: Report
-
-    @classmethod
-    def of(cls, settings: Settings, path: Path, report: Report) -> Phases:
-        """Those of a run's folder, in any process."""
-        images = data.load(settings.data, seed=settings.seed)
-        return cls(settings, images, RunFolder(path, settings), report)
+    def __init__(self, folder: RunFolder, report: Report) -> None:
+        self.folder, self.settings, self.report = folder, folder.settings, report
+        self.data = data.load(self.settings.data, seed=self.settings.seed)
 
     @property
     def experiment(self) -> MNISTLatentsSettings:
@@ -95,7 +82,7 @@ class Phases:
             decoder = Decoder(train)
         self.fit(decoder, f"decoders/{name}", epochs=self.experiment.decoder_epochs)
         row = self.experiment.rows[name]
-        return TrainedRow(row, results, method.criterion, method, train, test, decoder)
+        return TrainedRow(row, results, method, train, test, decoder)
 
     def _embeddings(self, name: str, encoder: nn.Module) -> tuple[Tensor, Tensor]:
         """Those of all training and test images, encoded once."""

@@ -2,83 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
-from harness import tracking, workers
+from harness import workers
 from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS
 from harness.experiments.synthetic.study import Study, carry_out
-from harness.experiments.synthetic.table import show
 from harness.figures.synthetic import gaps
-from harness.files import write_png
-from harness.settings import Settings, SyntheticSettings
+from harness.files import write_figures
+from harness.metrics import METRICS
+from harness.settings import SyntheticSettings
 from harness.tracking import RunFolder
 from harness.workers import Job
 
-__all__ = ["prepare", "show", "summary"]
+__all__ = ["make", "show", "summary"]
+
+_COLUMNS = (
+    *("excess_nll", "wasserstein", "near_branches", "coverage_50", "coverage_90", "branch_rmse"),
+    *("noise", "weight_error", "fit_cpu_s"),
+)
+_LEGEND = (
+    "gap: conditional NLL above the truth's, nats; W1: Wasserstein distance to the truth; near:\n"
+    "% of the mass within 3 noise deviations of a branch; 50, 90: % of the targets in regions\n"
+    "said to hold 50, 90 %; RMSE: of the branches; noise: deviation of components; weights:\n"
+    "error of the branches' weights; s: CPU seconds a fit"
+)
 
 
-def prepare(
-    settings: Settings, experiment: SyntheticSettings
-) -> Callable[[RunFolder, Console], dict[str, Any]]:
-    """What it returns fits and scores every model on every dataset."""
-
-    def make(folder: RunFolder, console: Console) -> dict[str, Any]:
-        for name in ("studies", "figures"):
-            (folder.path / name).mkdir(exist_ok=True)
-        studies = [
-            Study(dataset, seed, experiment, folder.path, draws=seed == settings.seed)
-            for seed in range(settings.seed, settings.seed + experiment.num_seeds)
-            for dataset in DATASETS
-        ]
-        jobs = [Job(study.path.stem, partial(carry_out, study), study.path) for study in studies]
-        workers.carry_out(jobs, workers=experiment.workers, threads=1, console=console)
-        results = _results(studies, experiment)
-        _draw(results, folder)
-        return results
-
-    return make
-
-
-def _results(studies: Sequence[Study], experiment: SyntheticSettings) -> dict[str, Any]:
-    """What ``results.json`` is to hold, but for the time: every seed's scores."""
-    titles = {"truth": "truth", **{name: model.title for name, model in MODELS.items()}}
-    results: dict[str, Any] = {
-        "experiment": experiment.name,
-        "data": f"{experiment.num_pairs} pairs of known truth, noise {experiment.noise:g}",
-        "seeds": list(dict.fromkeys(study.seed for study in studies)),
-        "datasets": {},
-        **tracking.provenance(),
+def make(
+    folder: RunFolder,
+    experiment: SyntheticSettings,
+    images: None,  # noqa: ARG001
+    console: Console,
+) -> dict[str, Any]:
+    """Fits and scores every model on every dataset; every seed's scores."""
+    (folder.path / "studies").mkdir(exist_ok=True)
+    first = folder.settings.seed
+    seeds = list(range(first, first + experiment.num_seeds))
+    studies = [
+        Study(dataset, seed, experiment, folder.path, draws=seed == first)
+        for seed in seeds
+        for dataset in DATASETS
+    ]
+    jobs = [Job(study.path.stem, partial(carry_out, study), study.path) for study in studies]
+    workers.carry_out(jobs, workers=experiment.workers, threads=1, console=console)
+    datasets = {
+        name: {"title": dataset.title, "rows": _rows(studies, name)}
+        for name, dataset in DATASETS.items()
     }
-    for name, dataset in DATASETS.items():
-        found = [study.found() for study in studies if study.dataset == name]
-        rows = {
-            model: {"title": titles[model]}
-            | {measure: [scores[model][measure] for scores in found] for measure in found[0][model]}
-            for model in titles
-        }
-        results["datasets"][name] = {"title": dataset.title, "rows": rows}
-    return results
+    _draw(datasets.values(), folder)
+    return {
+        "data": f"{experiment.num_pairs} pairs of known truth, noise {experiment.noise:g}",
+        "seeds": seeds,
+        "datasets": datasets,
+    }
 
 
-def _draw(results: dict[str, Any], folder: RunFolder) -> None:
+def _rows(studies: Iterable[Study], dataset: str) -> dict[str, Any]:
+    """Every seed's scores of every model on a dataset."""
+    found = [json.loads(study.path.read_text()) for study in studies if study.dataset == dataset]
+    titles = {"truth": "truth", **{name: model.title for name, model in MODELS.items()}}
+    return {
+        model: {"title": titles[model]}
+        | {measure: [scores[model][measure] for scores in found] for measure in found[0][model]}
+        for model in titles
+    }
+
+
+def _draw(datasets: Iterable[Mapping[str, Any]], folder: RunFolder) -> None:
     """Draws what takes all seeds."""
-    pictures = folder.path / "figures"
     facets = {
         dataset["title"]: {
             row["title"]: row["excess_nll"]
             for name, row in dataset["rows"].items()
             if name in MODELS
         }
-        for dataset in results["datasets"].values()
+        for dataset in datasets
     }
     label = "conditional negative log-likelihood above the truth's, in nats"
-    write_png(pictures / "gaps.png", gaps(facets, label=label), dpi=110)
+    write_figures(folder.path / "figures", {"gaps": gaps(facets, label=label)}, dpi=110)
 
 
 def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
@@ -90,3 +100,28 @@ def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequenc
         for row in dataset["rows"].values()
     ]
     return ["data", "model", *measures], cells
+
+
+def show(results: Mapping[str, Any], console: Console) -> None:
+    """Prints a table a dataset, of means over the seeds."""
+    console.print(results["data"], soft_wrap=True)
+    for dataset in results["datasets"].values():
+        table = Table(
+            title=f"{dataset['title']}; mean over {len(results['seeds'])} seeds (± deviation)",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        table.add_column("model", no_wrap=True)
+        for name in _COLUMNS:
+            table.add_column(METRICS[name].label, justify="right", no_wrap=True)
+        for name, row in dataset["rows"].items():
+            cells = [_cell(column, row[column]) if column in row else "" for column in _COLUMNS]
+            table.add_row(row["title"], *cells, end_section=name == "truth")
+        console.print(table)
+    console.print(_LEGEND, soft_wrap=True)
+
+
+def _cell(column: str, values: Sequence[float]) -> str:
+    shown = METRICS[column]
+    return shown.mean_and_std(values if column == "excess_nll" else [fmean(values)])

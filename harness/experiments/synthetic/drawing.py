@@ -80,8 +80,7 @@ def _panel(model: Fitted, density: GaussianMixtures, targets: Tensor) -> Density
     if model.mixture is None:
         return DensityPanel(grid)
     means, covariances = model.mixture.means, model.mixture.covariances
-    few = len(means) <= 100  # hundreds of ellipses hide the density
-    return DensityPanel(grid, means=means.numpy(), covariances=covariances.numpy() if few else None)
+    return DensityPanel(grid, means=means.numpy(), covariances=covariances.numpy())
 
 
 def _parameters(dataset: Dataset, mdn: Fitted, settings: SyntheticSettings) -> Figure:

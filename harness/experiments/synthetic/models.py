@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -107,17 +108,16 @@ def _dual(
     return Fitted(condition, 1)
 
 
-def _em(num_components: int) -> Callable[[Tensor, Tensor, SyntheticSettings, int], Fitted]:
-    def fit(
-        z_c: Tensor,
-        z_t: Tensor,
-        settings: SyntheticSettings,  # noqa: ARG001
-        seed: int,
-    ) -> Fitted:
-        generator = Generator().manual_seed(seed)
-        return _of_mixture(JointGaussianMixture.fit(z_c, z_t, num_components, generator=generator))
-
-    return fit
+def _em(
+    z_c: Tensor,
+    z_t: Tensor,
+    settings: SyntheticSettings,  # noqa: ARG001
+    seed: int,
+    *,
+    num_components: int,
+) -> Fitted:
+    generator = Generator().manual_seed(seed)
+    return _of_mixture(JointGaussianMixture.fit(z_c, z_t, num_components, generator=generator))
 
 
 def _gas(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fitted:
@@ -177,8 +177,8 @@ MODELS = {
     "jepa": Model("classic JEPA", _jepa),
     "gp": Model("RBF GP", _gaussian_process),
     "dual": Model("GJE dual, exact", _dual),
-    "em1": Model("GMJE-EM, K = 1", _em(1)),
-    "em3": Model("GMJE-EM, K = 3", _em(NUM_COMPONENTS)),
+    "em1": Model("GMJE-EM, K = 1", partial(_em, num_components=1)),
+    "em3": Model("GMJE-EM, K = 3", partial(_em, num_components=NUM_COMPONENTS)),
     "gng": Model("GMJE-GNG", _gas),
     "mdn": Model("GMJE-MDN", _mdn),
     "smc": Model("joint SMC", _joint_smc),

@@ -15,7 +15,7 @@ from harness.experiments.synthetic import drawing
 from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS, Fitted
 from harness.experiments.synthetic.scores import score
-from harness.files import write_png, write_text
+from harness.files import write_figures, write_text
 from harness.progress import Report
 from harness.settings import SettingsError, SyntheticSettings
 
@@ -40,13 +40,8 @@ class Study:
 
     @property
     def path(self) -> Path:
-        """The file of the scores, there when the study is finished."""
+        """The file of the scores by model, there when the study is finished."""
         return self.folder / "studies" / f"{self.dataset},seed={self.seed}.json"
-
-    def found(self) -> dict[str, dict[str, float]]:
-        """The scores by model, the truth's own first."""
-        scores: dict[str, dict[str, float]] = json.loads(self.path.read_text())
-        return scores
 
 
 def carry_out(study: Study, report: Report) -> None:
@@ -78,8 +73,7 @@ def carry_out(study: Study, report: Report) -> None:
         }
     if study.draws:
         drawn = drawing.figures_of(study.dataset, fitted, z_c, z_t, settings)
-        for name, figure in drawn.items():
-            write_png(study.folder / "figures" / f"{name}.png", figure, dpi=110)
+        write_figures(study.folder / "figures", drawn, dpi=110)
     write_text(study.path, json.dumps(scores, indent=1) + "\n")
     report(1, "")
 

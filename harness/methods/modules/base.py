@@ -37,26 +37,37 @@ class Step(NamedTuple):
 class Method(pl.LightningModule):
     """A pipeline: views -> backbone -> head -> loss, with an online linear probe beside it.
 
-    A subclass builds its heads and implements :meth:`step`. Batches are (images, labels, indices)
+    A subclass implements :meth:`step`. Batches are (images, labels, indices)
     as :func:`harness.data.train_loader` makes them; labels reach the probe and diagnostics only.
 
     Args:
         context: Backbone and views; share of the warm-up, and how often to log.
         settings: Of the method.
         criterion: The loss; its parameters, if any, are trained too.
+        projection_head: Maps features to embeddings.
+        prediction_head: Maps embeddings to what is compared with others, where there is one.
     """
 
+    prediction_head: nn.Module
     online_probe: OnlineLinearClassifier
     last_loss: Tensor  # of the last step
     online_accuracy: float | None = None  # of the probe on test images, when it was last measured
 
     def __init__(
-        self, context: BuildContext, settings: MethodSettings, criterion: nn.Module
+        self,
+        context: BuildContext,
+        settings: MethodSettings,
+        criterion: nn.Module,
+        projection_head: nn.Module,
+        prediction_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = context.backbone
         self.views = context.views
         self.criterion = criterion
+        self.projection_head = projection_head
+        if prediction_head is not None:
+            self.prediction_head = prediction_head
         self.method_settings = settings
         self.trainer_settings = context.trainer
 
@@ -68,11 +79,7 @@ class Method(pl.LightningModule):
         )
 
     @abstractmethod
-    def step(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Step:
+    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
         """The loss of a batch's two views."""
 
     def compare(self, *embeddings: Any) -> Tensor:  # shape: ()
@@ -104,7 +111,7 @@ class Method(pl.LightningModule):
     ) -> Tensor:
         """Loss of a batch of (images, labels, indices), logged with its parts, and the probe's."""
         images, labels, indices = batch
-        step = self.step(*self.views(images, indices, epoch=self.current_epoch))
+        step = self.step(self.views(images, indices, epoch=self.current_epoch))
         self.observe(step, labels)
         self.last_loss = step.loss.detach()
         if self.global_step % self.trainer_settings.log_every == 0:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightly.models.modules import (
-    MoCoProjectionHead,
-    NNCLRPredictionHead,
-    NNCLRProjectionHead,
-)
 from torch import Tensor, nn
 
-from harness.methods import MoCoSettings, NNCLRSettings
 from harness.methods.context import BuildContext
+from harness.methods.moco import MoCoSettings
 from harness.methods.modules.bank_labels import BankLabels
 from harness.methods.modules.base import Method, Step
 from harness.methods.modules.momentum import MomentumMethod
@@ -47,23 +42,8 @@ class SimCLR(Method):
     """SimCLR (Chen et al. 2020) with any head and ``criterion(out0, out1)``.
 
     So also VICReg (Bardes et al. 2022), GJE with the Gaussian entropy and Parametric GMJE.
-
-    Args:
-        context: As in :class:`Method`.
-        settings: As in :class:`Method`.
-        criterion: As in :class:`Method`.
-        projection_head: Maps features to embeddings.
+    Arguments are those of :class:`Method`.
     """
-
-    def __init__(
-        self,
-        context: BuildContext,
-        settings: MethodSettings,
-        criterion: nn.Module,
-        projection_head: nn.Module,
-    ) -> None:
-        super().__init__(context, settings, criterion)
-        self.projection_head = projection_head
 
     def forward(
         self,
@@ -73,14 +53,10 @@ class SimCLR(Method):
         embeddings: Tensor = self.projection_head(self.backbone(images))
         return embeddings
 
-    def step(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Step:
+    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
         """The criterion of the two views' embeddings."""
-        features = self.backbone(view0)
-        return Step(self.compare(self.projection_head(features), self(view1)), features)
+        features = self.backbone(views[0])
+        return Step(self.compare(self.projection_head(features), self(views[1])), features)
 
 
 class MoCo(MomentumMethod):
@@ -90,12 +66,17 @@ class MoCo(MomentumMethod):
         context: As in :class:`MomentumMethod`.
         settings: As in :class:`MomentumMethod`.
         criterion: The loss, with its memory bank.
+        projection_head: As in :class:`Method`.
     """
 
-    def __init__(self, context: BuildContext, settings: MoCoSettings, criterion: nn.Module) -> None:
-        feature_dim = context.backbone.feature_dim
-        head = MoCoProjectionHead(feature_dim, settings.hidden_dim, settings.output_dim)
-        super().__init__(context, settings, criterion, head)
+    def __init__(
+        self,
+        context: BuildContext,
+        settings: MoCoSettings,
+        criterion: nn.Module,
+        projection_head: nn.Module,
+    ) -> None:
+        super().__init__(context, settings, criterion, projection_head)
         for name, buffer in list(self.bank.named_buffers(recurse=False)):
             self.bank.register_buffer(name, buffer)  # lightly leaves its queue out of checkpoints
         self.bank_labels = BankLabels(self.bank.size[0])
@@ -105,15 +86,11 @@ class MoCo(MomentumMethod):
         """The criterion's memory bank."""
         return self.criterion.memory_bank
 
-    def step(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Step:
+    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
         """Moves the key encoder; the criterion of queries and keys."""
         self.move_momentum_encoder()
-        features = self.backbone(view0)
-        keys = self.targets(view1)
+        features = self.backbone(views[0])
+        keys = self.targets(views[1])
         return Step(self.compare(self.projection_head(features), keys), features, keys)
 
     def observe(self, step: Step, labels: Tensor) -> None:
@@ -142,32 +119,26 @@ class NNCLR(Method):
         context: As in :class:`Method`.
         settings: As in :class:`Method`.
         criterion: Called as ``criterion(neighbours, predictions)``, both ways round.
+        projection_head: As in :class:`Method`.
+        prediction_head: As in :class:`Method`.
         memory_bank: Answers with nearest neighbours.
     """
 
     def __init__(
         self,
         context: BuildContext,
-        settings: NNCLRSettings,
+        settings: MethodSettings,
         criterion: nn.Module,
+        projection_head: nn.Module,
+        prediction_head: nn.Module,
         memory_bank: nn.Module,
     ) -> None:
-        super().__init__(context, settings, criterion)
-        self.projection_head = NNCLRProjectionHead(
-            self.backbone.feature_dim, settings.hidden_dim, settings.output_dim
-        )
-        self.prediction_head = NNCLRPredictionHead(
-            settings.output_dim, settings.predictor_dim, settings.output_dim
-        )
+        super().__init__(context, settings, criterion, projection_head, prediction_head)
         self.memory_bank = memory_bank
 
-    def step(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Step:
+    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
         """The criterion both ways; the second view's embeddings enter the bank."""
-        features = [self.backbone(view) for view in (view0, view1)]
+        features = [self.backbone(view) for view in views]
         first, second = (self.projection_head(h) for h in features)
         neighbours = [
             self.memory_bank(z.detach(), update=update)

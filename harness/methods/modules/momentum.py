@@ -7,8 +7,9 @@ import copy
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
-from harness.methods import BYOLSettings, MoCoSettings
+from harness.methods.byol import BYOLSettings
 from harness.methods.context import BuildContext
+from harness.methods.moco import MoCoSettings
 from harness.methods.modules.base import Method
 
 
@@ -20,7 +21,8 @@ class MomentumMethod(Method):
         settings: As in :class:`Method`; ``encoder_momentum`` is the share of the old weights at
             each step.
         criterion: As in :class:`Method`.
-        projection_head: Maps features to embeddings.
+        projection_head: As in :class:`Method`.
+        prediction_head: As in :class:`Method`.
     """
 
     def __init__(
@@ -29,10 +31,10 @@ class MomentumMethod(Method):
         settings: BYOLSettings | MoCoSettings,
         criterion: nn.Module,
         projection_head: nn.Module,
+        prediction_head: nn.Module | None = None,
     ) -> None:
-        super().__init__(context, settings, criterion)
+        super().__init__(context, settings, criterion, projection_head, prediction_head)
         self.encoder_momentum = settings.encoder_momentum
-        self.projection_head = projection_head
         self.backbone_momentum = copy.deepcopy(self.backbone)
         self.projection_head_momentum = copy.deepcopy(projection_head)
         deactivate_requires_grad(self.backbone_momentum)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from lightly.loss import SwaVLoss
-from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
-from torch import Tensor
+from lightly.models.modules import SwaVPrototypes
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from harness.methods import SwAVSettings
 from harness.methods.context import BuildContext
 from harness.methods.modules.base import Method, Step
+from harness.methods.swav import SwAVSettings
 
 
 class SwAV(Method):
@@ -19,27 +19,23 @@ class SwAV(Method):
         context: As in :class:`Method`.
         settings: As in :class:`Method`.
         criterion: lightly's loss.
+        projection_head: As in :class:`Method`.
     """
 
-    def __init__(self, context: BuildContext, settings: SwAVSettings, criterion: SwaVLoss) -> None:
-        super().__init__(context, settings, criterion)
-        self.projection_head = SwaVProjectionHead(
-            self.backbone.feature_dim, settings.hidden_dim, settings.output_dim
-        )
+    def __init__(
+        self,
+        context: BuildContext,
+        settings: SwAVSettings,
+        criterion: SwaVLoss,
+        projection_head: nn.Module,
+    ) -> None:
+        super().__init__(context, settings, criterion, projection_head)
         self.prototypes = SwaVPrototypes(settings.output_dim, settings.num_prototypes)
 
-    def step(
-        self,
-        view0: Tensor,  # shape: (B, C, H, W)
-        view1: Tensor,  # shape: (B, C, H, W)
-    ) -> Step:
+    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
         """The swapped prediction's cross-entropy."""
         self.prototypes.normalize()
-        features = [self.backbone(view) for view in (view0, view1)]
-        logits = [self._logits(h) for h in features]
+        features = [self.backbone(view) for view in views]
+        embeddings = [normalize(self.projection_head(h).float(), dim=1) for h in features]
+        logits = [self.prototypes(z).float() for z in embeddings]
         return Step(self.compare(logits, []).squeeze(), features[0])
-
-    def _logits(self, features: Tensor) -> Tensor:  # shape: (B, num_prototypes)
-        embeddings = normalize(self.projection_head(features).float(), dim=1)
-        logits: Tensor = self.prototypes(embeddings)
-        return logits.float()
