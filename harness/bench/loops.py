@@ -20,7 +20,6 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,22 +92,6 @@ def seconds_a_step(loop: Loop, *, warmup: int, steps: int) -> float:
     return stopwatch.seconds
 
 
-@dataclass(frozen=True)
-class NetworkOptions:
-    """How the network runs.
-
-    Attributes:
-        precision: Lightning's name.
-        memory_format: "channels_last", as :class:`harness.backbones.Backbone` has it, or
-            "contiguous".
-        compiled: Whether the backbone went through ``torch.compile``.
-    """
-
-    precision: str
-    memory_format: str = "channels_last"
-    compiled: bool = False
-
-
 def random_images() -> ImageData:
     """Random bytes in the shape of CIFAR-10."""
     generator = torch.Generator().manual_seed(0)
@@ -119,22 +102,20 @@ def random_images() -> ImageData:
     return ImageData(train, few, _NUM_CLASSES, mean=half, std=half, variant="random bytes")
 
 
-def whole_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
+def whole_step(settings: Settings, data: ImageData) -> Loop:
     """Our training step without Lightning: a batch gathered from resident images, two views, ..."""
-    return _loop(settings, data, network, partial(_resident_batches, settings, data))
+    return _loop(settings, data, partial(_resident_batches, settings, data))
 
 
-def resident_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
+def resident_step(settings: Settings, data: ImageData) -> Loop:
     """The same step on one batch whose views are made already."""
     pixels, labels, indices = next(_resident_batches(settings, data))
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     batch = (views(pixels, indices, epoch=0), labels, indices)
-    return _loop(settings, data, network, partial(itertools.repeat, batch), of_views=True)
+    return _loop(settings, data, partial(itertools.repeat, batch), of_views=True)
 
 
-def lightly_step(
-    settings: Settings, data: ImageData, network: NetworkOptions, *, workers: int
-) -> Loop:
+def lightly_step(settings: Settings, data: ImageData, *, workers: int) -> Loop:
     """The same step on lightly's batches, whose views workers make from PIL images."""
     pictures = LightlyDataset.from_torch_dataset(
         _Pictures(data.train),
@@ -155,7 +136,7 @@ def lightly_step(
             for (first, second), labels, names in loader:
                 yield (first.to(device), second.to(device)), labels.to(device), names
 
-    return _loop(settings, data, network, batches, of_views=True)
+    return _loop(settings, data, batches, of_views=True)
 
 
 def trainer_step(settings: Settings, data: ImageData) -> Loop:
@@ -176,7 +157,6 @@ def trainer_step(settings: Settings, data: ImageData) -> Loop:
 def _loop(
     settings: Settings,
     data: ImageData,
-    network: NetworkOptions,
     batches: Callable[[], Iterator[Batch]],
     *,
     of_views: bool = False,
@@ -186,15 +166,12 @@ def _loop(
     Args:
         settings: What is trained.
         data: The images.
-        network: How the network runs.
         batches: Makes batches without end, anew for each stopwatch.
         of_views: Whether they hold two views already.
     """
     device = _device(settings)
     module: Any = training.build(settings, data).to(device)
-    if network.memory_format == "contiguous":
-        module.to(memory_format=torch.contiguous_format)
-    if network.compiled:
+    if settings.trainer.compile:
         module.backbone.compile()
     if of_views:
         module.views = lambda views, indices, *, epoch: views  # noqa: ARG005
@@ -205,7 +182,7 @@ def _loop(
     )
     [optimizer], [schedule] = module.configure_optimizers()
     precision: Precision = Precision()
-    if network.precision == "bf16-mixed":
+    if settings.trainer.precision == "bf16-mixed":
         precision = MixedPrecision("bf16-mixed", device.type)
 
     def run(stopwatch: Stopwatch) -> None:
