@@ -79,7 +79,8 @@ def run_training(
         training.train(settings, data, folder, loggers=[])
         return {}
     with folder.started():
-        step = _steps_done(folder)
+        path = folder.checkpoint
+        step = int(read_checkpoint(path)["global_step"]) if path else 0
         rows = MetricsFile(folder.path / METRICS, first_step=step)
         with curve_loggers(
             settings.logger,
@@ -116,10 +117,6 @@ def run_training(
             folder.write_results(results)  # whatever then becomes of a logger
             _log_outcome(others, title, metrics, rows.rows)
     return results
-
-
-def _steps_done(folder: RunFolder) -> int:
-    return int(read_checkpoint(folder.checkpoint)["global_step"]) if folder.checkpoint else 0
 
 
 def _online(rows: Sequence[Row]) -> dict[str, float]:

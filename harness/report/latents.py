@@ -155,7 +155,9 @@ def _completion(results: Mapping[str, Any]) -> Table:
     rows = []
     levels: dict[str, str] = {}
     for name, found in results["completion"].items():
-        levels = {key: _level(key) for key in found if key.startswith("coverage_")}
+        # "coverage_0.5" is of regions that should hold 50 percent.
+        shares = {key: key.removeprefix("coverage_") for key in found if "coverage_" in key}
+        levels = {key: f"{100.0 * float(share):.0f}" for key, share in shares.items()}
         covered = (f"{100.0 * found[key]:.0f}" for key in levels)
         best = found["best_of"][: 1 if name == "jepa" else None]
         rows.append([COMPLETIONS.get(name, name), f"{found['nll']:.0f}", *covered, *_percent(best)])
@@ -171,11 +173,6 @@ def _completion(results: Mapping[str, Any]) -> Table:
         ["", "NLL", *levels.values(), *map(str, _SHOWN_MODES)],
         rows,
     )
-
-
-def _level(key: str) -> str:
-    """What a region should hold, in percent: "coverage_0.5" is of regions of 50."""
-    return f"{100.0 * float(key.removeprefix('coverage_')):.0f}"
 
 
 def _of_densities(row: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
