@@ -104,12 +104,14 @@ def run_training(
                 callbacks=[Speed(), EpochProgress(report)],
             )
             metrics = evaluate(module.backbone, data, settings, folder=folder.path)
+            online = curve(rows.rows, ONLINE_ACCURACY)[1]
             results = {
                 "experiment": settings.experiment.name,
                 "title": title,
                 "seed": settings.seed,
                 "data": data.variant,
-                "metrics": {**metrics, **_online(rows.rows)},
+                "metrics": metrics
+                | ({"online_accuracy": float(online[-1])} if len(online) else {}),
                 "wall_time_s": round(time.perf_counter() - started, 1),
                 "resumed_at_step": step,
                 **provenance(),
@@ -117,12 +119,6 @@ def run_training(
             folder.write_results(results)  # whatever then becomes of a logger
             _log_outcome(others, title, metrics, rows.rows)
     return results
-
-
-def _online(rows: Sequence[Row]) -> dict[str, float]:
-    """The last accuracy of the online probe."""
-    measured = [row[ONLINE_ACCURACY] for row in rows if ONLINE_ACCURACY in row]
-    return {"online_accuracy": measured[-1]} if measured else {}
 
 
 def _log_outcome(

@@ -116,7 +116,10 @@ def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Part]:
             "None was measured here.",
             ["source", "metric", "protocol", "test accuracy in %"],
             [
-                [source.source, metric(source.metric).label, source.protocol, _printed(source)]
+                [
+                    *(source.source, metric(source.metric).label, source.protocol),
+                    ", ".join(f"{row['name']} {_accuracy(row['accuracy'])}" for row in source.rows),
+                ]
                 for source in printed
             ],
             numeric=False,
@@ -243,10 +246,6 @@ def _how_to_rerun(tables: Sequence[Section]) -> Iterator[Part]:
     )
     lines = [f"python -m harness {shlex.join(map(str, one['command']))}" for one in found]
     yield commands([line.rstrip() for line in dict.fromkeys(lines)])
-
-
-def _printed(source: Source) -> str:
-    return ", ".join(f"{row['name']} {_accuracy(row['accuracy'])}" for row in source.rows)
 
 
 def _accuracy(printed: float | None) -> str:

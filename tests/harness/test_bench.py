@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,21 +165,23 @@ def test_step_prints_the_loops_and_the_networks(
     assert speed in printed
 
 
-def test_a_stopwatch_leaves_the_warm_up_out() -> None:
-    stopwatch = loops.Stopwatch(warmup=2, steps=3)
+def test_the_time_of_a_step_leaves_the_warm_up_out() -> None:
     now = 0.0
+    last = []
 
     def clock() -> float:
         return now
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.time, "perf_counter", clock)
-        last = []
+    def loop(step_made: Callable[[], bool]) -> None:
+        nonlocal now
         for taken in (100.0, 10.0, 1.0, 2.0, 6.0):
             now += taken
-            last.append(stopwatch.step_made())
+            last.append(step_made())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.time, "perf_counter", clock)
+        assert loops.seconds_a_step(loop, warmup=2, steps=3) == 3.0
     assert last == [False] * 4 + [True]
-    assert stopwatch.seconds == 3.0
 
 
 def test_pictures_are_the_images() -> None:
