@@ -19,30 +19,17 @@ class Speed(Callback):
     Not to metrics.csv, which is a function of the settings.
     """
 
-    def on_train_epoch_start(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
         """Starts to count."""
         self.images, self.started = 0, time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: pl.Trainer, _module: Any, _outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Counts a batch of all devices."""
         self.images += len(batch[0]) * trainer.world_size
 
-    def on_train_epoch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Logs it as of the epoch's last step."""
         speed = self.images / (time.perf_counter() - self.started)
         metrics = {"epoch": trainer.current_epoch, "train/images_per_second": speed}
@@ -61,11 +48,7 @@ class EpochProgress(Callback):
     def __init__(self, report: Report) -> None:
         self.report = report
 
-    def on_train_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-    ) -> None:
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Counts the epochs that an earlier process has done."""
         self.report(trainer.current_epoch, "")
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and callbacks of every training."""
+"""Checkpoints that are whole or not there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from harness.files import replacing
@@ -50,16 +49,6 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
         file.write(written.getbuffer())
         file.flush()
         os.fsync(file.fileno())
-
-
-def last_checkpoint_callback(path: Path) -> ModelCheckpoint:
-    """Keeps a checkpoint of the last epoch that ended."""
-    return ModelCheckpoint(
-        dirpath=path.parent,
-        filename=path.stem,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
-from harness.checkpoints import AtomicCheckpointIO, last_checkpoint_callback, read_checkpoint
+from harness.checkpoints import AtomicCheckpointIO, read_checkpoint
 from harness.data import AnyImageSet, EpochBatches, to_device, train_loader
 from harness.processes import be_first_process, environment, is_first_process
 from harness.settings import Settings
@@ -46,6 +46,9 @@ def fit(
     asked = settings.trainer
     if is_first_process(asked):
         be_first_process()
+    last = ModelCheckpoint(
+        path.parent, path.stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
     with _quiet_lightning(), torch.random.fork_rng():
         trainer = pl.Trainer(
             max_epochs=asked.epochs if epochs is None else epochs,
@@ -56,7 +59,7 @@ def fit(
             sync_batchnorm=asked.accelerator == "cuda",
             plugins=[AtomicCheckpointIO(), environment(asked)],
             logger=list(loggers),
-            callbacks=[*callbacks, last_checkpoint_callback(path)],
+            callbacks=[*callbacks, last],
             log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,10 @@ def run_step(step: Step, out: Path, *, seconds: float) -> None:
         except subprocess.TimeoutExpired:
             state = "unfinished"
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=_TO_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()  # nothing to one that has ended
+            process.wait()
     from harness.tracking import provenance  # Lightning takes seconds to import
 
     told = (out / f"{step.name}.log").read_text(errors="replace").splitlines()

@@ -79,7 +79,8 @@ def run_training(
         training.train(settings, data, folder, loggers=[])
         return {}
     with folder.started():
-        step = _steps_done(folder)
+        path = folder.checkpoint
+        step = int(read_checkpoint(path)["global_step"]) if path else 0
         rows = MetricsFile(folder.path / METRICS, first_step=step)
         with curve_loggers(
             settings.logger,
@@ -103,12 +104,14 @@ def run_training(
                 callbacks=[Speed(), EpochProgress(report)],
             )
             metrics = evaluate(module.backbone, data, settings, folder=folder.path)
+            online = curve(rows.rows, ONLINE_ACCURACY)[1]
             results = {
                 "experiment": settings.experiment.name,
                 "title": title,
                 "seed": settings.seed,
                 "data": data.variant,
-                "metrics": {**metrics, **_online(rows.rows)},
+                "metrics": metrics
+                | ({"online_accuracy": float(online[-1])} if len(online) else {}),
                 "wall_time_s": round(time.perf_counter() - started, 1),
                 "resumed_at_step": step,
                 **provenance(),
@@ -116,16 +119,6 @@ def run_training(
             folder.write_results(results)  # whatever then becomes of a logger
             _log_outcome(others, title, metrics, rows.rows)
     return results
-
-
-def _steps_done(folder: RunFolder) -> int:
-    return int(read_checkpoint(folder.checkpoint)["global_step"]) if folder.checkpoint else 0
-
-
-def _online(rows: Sequence[Row]) -> dict[str, float]:
-    """The last accuracy of the online probe."""
-    measured = [row[ONLINE_ACCURACY] for row in rows if ONLINE_ACCURACY in row]
-    return {"online_accuracy": measured[-1]} if measured else {}
 
 
 def _log_outcome(

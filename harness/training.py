@@ -27,10 +27,10 @@ from harness.views import Views
 
 def check(settings: Settings, data: ImageData) -> None:
     """Raises ``SettingsError`` if there is no such GPU, or the images are too few or too small."""
-    if settings.trainer.accelerator == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("trainer.accelerator is cuda, but torch sees no GPU")
     if settings.trainer.accelerator == "cuda":
         there = torch.cuda.device_count()
+        if not there:
+            raise SettingsError("trainer.accelerator is cuda, but torch sees no GPU")
         if settings.trainer.devices > there:
             raise SettingsError(
                 f"trainer.devices is {settings.trainer.devices}, but torch sees {there} GPUs"

@@ -90,21 +90,15 @@ def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Conso
                 while not reports.empty():
                     report(*reports.get())
                 for done in ended:
-                    _raise_if_failed(done, running[done])
                     name = running.pop(done)
+                    if (error := done.exception()) is not None:
+                        error.add_note(f"in the job {name}; the same command goes on")
+                        raise error
                     order.done(name)
                     report(0, f"{name}: done")
         except BaseException:
             stop.set()
             raise
-
-
-def _raise_if_failed(done: Future[None], name: str) -> None:
-    try:
-        done.result()
-    except Exception as error:
-        error.add_note(f"in the job {name}; the same command goes on")
-        raise
 
 
 @contextmanager

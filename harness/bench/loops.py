@@ -1,4 +1,4 @@
-"""The training loops that ``bench step`` compares: each makes steps until a stopwatch has enough.
+"""The training loops that ``bench step`` compares: each makes steps until it is told to stop.
 
 What is lightly's follows ``docs/source/getting_started/benchmarks/cifar10_benchmark.py`` of its
 repository: ``SimCLRTransform`` for 32 pixels without blur, a ``LightlyDataset`` and a shuffled
@@ -17,10 +17,8 @@ the same for both sides:
 from __future__ import annotations
 
 import itertools
-import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,61 +50,31 @@ _NUM_CLASSES = 10
 Batch = tuple[Any, Tensor, Any]  # (images or views, labels (B,), indices (B,))
 
 
-class Stopwatch:
-    """Times some steps after others that warm up.
+# Makes steps until the function given to it, called after each, says that it was the last.
+Loop = Callable[[Callable[[], bool]], None]
+
+
+def seconds_a_step(loop: Loop, *, warmup: int, steps: int) -> float:
+    """What a step of a loop takes on average.
 
     Asynchronous devices are waited for at the two ends only, as training does not wait either.
 
     Args:
+        loop: Makes the steps.
         warmup: Steps that do not count, at least 1.
         steps: Steps that do.
-
-    Attributes:
-        seconds: What a step took on average, once all are made.
     """
+    made, ends = 0, []
 
-    def __init__(self, *, warmup: int, steps: int) -> None:
-        self.warmup = warmup
-        self.steps = steps
-        self.seconds = math.nan
-        self._made = 0
-        self._started = math.nan
+    def step_made() -> bool:
+        nonlocal made
+        made += 1
+        if made in (warmup, warmup + steps):
+            ends.append(now())
+        return made == warmup + steps
 
-    def step_made(self) -> bool:
-        """Called after every step; whether it was the last."""
-        self._made += 1
-        if self._made == self.warmup:
-            self._started = now()
-        last = self._made == self.warmup + self.steps
-        if last:
-            self.seconds = (now() - self._started) / self.steps
-        return last
-
-
-Loop = Callable[[Stopwatch], None]
-
-
-def seconds_a_step(loop: Loop, *, warmup: int, steps: int) -> float:
-    """What a step of a loop takes on average."""
-    stopwatch = Stopwatch(warmup=warmup, steps=steps)
-    loop(stopwatch)
-    return stopwatch.seconds
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """How the network runs.
-
-    Attributes:
-        precision: Lightning's name.
-        memory_format: "channels_last", as :class:`harness.backbones.Backbone` has it, or
-            "contiguous".
-        compiled: Whether the backbone went through ``torch.compile``.
-    """
-
-    precision: str
-    memory_format: str = "channels_last"
-    compiled: bool = False
+    loop(step_made)
+    return (ends[1] - ends[0]) / steps
 
 
 def random_images() -> ImageData:
@@ -119,22 +87,20 @@ def random_images() -> ImageData:
     return ImageData(train, few, _NUM_CLASSES, mean=half, std=half, variant="random bytes")
 
 
-def whole_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
+def whole_step(settings: Settings, data: ImageData) -> Loop:
     """Our training step without Lightning: a batch gathered from resident images, two views, ..."""
-    return _loop(settings, data, network, partial(_resident_batches, settings, data))
+    return _loop(settings, data, partial(_resident_batches, settings, data))
 
 
-def resident_step(settings: Settings, data: ImageData, network: NetworkOptions) -> Loop:
+def resident_step(settings: Settings, data: ImageData) -> Loop:
     """The same step on one batch whose views are made already."""
     pixels, labels, indices = next(_resident_batches(settings, data))
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     batch = (views(pixels, indices, epoch=0), labels, indices)
-    return _loop(settings, data, network, partial(itertools.repeat, batch), of_views=True)
+    return _loop(settings, data, partial(itertools.repeat, batch), of_views=True)
 
 
-def lightly_step(
-    settings: Settings, data: ImageData, network: NetworkOptions, *, workers: int
-) -> Loop:
+def lightly_step(settings: Settings, data: ImageData, *, workers: int) -> Loop:
     """The same step on lightly's batches, whose views workers make from PIL images."""
     pictures = LightlyDataset.from_torch_dataset(
         _Pictures(data.train),
@@ -155,15 +121,15 @@ def lightly_step(
             for (first, second), labels, names in loader:
                 yield (first.to(device), second.to(device)), labels.to(device), names
 
-    return _loop(settings, data, network, batches, of_views=True)
+    return _loop(settings, data, batches, of_views=True)
 
 
 def trainer_step(settings: Settings, data: ImageData) -> Loop:
     """Our step as ``harness.training`` makes it, in Lightning's Trainer, without loggers."""
 
-    def run(stopwatch: Stopwatch) -> None:
+    def run(step_made: Callable[[], bool]) -> None:
         def stop(trainer: pl.Trainer, *_: Any) -> None:
-            trainer.should_stop = stopwatch.step_made()
+            trainer.should_stop = step_made()
 
         with tempfile.TemporaryDirectory() as folder:
             callbacks = [LambdaCallback(on_train_batch_end=stop)]
@@ -176,7 +142,6 @@ def trainer_step(settings: Settings, data: ImageData) -> Loop:
 def _loop(
     settings: Settings,
     data: ImageData,
-    network: NetworkOptions,
     batches: Callable[[], Iterator[Batch]],
     *,
     of_views: bool = False,
@@ -186,15 +151,12 @@ def _loop(
     Args:
         settings: What is trained.
         data: The images.
-        network: How the network runs.
-        batches: Makes batches without end, anew for each stopwatch.
+        batches: Makes batches without end, anew for each round.
         of_views: Whether they hold two views already.
     """
     device = _device(settings)
     module: Any = training.build(settings, data).to(device)
-    if network.memory_format == "contiguous":
-        module.to(memory_format=torch.contiguous_format)
-    if network.compiled:
+    if settings.trainer.compile:
         module.backbone.compile()
     if of_views:
         module.views = lambda views, indices, *, epoch: views  # noqa: ARG005
@@ -205,10 +167,10 @@ def _loop(
     )
     [optimizer], [schedule] = module.configure_optimizers()
     precision: Precision = Precision()
-    if network.precision == "bf16-mixed":
+    if settings.trainer.precision == "bf16-mixed":
         precision = MixedPrecision("bf16-mixed", device.type)
 
-    def run(stopwatch: Stopwatch) -> None:
+    def run(step_made: Callable[[], bool]) -> None:
         for batch in batches():
             with precision.forward_context():
                 loss = module.training_step(batch, 0)
@@ -216,7 +178,7 @@ def _loop(
             loss.backward()
             optimizer.step()
             schedule["scheduler"].step()
-            if stopwatch.step_made():
+            if step_made():
                 return
 
     return run

@@ -5,8 +5,8 @@ goes forward, backward and through the optimiser, with the online probe. It is m
 loop and in Lightning's Trainer, beside the same step on one batch whose views are made already, and
 beside lightly's recipe for CIFAR-10: PIL transforms in the workers of a DataLoader, with the same
 network and loss (harness/bench/loops.py says how it differs from lightly's script). Images are
-random bytes. A second table has the step on the ready batch in each precision and memory format,
-and with --compile also with the backbone compiled, so that the presets' choice is a measured one.
+random bytes. A second table has the step on the ready batch in each precision, and with --compile
+also with the backbone compiled, so that the presets' choice is a measured one.
 
 All take turns, round by round, in one process. In a round each makes a few steps to warm up, then
 those that count; for lightly's recipe their number is rounded up to a whole number of the workers'
@@ -16,12 +16,12 @@ turns. Its workers live only in its own turn. Figures are medians over the round
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from statistics import median
 from typing import Any
 
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.bench import OneLineParser, count, finish, in_turn, loops, table, timing
-from harness.bench.loops import FOREVER, NUM_IMAGES, NetworkOptions
+from harness.bench.loops import FOREVER, NUM_IMAGES
 from harness.data import ImageData
 from harness.settings import Settings, composing, resolve
 
@@ -44,7 +44,7 @@ _DEFAULTS = {
     ("cifar_cnn", "cuda"): (256, 20, 100),
     ("resnet18", "cuda"): (256, 10, 50),
 }
-Variant = tuple[str, NetworkOptions]
+Variant = tuple[str, str, bool]  # the loop, its precision, whether the backbone is compiled
 Row = Mapping[str, Any]
 
 
@@ -56,8 +56,6 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--method", choices=["simclr", "moco", "smc_gmje"], default="simclr")
     of_first = "the first is that of the first table"
     parser.add_choices("--precision", ["32-true", "bf16-mixed"], help=of_first)
-    as_training = "the first table has channels_last, as training has"
-    parser.add_choices("--memory-format", ["channels_last", "contiguous"], help=as_training)
     parser.add_argument("--compile", action="store_true", help="compiling takes minutes on a CPU")
     usual = "256, but 32 for the ResNet-18 on the CPU"
     parser.add_argument("--batch", type=count, metavar="B", help=usual)
@@ -88,7 +86,6 @@ def _measure(backbone: str, data: ImageData, options: argparse.Namespace) -> lis
     if options.compile:
         torch.compiler.reset()  # code compiled for the backbone before counts towards a limit
     compared = _loops(settings, data, options)
-    first = next(iter(compared))[1]
     # Workers hand in their batches at about the same time.
     of_workers = math.ceil(steps / options.workers) * options.workers
     counted = {variant: of_workers if variant[0] == LIGHTLY else steps for variant in compared}
@@ -101,16 +98,15 @@ def _measure(backbone: str, data: ImageData, options: argparse.Namespace) -> lis
     return [
         {
             "backbone": backbone,
-            "variant": variant[0],
-            **asdict(variant[1]),
+            **dict(zip(("variant", "precision", "compiled"), variant, strict=True)),
             "batch_size": batch,
             "warmup": warmup,
             "steps": counted[variant],
             "images_per_second": batch / middle[variant],
             **timing(taken),
             # Both ratios are of images per second.
-            "of_ready_batch": middle[RESIDENT, first] / middle[variant],
-            "of_lightly": middle[LIGHTLY, first] / middle[variant],
+            "of_ready_batch": middle[RESIDENT, options.precision[0], False] / middle[variant],
+            "of_lightly": middle[LIGHTLY, options.precision[0], False] / middle[variant],
         }
         for variant, taken in seconds.items()
     ]
@@ -119,16 +115,17 @@ def _measure(backbone: str, data: ImageData, options: argparse.Namespace) -> lis
 def _loops(
     settings: Settings, data: ImageData, options: argparse.Namespace
 ) -> dict[Variant, loops.Loop]:
-    usual = NetworkOptions(options.precision[0])
-    compiled = [False, True] if options.compile else [False]
-    others = itertools.product(options.precision, options.memory_format, compiled)
-    networks = dict.fromkeys([usual, *itertools.starmap(NetworkOptions, others)])  # each once
-    return {
-        (WHOLE, usual): loops.whole_step(settings, data, usual),
-        (TRAINER, usual): loops.trainer_step(settings, data),
-        (LIGHTLY, usual): loops.lightly_step(settings, data, usual, workers=options.workers),
-        **{(RESIDENT, each): loops.resident_step(settings, data, each) for each in networks},
+    usual = (options.precision[0], False)
+    compared: dict[Variant, loops.Loop] = {
+        (WHOLE, *usual): loops.whole_step(settings, data),
+        (TRAINER, *usual): loops.trainer_step(settings, data),
+        (LIGHTLY, *usual): loops.lightly_step(settings, data, workers=options.workers),
     }
+    for network in product(options.precision, [False, True] if options.compile else [False]):
+        trainer = replace(settings.trainer, precision=network[0], compile=network[1])
+        asked = replace(settings, trainer=trainer)
+        compared[RESIDENT, *network] = loops.resident_step(asked, data)
+    return compared
 
 
 def _settings(backbone: str, batch_size: int, options: argparse.Namespace) -> Settings:
@@ -154,7 +151,7 @@ def _loops_table(rows: Sequence[Row], options: argparse.Namespace) -> Table:
     title += f"{options.workers} worker(s)"
     made = table(title, "loop", "images/s (min to max)", "of ready", "of lightly")
     for row in rows:
-        if _network(row) == _network(rows[0]):
+        if (row["precision"], row["compiled"]) == (rows[0]["precision"], rows[0]["compiled"]):
             ratios = (f"{row['of_ready_batch']:.2f}", f"{row['of_lightly']:.2f}")
             made.add_row(row["variant"], _speed(row), *ratios)
     return made
@@ -162,18 +159,12 @@ def _loops_table(rows: Sequence[Row], options: argparse.Namespace) -> Table:
 
 def _network_table(rows: Iterable[Row]) -> Table:
     """The step on a ready batch, by how the network runs."""
-    words = ("precision", "memory format", "compiled")
-    made = table(RESIDENT, *words, "images/s (min to max)", "ratio", words=len(words))
+    made = table(RESIDENT, "precision", "compiled", "images/s (min to max)", "ratio", words=2)
     for row in rows:
         if row["variant"] == RESIDENT:
-            precision, memory_format, compiled = _network(row)
-            words = (precision, memory_format, "yes" if compiled else "no")
+            words = (row["precision"], "yes" if row["compiled"] else "no")
             made.add_row(*words, _speed(row), f"{row['of_ready_batch']:.2f}")
     return made
-
-
-def _network(row: Row) -> tuple[Any, ...]:
-    return row["precision"], row["memory_format"], row["compiled"]
 
 
 def _speed(row: Row) -> str:

@@ -27,10 +27,7 @@ _PRINTED = {
 }
 _SHAPE = ("log_det", "trace", "spread")
 _FIT = ("log_likelihood", "components_used", "purity")
-_SAMPLES = (
-    *("frechet", "precision", "recall", "coverage", "confident", "classes"),
-    "nearest",
-)
+_SAMPLES = ("frechet", "precision", "recall", "coverage", "confident", "classes", "nearest")
 _SHOWN_MODES = (1, 2, 3, 5)
 _INDENT = 2 * "\N{NO-BREAK SPACE}"  # others are lost in HTML
 _PICTURES = {
@@ -130,19 +127,15 @@ def _samples(results: Mapping[str, Any]) -> Table:
 
 
 def _out_of_distribution(results: Mapping[str, Any]) -> Table:
-    sets = list(results["classifier"]["out_of_distribution"])
-    rows = [
-        [
-            "classifier",
-            *(f"{area:.3f}" for area in results["classifier"]["out_of_distribution"].values()),
-        ]
-    ]
+    areas = results["classifier"]["out_of_distribution"]
+    sets = list(areas)
+    rows = [["classifier", *(f"{areas[name]:.3f}" for name in sets)]]
     for row in results["rows"].values():
         rows.append([row["title"]])
         for score in row["out_of_distribution"][sets[0]]:
             mark = " *" if score == row["density"] else ""
-            areas = (f"{row['out_of_distribution'][name][score]:.3f}" for name in sets)
-            rows.append([f"{_INDENT}{score}{mark}", *areas])
+            of_score = (f"{row['out_of_distribution'][name][score]:.3f}" for name in sets)
+            rows.append([f"{_INDENT}{score}{mark}", *of_score])
     return Table(
         "Strange images told from test images: area under the ROC curve of minus the log-density, "
         "of the distance to the nearest training embedding, and of the classifier's confidence.",
@@ -155,7 +148,9 @@ def _completion(results: Mapping[str, Any]) -> Table:
     rows = []
     levels: dict[str, str] = {}
     for name, found in results["completion"].items():
-        levels = {key: _level(key) for key in found if key.startswith("coverage_")}
+        # "coverage_0.5" is of regions that should hold 50 percent.
+        shares = {key: key.removeprefix("coverage_") for key in found if "coverage_" in key}
+        levels = {key: f"{100.0 * float(share):.0f}" for key, share in shares.items()}
         covered = (f"{100.0 * found[key]:.0f}" for key in levels)
         best = found["best_of"][: 1 if name == "jepa" else None]
         rows.append([COMPLETIONS.get(name, name), f"{found['nll']:.0f}", *covered, *_percent(best)])
@@ -171,11 +166,6 @@ def _completion(results: Mapping[str, Any]) -> Table:
         ["", "NLL", *levels.values(), *map(str, _SHOWN_MODES)],
         rows,
     )
-
-
-def _level(key: str) -> str:
-    """What a region should hold, in percent: "coverage_0.5" is of regions of 50."""
-    return f"{100.0 * float(key.removeprefix('coverage_')):.0f}"
 
 
 def _of_densities(row: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:

@@ -20,6 +20,7 @@ from harness.report.summary import (
     Row,
     Section,
     Source,
+    deviations,
     differences,
     option,
     sources,
@@ -115,7 +116,10 @@ def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Part]:
             "None was measured here.",
             ["source", "metric", "protocol", "test accuracy in %"],
             [
-                [source.source, metric(source.metric).label, source.protocol, _printed(source)]
+                [
+                    *(source.source, metric(source.metric).label, source.protocol),
+                    ", ".join(f"{row['name']} {_accuracy(row['accuracy'])}" for row in source.rows),
+                ]
                 for source in printed
             ],
             numeric=False,
@@ -145,7 +149,7 @@ def _section(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
             if stand and source.metric == measured.name:
                 shown.append(source)
                 beside = [stand.get(row.title) for row in rows]
-                told = ["" if there is None else _accuracy(there.accuracy) for there in beside]
+                told = ["" if there is None else _accuracy(there[0]) for there in beside]
                 columns.append([f"paper, {measured.label} *", *told])
     columns.append(["s a run", *map(_seconds, rows)])
     header, *lines = zip(*columns, strict=True)
@@ -174,11 +178,9 @@ def _not_a_replay(section: Section, source: Source) -> Iterator[Part]:
         f"{', '.join(source.compared)} (others were not compared), these of our runs are not the "
         "paper's:"
     )
-    shared = source.shared_deviations(section)
-    lines = [f"all rows: {', '.join(shared)}"] if shared else []
-    for title, stands in source.stands_beside(section.rows).items():
-        if stands.deviations:
-            lines.append(f"{title}: {', '.join(stands.deviations)}")
+    found = {"all rows": deviations(section.config, source.settings)}
+    found |= {title: of_row for title, (_, of_row) in source.stands_beside(section.rows).items()}
+    lines = [f"{of}: {', '.join(differing)}" for of, differing in found.items() if differing]
     yield bullets(lines or ["none"])
 
 
@@ -244,10 +246,6 @@ def _how_to_rerun(tables: Sequence[Section]) -> Iterator[Part]:
     )
     lines = [f"python -m harness {shlex.join(map(str, one['command']))}" for one in found]
     yield commands([line.rstrip() for line in dict.fromkeys(lines)])
-
-
-def _printed(source: Source) -> str:
-    return ", ".join(f"{row['name']} {_accuracy(row['accuracy'])}" for row in source.rows)
 
 
 def _accuracy(printed: float | None) -> str:

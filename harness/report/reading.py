@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from harness.metrics import CURVES
 from harness.settings import SettingsError
-from harness.tracking import CONFIG, METRICS, RESULTS, column_name, leaves
+from harness.tracking import CONFIG, METRICS, RESULTS, leaves
 
 Array = npt.NDArray[np.float64]
 
@@ -139,19 +139,14 @@ def _is_training(folder: Path) -> bool:
 
 
 def _read_run(folder: Path) -> tuple[Run, list[str]]:
-    config = _config(folder / CONFIG)
+    config = _settings(folder / CONFIG)
+    _check(folder / CONFIG, config, _NEEDED_SETTINGS)
     results = _results(folder / RESULTS) if (folder / RESULTS).exists() else None
     try:
         curves, remarks = _curves(folder / METRICS, epochs=config["trainer.epochs"])
     except _DamagedError as error:
         curves, remarks = {}, [f"{error}; its curves are left out"]
     return Run(folder, config, curves, results), remarks
-
-
-def _config(path: Path) -> dict[str, Any]:
-    settings = _settings(path)
-    _check(path, settings, _NEEDED_SETTINGS)
-    return settings
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -203,33 +198,28 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
     if epochs == 0:
         return {}, []
     with _reading(path):
-        lines = csv.reader(path.read_text().splitlines())
-        header = [column_name(name) for name in next(lines, [])]
+        header, *lines = [*csv.reader(path.read_text().splitlines())] or [[]]
         if "epoch" not in header:
             raise _DamagedError(f"{path} has no column epoch")
-        rows = [row for row in lines if len(row) == len(header)]
-        values = {
-            name: [row[header.index(name)] for row in rows]
-            for name in ("epoch", *CURVES)
-            if name in header
-        }
+        whole = [line for line in lines if len(line) == len(header)]
+        cells = {name: [line[place] for line in whole] for place, name in enumerate(header)}
         numbers = {
-            name: np.array([float(cell or "nan") for cell in cells])
-            for name, cells in values.items()
+            name: np.array([float(cell or "nan") for cell in cells[name]])
+            for name in ("epoch", *CURVES)
+            if name in cells
         }
         epoch = numbers.pop("epoch")
     if (np.diff(epoch) < 0).any() or not ((epoch >= 0) & (epoch < epochs)).all():
         raise _DamagedError(f"{path} is damaged: its epochs do not go up from 0 to {epochs - 1}")
     epoch = epoch.astype(int)
     remarks = []
-    cut_off = lines.line_num - 1 - len(rows)
-    if cut_off:
+    if cut_off := len(lines) - len(whole):
         remarks.append(f"{path}: lines cut off and left out: {cut_off}")
     for name, column in numbers.items():
-        broken = sum(cell != "" for cell in values[name]) - int(np.isfinite(column).sum())
+        broken = sum(cell != "" for cell in cells[name]) - int(np.isfinite(column).sum())
         if broken:
             remarks.append(f"{path}: values of {name} not finite and left out: {broken}")
-    training = np.isnan(numbers.get("eval/online_accuracy", np.full(len(rows), np.nan)))
+    training = np.isnan(numbers.get("eval/online_accuracy", np.full(len(whole), np.nan)))
     curves = {
         name: binned(epoch[mask], column[mask], epochs=epochs)
         for name, column in numbers.items()

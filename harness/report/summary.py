@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -90,7 +90,7 @@ def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
     Returns:
         The tables, and what was left out.
     """
-    tables: dict[str, dict[str, list[Run]]] = {}
+    tables: dict[str, dict[str, dict[int, Run]]] = {}  # each row's runs by their seeds
     left_out: list[str] = []
     untrained: dict[str, dict[int, Run]] = {}
     for run in runs:
@@ -102,13 +102,11 @@ def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
         config = _matters(run)
         shared = {name: value for name, value in config.items() if not _OF_A_ROW.fullmatch(name)}
         table = json.dumps([run.results["experiment"], run.results["data"], shared], sort_keys=True)
-        alike = tables.setdefault(table, {}).setdefault(json.dumps(config, sort_keys=True), [])
-        twin = next((other for other in alike if other.results and _same_seed(other, run)), None)
-        if twin is None:
-            alike.append(run)
-        else:
+        alike = tables.setdefault(table, {}).setdefault(json.dumps(config, sort_keys=True), {})
+        twin = alike.setdefault(run.config["seed"], run)
+        if twin is not run:
             left_out.append(f"{run.folder} repeats {twin.folder}: same settings, same seed")
-    found = [_section(list(table.values()), untrained) for table in tables.values()]
+    found = [_section(table.values(), untrained) for table in tables.values()]
     found.sort(key=lambda section: (section.experiment, section.data))
     return found, left_out
 
@@ -126,14 +124,6 @@ def option(config: Mapping[str, Any], name: str) -> str:
     words = {True: "yes", False: "no", None: "none"}
     value = config[name]
     return words[value] if value is None or isinstance(value, bool) else str(value)
-
-
-@dataclass(frozen=True)
-class Beside:
-    """A printed number that stands beside a row, and in what the row differs from its protocol."""
-
-    accuracy: float | None
-    deviations: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -155,27 +145,24 @@ class Source:
         of_rows = (name for row in self.rows for name in row.get("settings", {}))
         return list(dict.fromkeys([*self.settings, *of_rows]))
 
-    def shared_deviations(self, section: Section) -> list[str]:
-        """In what all rows differ from the printed protocol."""
-        return _deviations(section.config, self.settings)
-
-    def stands_beside(self, rows: Sequence[Row]) -> dict[str, Beside]:
+    def stands_beside(self, rows: Sequence[Row]) -> dict[str, tuple[float | None, list[str]]]:
         """For titles of rows, the number printed for the same method and bank.
 
-        Of several rows that it may stand beside, those that differ the least have it.
+        And in what the row differs from its protocol. Of several rows that it may stand beside,
+        those that differ the least have it.
         """
         placed = {}
         for printed in self.rows:
             where = {**self.where, **printed["where"]}
             fitting = {
-                row.title: _deviations(row.config, printed.get("settings", {}))
+                row.title: deviations(row.config, printed.get("settings", {}))
                 for row in rows
                 if all(_agrees(row.config, name, wanted) for name, wanted in where.items())
             }
             least = min(map(len, fitting.values()), default=0)
-            for title, deviations in fitting.items():
-                if len(deviations) == least:
-                    placed[title] = Beside(printed["accuracy"], deviations)
+            for title, found in fitting.items():
+                if len(found) == least:
+                    placed[title] = (printed["accuracy"], found)
         return placed
 
 
@@ -194,10 +181,6 @@ def _matters(run: Run) -> dict[str, Any]:
     return config
 
 
-def _same_seed(one: Run, other: Run) -> bool:
-    return bool(one.config["seed"] == other.config["seed"])
-
-
 def _start(run: Run) -> str:
     """What an untrained network's figures depend on, but for the seed."""
     parts = ("data.", "backbone.", "evaluation.")
@@ -206,16 +189,16 @@ def _start(run: Run) -> str:
 
 
 def _section(
-    groups: Sequence[Sequence[Run]], untrained: Mapping[str, Mapping[int, Run]]
+    groups: Iterable[Mapping[int, Run]], untrained: Mapping[str, Mapping[int, Run]]
 ) -> Section:
-    runs = [sorted(group, key=lambda run: int(run.config["seed"])) for group in groups]
+    runs = [[group[seed] for seed in sorted(group)] for group in groups]
     configs = [_matters(group[0]) for group in runs]
-    first = groups[0][0].results or {}
+    first = runs[0][0].results or {}
     titles = _distinct([str((group[0].results or {})["title"]) for group in runs], configs)
     rows = [Row(*parts) for parts in zip(titles, configs, runs, strict=True)]
     rows.sort(key=lambda row: _by_number(row.title))
     shared = {name: value for name, value in configs[0].items() if not _OF_A_ROW.fullmatch(name)}
-    seeds = {run.config["seed"] for group in runs for run in group}
+    seeds = {seed for group in groups for seed in group}
     start = [run for seed, run in untrained.get(_start(runs[0][0]), {}).items() if seed in seeds]
     none = Row("untrained network", {}, start)
     return Section(first["experiment"], first["data"], shared, rows, none)
@@ -240,7 +223,8 @@ def _agrees(config: Mapping[str, Any], name: str, wanted: Any) -> bool:
     return name in config and config[name] in (wanted if isinstance(wanted, list) else [wanted])
 
 
-def _deviations(config: Mapping[str, Any], printed: Mapping[str, Any]) -> list[str]:
+def deviations(config: Mapping[str, Any], printed: Mapping[str, Any]) -> list[str]:
+    """In what settings differ from the printed ones."""
     return [
         f"{name} {option(config, name)} (paper: {option(printed, name)})"
         for name in printed

@@ -5,7 +5,6 @@ Marks on defaults: [P] printed in the paper, [R] chosen by us because the print 
 
 from harness.settings.command_line import as_hydra_reads
 from harness.settings.experiments import (
-    ExperimentSettings,
     FailureModesSettings,
     LatentRowSettings,
     MNISTLatentsSettings,
@@ -21,7 +20,6 @@ from harness.settings.methods import BankSettings, MethodSettings
 from harness.settings.parts import (
     BackboneSettings,
     DataSettings,
-    EvaluationSettings,
     LoggerSettings,
     ResNet18Settings,
     SmallCNNSettings,
@@ -43,8 +41,6 @@ __all__ = [
     "BackboneSettings",
     "BankSettings",
     "DataSettings",
-    "EvaluationSettings",
-    "ExperimentSettings",
     "FailureModesSettings",
     "LatentRowSettings",
     "LoggerSettings",

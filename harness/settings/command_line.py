@@ -59,11 +59,14 @@ def hint(name: str) -> str:
     options = {option: option.rpartition(".")[2] for option in _options()}
     group, _, last = name.rpartition(".")
     same = [option for option, end in options.items() if last in (end, _initials(end))]
-    same.sort(key=lambda option: not option.startswith(f"{group}."))
     close = difflib.get_close_matches(last, options.values(), n=1)
     near = [option for option, end in options.items() if end in close]
-    near.sort(key=lambda option: not option.startswith(f"{group}."))
-    found = next((option for option in [*same, *near] if option != name), None)
+    meant = [
+        option
+        for alike in (same, near)
+        for option in sorted(alike, key=lambda option: not option.startswith(f"{group}."))
+    ]
+    found = next((option for option in meant if option != name), None)
     return f" (did you mean {found!r}?)" if found else ""
 
 

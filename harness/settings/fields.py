@@ -30,6 +30,11 @@ def ranged(
     return field(default=default, metadata={"bounds": bounds, "help": help})
 
 
+def share(*, help: str) -> Any:
+    """A number from 0, the default, to 1."""
+    return ranged(0.0, low=0.0, high=1.0, help=help)
+
+
 def ranged_list(*default: int, low: int, high: int, help: str) -> Any:
     """Whole numbers, each with inclusive bounds."""
     bounds = {"at least": low, "at most": high, "above": -math.inf, "below": math.inf}

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from harness.settings.command_line import kinds, parts
 from harness.settings.experiments import GROUPS
-from harness.settings.registry import CONFIGS, registered
+from harness.settings.registry import CONFIGS, Registered, registered
 from harness.settings.words import as_typed
 
 _USAGE = "python -m harness [GROUP=CHOICE ...] [OPTION=VALUE ...]"
@@ -56,14 +56,6 @@ class _Scale:
     """How much of the paper's protocols; each method's part of them is in configs/recipe."""
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What a choice of a group is, and the dataclass of its options."""
-
-    about: str
-    settings: type
-
-
 def help_text(width: int) -> str:
     """All of it, in lines of at most ``width`` columns as far as words allow."""
     return "\n".join(_lines(width))
@@ -89,7 +81,7 @@ def _lines(width: int) -> Iterator[str]:
 
 
 def _rows(
-    path: str, kind: Any, settings: Any, choices: Mapping[str, _Choice]
+    path: str, kind: Any, settings: Any, choices: Mapping[str, Registered]
 ) -> Iterator[tuple[str, str]]:
     """The choices of a group that have the options of a dataclass, and these options.
 
@@ -101,7 +93,7 @@ def _rows(
     """
     for name, choice in choices.items():
         if choice.settings is settings:
-            yield f"{_typed(path)}={name}", choice.about
+            yield f"{_typed(path)}={name}", f"{choice.help}{_sets(choice.values)}"
     known = () if settings is kind else fields(kind)
     for item in fields(settings):
         if item.metadata.get("help") and item not in known:
@@ -129,19 +121,16 @@ def _values(item: Field[Any]) -> str:
     return f" ({words or kind.replace(' ', _SPACE)})"
 
 
-def _choices(path: str, kind: type) -> dict[str, _Choice]:
+def _choices(path: str, kind: type) -> dict[str, Registered]:
     """The choices of a group by name: registered dataclasses, or files."""
-    found = {
-        name: _Choice(f"{item.help}{_sets(item.values)}", item.settings)
-        for name, item in registered(path).items()
-    }
+    found = dict(registered(path))
     for file in sorted((CONFIGS / _typed(path)).glob("*.yaml")) if path else ():
         lines = file.read_text().removeprefix("# @package _global_\n").splitlines()
         about = " ".join(line[2:] for line in takewhile(lambda line: line[:2] == "# ", lines))
         settings = next((each for each in kinds(kind) if _is_for(each, file.stem)), kind)
         uses: tuple[str, ...] = getattr(settings, "uses", GROUPS)
         about += f" Uses {', '.join(uses)}." if uses != GROUPS else ""
-        found[file.stem] = _Choice(f"{about}{_sets(_set_by(file))}", settings)
+        found[file.stem] = Registered(file.stem, about, settings, _set_by(file))
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from harness.settings.fields import choice, option, ranged, ranged_list
+from harness.settings.fields import choice, option, ranged, ranged_list, share
 from harness.settings.registry import config
 
 
@@ -25,33 +25,22 @@ class ViewSettings:
         high=1.0,
         help="Least share of the area of torchvision's random resized crop; 1 is off.",
     )
-    flip: float = ranged(0.0, low=0.0, high=1.0, help="Probability of a flip, left to right.")
+    flip: float = share(help="Probability of a flip, left to right.")
     # Random affine map; each view of an image draws its own, uniform within these bounds.
     degrees: float = ranged(0.0, low=0.0, high=180.0, help="Largest rotation, degrees.")
-    translate: float = ranged(
-        0.0, low=0.0, high=1.0, help="Largest shift, as a share of the width."
-    )
+    translate: float = share(help="Largest shift, as a share of the width.")
     scale: float = ranged(
         0.0, low=0.0, below=1.0, help="Size of the content is from 1 - x to 1 + x."
     )
-    shear: float = ranged(0.0, low=0.0, high=1.0, help="Largest shear, tangent of its angle.")
-    jitter: float = ranged(
-        0.0,
-        low=0.0,
-        high=1.0,
-        help="Probability of torchvision's colour jitter, the next four together.",
+    shear: float = share(help="Largest shear, tangent of its angle.")
+    jitter: float = share(
+        help="Probability of torchvision's colour jitter, the next four together."
     )
-    brightness: float = ranged(
-        0.0, low=0.0, high=1.0, help="Largest change of the brightness, as a share."
-    )
-    contrast: float = ranged(
-        0.0, low=0.0, high=1.0, help="Largest change of the contrast, as a share."
-    )
-    saturation: float = ranged(
-        0.0, low=0.0, high=1.0, help="Largest change of the saturation, as a share."
-    )
+    brightness: float = share(help="Largest change of the brightness, as a share.")
+    contrast: float = share(help="Largest change of the contrast, as a share.")
+    saturation: float = share(help="Largest change of the saturation, as a share.")
     hue: float = ranged(0.0, low=0.0, high=0.5, help="Largest change of the hue, in turns.")
-    grayscale: float = ranged(0.0, low=0.0, high=1.0, help="Probability of a view without colour.")
+    grayscale: float = share(help="Probability of a view without colour.")
     normalization: str = choice(
         "training_images",
         "cifar10",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -86,7 +86,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     if not isinstance(settings, Settings):
         raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
     problems = list(_unused(settings.experiment, overrides)) or [
-        *_unknown_keys(config, settings, ""),
+        *_unknown_keys(OmegaConf.to_container(config), asdict(settings)),
         *_out_of_range(settings),
         *_not_together(settings),
     ]
@@ -114,16 +114,13 @@ def one_line(error: BaseException) -> str:
     return f"{cause.full_key}: {message}{'' if cause.key in known else meant}"
 
 
-def _unknown_keys(config: DictConfig, settings: Any, path: str) -> Iterator[str]:
+def _unknown_keys(config: Any, declared: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """Keys put in with Hydra's ``+``, which skips the schema."""
-    # OmegaConf sets what a dataclass does not declare as an attribute of the object.
-    declared = {item.name for item in fields(settings)} if is_dataclass(settings) else set(settings)
-    for key in map(str, config):
+    for key, value in config.items():
         if key not in declared:
             yield f"{path}{key}: there is no such option"
-        elif isinstance(config[key], DictConfig):
-            value = settings[key] if isinstance(settings, dict) else getattr(settings, key)
-            yield from _unknown_keys(config[key], value, f"{path}{key}.")
+        elif isinstance(value, dict):
+            yield from _unknown_keys(value, declared[key], f"{path}{key}.")
 
 
 def _unused(experiment: ExperimentSettings, overrides: Sequence[str]) -> Iterator[str]:

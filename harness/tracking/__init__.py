@@ -11,7 +11,7 @@ from harness.tracking.folder import (
     leaves,
 )
 from harness.tracking.loggers import check_logger, curve_loggers
-from harness.tracking.metrics import MetricsFile, Row, column_name, curve, read_metrics
+from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
 from harness.tracking.summary import log_summary
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Row",
     "RunFolder",
     "check_logger",
-    "column_name",
     "commit",
     "curve",
     "curve_loggers",

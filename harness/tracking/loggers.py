@@ -66,7 +66,9 @@ def curve_loggers(
         yield []
     elif settings.name == "tensorboard":
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        yield [_replayed(_tensorboard(folder), rows)]
+        logger = TensorBoardLogger(folder, name="", version="tensorboard")
+        _ = logger.experiment  # makes the file
+        yield [_replayed(logger, rows)]
     else:
         if not _is_online(settings):
             shutil.rmtree(folder / "wandb", ignore_errors=True)
@@ -98,12 +100,6 @@ def _replayed(logger: Logger, rows: Sequence[Row]) -> Logger:
     for row in rows:
         metrics = {key: value for key, value in row.items() if key != "step"}
         logger.log_metrics(metrics, step=int(row["step"]))
-    return logger
-
-
-def _tensorboard(folder: Path) -> Logger:
-    logger = TensorBoardLogger(folder, name="", version="tensorboard")
-    _ = logger.experiment  # makes the file
     return logger
 
 

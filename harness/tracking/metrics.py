@@ -21,10 +21,6 @@ from harness.settings import SettingsError
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, int | float]
-_OF_BANKS = {
-    *("ess", "ess_ratio", "unique_fraction", "age_mean", "age_max", "rejected"),
-    "false_negatives",
-}
 
 
 class MetricsFile(Logger):
@@ -87,32 +83,19 @@ class MetricsFile(Logger):
         self._writer = csv.DictWriter(self._file, self._columns)
 
 
-def column_name(name: str) -> str:
-    """What a column of metrics.csv is called: those of older files have no namespace."""
-    if name in ("step", "epoch") or "/" in name:
-        return name
-    if name == "probe_accuracy":
-        return "eval/online_accuracy"
-    return f"bank/{name}" if name in _OF_BANKS else f"train/{name}"
-
-
 def read_metrics(path: Path) -> list[Row]:
     """The lines of a metrics file, without one that a crash left incomplete; empty if none."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        lines = list(csv.reader(file))
-    whole = path.read_bytes().endswith(b"\n")
-    header, *rest = lines or [[]]
-    names = [column_name(name) for name in header]
-    complete = rest if whole else rest[:-1]
+        whole = [line for line in file if line.endswith("\n")]
     return [
         {
             name: (int if name in ("step", "epoch") else float)(cell)
-            for name, cell in zip(names, line, strict=True)
+            for name, cell in line.items()
             if cell
         }
-        for line in complete
+        for line in csv.DictReader(whole)
     ]
 
 

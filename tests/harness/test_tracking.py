@@ -210,17 +210,6 @@ def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert [part.size for part in curve(ROWS, "none")] == [0, 0]
 
 
-def test_files_of_older_names_are_read_by_the_present_ones(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_text(
-        "step,epoch,loss,alignment,ess,probe_accuracy\n0,0,1.5,-3.0,2.5,\n0,0,,,,0.25\n"
-    )
-    assert read_metrics(path) == [
-        {"step": 0, "epoch": 0, "train/loss": 1.5, "train/alignment": -3.0, "bank/ess": 2.5},
-        {"step": 0, "epoch": 0, "eval/online_accuracy": 0.25},
-    ]
-
-
 @given(cut=st.integers(0, 400))
 def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_line(
     tmp_path_factory: pytest.TempPathFactory, cut: int
