@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
@@ -28,7 +28,7 @@ from harness.methods.parametric_gmje import ParametricGMJESettings
 from harness.metrics import METRICS
 from harness.progress import Report
 from harness.settings import QuickstartSettings, Settings, SettingsError
-from harness.tracking import RunFolder, curve, read_metrics
+from harness.tracking import Row, RunFolder, curve, read_metrics
 from harness.workers import Job
 
 _NOTE = (
@@ -147,12 +147,23 @@ class _Quickstart:
         planar = principal_plane(criterion.mixture(), normalize(embeddings, dim=1))
         return density(planar, labels.tolist())
 
+    @cached_property
+    def _logged(self) -> dict[str, list[list[Row]]]:
+        """The lines of every seed's metrics.csv, for the title of each row."""
+        return {
+            row.title: [
+                read_metrics(self._training(name, seed).path / tracking.METRICS)
+                for seed in self.seeds
+            ]
+            for name, row in self.experiment.rows.items()
+        }
+
     def _curves(self, column: str) -> dict[str, Any]:  # shapes: (seeds, steps)
         """The values of a column of metrics.csv, for the title of each row that has it."""
-        found = {}
-        for name, row in self.experiment.rows.items():
-            files = [self._training(name, seed).path / tracking.METRICS for seed in self.seeds]
-            found[row.title] = np.array([curve(read_metrics(file), column)[1] for file in files])
+        found = {
+            title: np.array([curve(lines, column)[1] for lines in seeds])
+            for title, seeds in self._logged.items()
+        }
         return {title: values for title, values in found.items() if values.size}
 
     def _mdn_terms(self) -> dict[str, dict[str, Any]]:  # shapes: (seeds, steps)

@@ -9,6 +9,7 @@ from harness.settings.methods import BankSettings
 from harness.settings.parts import TrainerSettings
 
 if TYPE_CHECKING:
+    from gmje_plugin import SMCMemoryBankModule
     from harness.backbones import Backbone
     from harness.views import Views
 
@@ -19,7 +20,7 @@ class BuildContext:
 
     Attributes:
         backbone: The network whose features are evaluated, untrained.
-        bank: The memory bank, for MoCo.
+        bank: The memory bank, for a method that has one.
         views: Makes two views of a batch of images.
         trainer: How it is trained.
         seed: Of the bank's random numbers.
@@ -35,3 +36,21 @@ class BuildContext:
     def gather(self) -> bool:
         """Whether losses and banks take in the batches of all devices, to give what one gives."""
         return self.trainer.world_size > 1
+
+    def memory_bank(
+        self, kind: type[SMCMemoryBankModule], dim: int, *, temperature: float
+    ) -> SMCMemoryBankModule:
+        """The bank that the settings name, as a module of a kind, for embeddings of a size.
+
+        Raises:
+            ValueError: If the settings name none.
+        """
+        if self.bank is None:
+            raise ValueError("bank must be chosen for a method that has one")
+        return kind(
+            (self.bank.size, dim),
+            gather_distributed=self.gather,
+            temperature=temperature,
+            seed=self.seed,
+            **self.bank.options(),
+        )

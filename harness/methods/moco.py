@@ -67,26 +67,20 @@ class MoCoSettings(MethodSettings):
         from harness.methods.modules.contrastive import MoCo
 
         bank = context.bank
-        if bank is None:
-            raise NotImplementedError(f"no {self.name} without a bank")
-        size = (bank.size, self.output_dim)
         criterion: nn.Module
         if isinstance(bank, FIFOBankSettings) and not self.in_batch_negatives:
             criterion = NTXentLoss(
-                self.temperature, memory_bank_size=size, gather_distributed=context.gather
+                self.temperature,
+                memory_bank_size=(bank.size, self.output_dim),
+                gather_distributed=context.gather,
             )
         else:
-            particles = SMCMemoryBankModule(
-                size,
-                gather_distributed=context.gather,
-                temperature=self.temperature,
-                seed=context.seed,
-                **bank.options(),
-            )
             criterion = SMCNTXentLoss(
                 self.temperature,
                 gather_distributed=context.gather,
-                memory_bank=particles,
+                memory_bank=context.memory_bank(
+                    SMCMemoryBankModule, self.output_dim, temperature=self.temperature
+                ),
                 in_batch_negatives=self.in_batch_negatives,
             )
         return MoCo(context, self, criterion, self.projection_head(context))

@@ -36,15 +36,9 @@ class NNCLRSettings(MethodSettings):
         from gmje_plugin import SMCNNMemoryBankModule
         from harness.methods.modules.contrastive import NNCLR
 
-        if context.bank is None:
-            raise NotImplementedError(f"no {self.name} without a bank")
         criterion = NTXentLoss(self.temperature, gather_distributed=context.gather)
-        memory_bank = SMCNNMemoryBankModule(
-            (context.bank.size, self.output_dim),
-            gather_distributed=context.gather,
-            temperature=self.temperature,
-            seed=context.seed,
-            **context.bank.options(),
+        memory_bank = context.memory_bank(
+            SMCNNMemoryBankModule, self.output_dim, temperature=self.temperature
         )
         head = self.projection_head(context)
         predictor = NNCLRPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)

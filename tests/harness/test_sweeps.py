@@ -53,13 +53,6 @@ def trials(name: str) -> list[Values]:
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 
 
-def covering(name: str) -> list[Values]:
-    """Trials of the grid in which every value comes at least once: composing takes its time."""
-    values = {key: options["values"] for key, options in sweep(name)["parameters"].items()}
-    longest = max(map(len, values.values()))
-    return [{key: each[n % len(each)] for key, each in values.items()} for n in range(longest)]
-
-
 @pytest.fixture
 def expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Expansion:
     """What W&B's agent would start for a trial: the command and its environment."""
@@ -99,7 +92,7 @@ def test_the_grids_are_as_large_as_they_say() -> None:
 
 
 def test_every_bank_of_experiment_2a_composes(expanded: Expansion) -> None:
-    for values in covering("banks"):
+    for values in trials("banks"):
         found = settings(*overrides(expanded("banks", values)[0]))
         assert found.experiment.name == "banks"
         assert found.method is not None
@@ -114,7 +107,7 @@ def test_every_bank_of_experiment_2a_composes(expanded: Expansion) -> None:
 
 
 def test_every_method_is_searched_alike_on_held_out_images(expanded: Expansion) -> None:
-    for values in covering("methods"):
+    for values in trials("methods"):
         found = settings(*overrides(expanded("methods", values)[0]))
         assert found.experiment.name == "benchmark"
         assert found.method is not None

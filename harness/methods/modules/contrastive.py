@@ -20,12 +20,12 @@ class Sum(nn.Module):
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
         self.first = first
-        self.second = second
+        self.second: Any = second
 
     @property
     def terms(self) -> dict[str, Tensor]:
         """Parts of the last loss."""
-        found: dict[str, Tensor] = getattr(self.second, "terms", {})
+        found: dict[str, Tensor] = self.second.terms
         return found
 
     def forward(
