@@ -7,7 +7,8 @@ through banks of one size, in shuffled batches. For queries q of test images, wh
 
 and of its gradient (up to a factor), the mean of z_j under the softmax of q . z_j / temperature, is
 compared with the same over the keys of all training images: the mean difference (the bias), its
-root mean square (the error), and the root mean square error of the gradient over its size.
+root mean square (the error), and the root mean square error of the gradient over its size. A figure
+of both errors over the sizes is written beside the results.
 
 NAME=VALUE are the options of the run, as in ``python -m harness experiment=banks NAME=VALUE``.
 """
@@ -26,6 +27,8 @@ from gmje_plugin import SMCMemoryBankModule
 from harness import training
 from harness.bench import OneLineParser, count, finish, table
 from harness.data import AnyImageSet, load
+from harness.figures.bank_error import bank_errors
+from harness.files import write_figures
 from harness.methods.moco import MoCoSettings
 from harness.settings import SettingsError, composing, deciding, resolve
 from harness.tracking import RunFolder
@@ -62,6 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     made = table(None, "bank", "M", *headings)
     for bank, size, *errors in (row.values() for row in rows):
         made.add_row(bank, str(size), *(f"{error:.3f}" for error in errors))
+    write_figures(options.out.parent, {options.out.stem: bank_errors(rows)}, dpi=110)
     finish(rows, options, made)
 
 

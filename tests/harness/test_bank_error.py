@@ -61,3 +61,4 @@ def test_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = measured("bank_error", *asked, *options, folder=tmp_path)["rows"]
     assert [row["bank"] for row in rows] == list(bank_error.BANKS)
     assert all(0.0 < row["error"] < 5.0 for row in rows)
+    assert (tmp_path / "new" / "measured.png").stat().st_size > 10_000
