@@ -25,7 +25,7 @@ def fit(
     settings: Settings,
     *,
     path: Path,
-    resume_from: Path | None,
+    resume: bool = True,
     epochs: int | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
@@ -36,9 +36,9 @@ def fit(
         module: What to train; it is left on the device it was trained on.
         images: The training images.
         settings: The trainer's, how images are held and ordered, and the seed of their order.
-        path: Where the last epoch's checkpoint goes.
-        resume_from: The checkpoint to go on from; of a finished training, all that is done is to
-            load it.
+        path: Where the last epoch's checkpoint goes. One that is there is gone on from; of a
+            finished training, all that is done is to load it.
+        resume: False starts anew all the same.
         epochs: Instead of ``trainer.epochs``.
         loggers: As Lightning's.
         callbacks: As Lightning's.
@@ -46,6 +46,7 @@ def fit(
     asked = settings.trainer
     if is_first_process(asked):
         be_first_process()
+    checkpoint = path if resume and path.exists() else None
     last = ModelCheckpoint(
         path.parent, path.stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -74,10 +75,10 @@ def fit(
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        if resume_from:
+        if checkpoint:
             # Lightning tells the sampler after it has begun the first epoch of a resumed run.
-            batches.set_epoch(int(read_checkpoint(resume_from)["epoch"]) + 1)
-        trainer.fit(module, train_loader(placed, batches), ckpt_path=resume_from)
+            batches.set_epoch(int(read_checkpoint(checkpoint)["epoch"]) + 1)
+        trainer.fit(module, train_loader(placed, batches), ckpt_path=checkpoint)
     module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
 
 

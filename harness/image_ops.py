@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # as torchvision's ColorJitter numbers them
-_GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL
 
 
 def resized_crop(
@@ -110,30 +110,30 @@ def blend_weights(
     factors: Tensor,  # shape: (...)
     kinds: Tensor,  # shape: (...)
 ) -> Tensor:  # shape: (..., 3)
-    """What :func:`blend` takes of the image, its grayscale and its mean gray.
+    """What :func:`blend` takes of the image, its grayscale version and the mean of that.
 
     A change by a factor is factor x image + (1 - factor) x the image without the quality: black
-    without brightness, its mean gray without contrast, its grayscale without saturation.
+    without brightness, the mean without contrast, its grayscale without saturation.
 
     Args:
         factors: 1 gives the very image.
         kinds: ``BRIGHTNESS``, ``CONTRAST`` or ``SATURATION``.
     """
     others = 1.0 - factors
-    of_gray, of_mean = (torch.where(kinds == k, others, 0.0) for k in (SATURATION, CONTRAST))
-    return torch.stack([factors, of_gray, of_mean], dim=-1)
+    of_grayscale, of_mean = (torch.where(kinds == k, others, 0.0) for k in (SATURATION, CONTRAST))
+    return torch.stack([factors, of_grayscale, of_mean], dim=-1)
 
 
 def blend(
     pixels: Tensor,  # shape: (N, C, H, W)
     weights: Tensor,  # shape: (N, 3)
 ) -> Tensor:  # shape: (N, C, H, W)
-    """The weighted sum of images, their grayscales and their mean grays, kept in [0, 1]."""
-    of_image, of_gray, of_mean = weights[:, :, None, None, None].unbind(dim=1)
-    gray = grayscale(pixels)
+    """The weighted sum of images, their grayscale versions and these means, kept in [0, 1]."""
+    of_image, of_grayscale, of_mean = weights[:, :, None, None, None].unbind(dim=1)
+    luma = grayscale(pixels)
     # In float64 the mean does not depend, to float32, on the order of summation.
-    mean = gray.mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64).to(pixels.dtype)
-    return (pixels * of_image).add_((gray * of_gray).add_(mean * of_mean)).clamp_(0.0, 1.0)
+    mean = luma.mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64).to(pixels.dtype)
+    return (pixels * of_image).add_((luma * of_grayscale).add_(mean * of_mean)).clamp_(0.0, 1.0)
 
 
 def grayscale(
@@ -143,8 +143,8 @@ def grayscale(
     if pixels.shape[1] == 1:
         return pixels
     red, green, blue = pixels.unbind(dim=1)
-    gray = (red * _GRAY[0]).add_(green, alpha=_GRAY[1]).add_(blue, alpha=_GRAY[2])
-    return gray[:, None]
+    luma = (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+    return luma[:, None]
 
 
 def shift_hue(
@@ -160,7 +160,7 @@ def shift_hue(
     red, green, blue = pixels.unbind(dim=1)
     largest = torch.maximum(torch.maximum(red, green), blue)
     chroma = largest - torch.minimum(torch.minimum(red, green), blue)
-    inverse = chroma.clamp_min(1e-12).reciprocal_()  # gray has no hue; any will do
+    inverse = chroma.clamp_min(1e-12).reciprocal_()  # grayscale has no hue; any will do
     sixths = torch.where(
         largest == red,
         (green - blue) * inverse,

@@ -1,4 +1,14 @@
-"""From settings to results.json: trains one method from one seed, or goes on, and evaluates it."""
+"""From settings to results.json: trains one method from one seed, or goes on, and evaluates it.
+
+A run that was interrupted resumes from its last whole epoch, on a CPU to the same bits:
+
+- ``RunFolder`` (tracking/folder.py) says whether a folder is this run's and whether it is finished;
+- ``fit`` (fitting.py) goes on from the checkpoint, which is written whole or not at all
+  (checkpoints.py) and holds what losses, banks and the online probe remember;
+- order of images, views and dropout need no state: they are functions of seed, epoch and image;
+- ``MetricsFile`` (tracking/metrics.py) cuts metrics.csv back to the checkpoint's step, and other
+  loggers get those lines again (tracking/loggers.py).
+"""
 
 from __future__ import annotations
 
@@ -21,9 +31,9 @@ from harness.processes import is_first_process
 from harness.progress import Report
 from harness.settings import Settings, registry
 from harness.tracking import (
-    METRICS,
+    METRICS_FILE,
     MetricsFile,
-    Row,
+    MetricsRow,
     RunFolder,
     curve,
     curve_loggers,
@@ -81,7 +91,7 @@ def run_training(
     with folder.started():
         path = folder.checkpoint
         step = int(read_checkpoint(path)["global_step"]) if path else 0
-        rows = MetricsFile(folder.path / METRICS, first_step=step)
+        rows = MetricsFile(folder.path / METRICS_FILE, first_step=step)
         with curve_loggers(
             settings.logger,
             folder.path,
@@ -122,9 +132,9 @@ def run_training(
 
 
 def _log_outcome(
-    loggers: Sequence[Logger], title: str, metrics: dict[str, float], rows: Sequence[Row]
+    loggers: Sequence[Logger], title: str, metrics: dict[str, float], rows: Sequence[MetricsRow]
 ) -> None:
-    """The final figures, a table of them and the curves as a picture, where a logger takes it."""
+    """The final metrics, a table of them and the curves as a picture, where a logger takes it."""
     for logger in loggers:
         logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()})
         match logger:
@@ -137,7 +147,7 @@ def _log_outcome(
                 logger.experiment.add_figure("curves", _picture(title, rows))
 
 
-def _picture(title: str, rows: Sequence[Row]) -> Figure:
+def _picture(title: str, rows: Sequence[MetricsRow]) -> Figure:
     curves = {name: curve(rows, name)[1] for name in _CURVES}
     found = {name: values[None] for name, values in curves.items() if len(values)}
     epochs = int(rows[-1]["epoch"]) + 1

@@ -110,7 +110,7 @@ def train(
             data.train,
             settings,
             path=folder.path / CHECKPOINT,
-            resume_from=folder.checkpoint,
+            resume=folder.checkpoint is not None,
             loggers=loggers,
             callbacks=[*probes, *callbacks],
         )

@@ -181,8 +181,8 @@ def augment(
         order = draws.order.argsort(dim=1, stable=True)
         pixels = image_ops.color_jitter(pixels, jitter_factors(swings, settings), order)
     if settings.grayscale > 0.0:
-        gray = (draws.grayscale < settings.grayscale).view(-1, 1, 1, 1)
-        pixels = torch.where(gray, image_ops.grayscale(pixels), pixels)
+        chosen = (draws.grayscale < settings.grayscale).view(-1, 1, 1, 1)
+        pixels = torch.where(chosen, image_ops.grayscale(pixels), pixels)
     return pixels
 
 

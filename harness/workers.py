@@ -45,7 +45,7 @@ class Job:
     needs: frozenset[str] = frozenset()
 
 
-def carry_out(jobs: Sequence[Job], *, workers: int, threads: int, console: Console) -> None:
+def run_jobs(jobs: Sequence[Job], *, workers: int, threads: int, console: Console) -> None:
     """Does the jobs whose result is not there yet, the first that can be begun first.
 
     If one fails or this process is interrupted, the others are ended where they are.

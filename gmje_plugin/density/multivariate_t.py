@@ -24,7 +24,7 @@ class MultivariateStudentT(Distribution):
         loc: Locations, shape (..., D).
         scale_tril: Lower Cholesky factors L; their batch shape is that of ``loc`` or the last part
             of it. They are not expanded.
-        spread: Numbers s on the factors, broadcasting as ``df``. Default: 1.
+        scale: Numbers s on the factors, broadcasting as ``df``. Default: 1.
     """
 
     # Of the base class, which checks them only if asked to.
@@ -37,11 +37,11 @@ class MultivariateStudentT(Distribution):
         df: Tensor,  # shape: (...)
         loc: Tensor,  # shape: (..., D)
         scale_tril: Tensor,  # shape: (..., D, D)
-        spread: Tensor | None = None,  # shape: (...)
+        scale: Tensor | None = None,  # shape: (...)
     ) -> None:
         self.loc, self.scale_tril = loc, scale_tril
         self.df = df.expand(loc.shape[:-1])
-        self.spread = torch.ones_like(self.df) if spread is None else spread.expand(loc.shape[:-1])
+        self.scale = torch.ones_like(self.df) if scale is None else scale.expand(loc.shape[:-1])
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
     @property
@@ -52,7 +52,7 @@ class MultivariateStudentT(Distribution):
     @property
     def variance(self) -> Tensor:  # shape: (..., D)
         """Variances of the dimensions: infinite with 2 degrees of freedom or fewer, NaN with 1."""
-        scales = self.scale_tril.square().sum(dim=-1) * self.spread.square()[..., None]
+        scales = self.scale_tril.square().sum(dim=-1) * self.scale.square()[..., None]
         df = self.df[..., None]
         found = torch.where(df > 2, df / (df - 2) * scales, math.inf)
         return torch.where(df > 1, found, math.nan)
@@ -64,8 +64,8 @@ class MultivariateStudentT(Distribution):
         """Log-density."""
         dim = self.loc.shape[-1]
         return log_density(
-            distances(self.loc, self.scale_tril, value) / self.spread.square(),
-            log_det(self.scale_tril) + 2 * dim * self.spread.log(),
+            distances(self.loc, self.scale_tril, value) / self.scale.square(),
+            log_det(self.scale_tril) + 2 * dim * self.scale.log(),
             self.df,
             dim,
         )
@@ -77,8 +77,8 @@ class MultivariateStudentT(Distribution):
         """Draws by torch's own generator, with a gradient to all parameters."""
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = standard_normal(shape, self.loc, None)
-        spread = self.spread * heavy_tails(self.df.expand(shape[:-1]), None)
-        return self.loc + spread[..., None] * Full(self.scale_tril).matvec(noise)
+        scale = self.scale * heavy_tails(self.df.expand(shape[:-1]), None)
+        return self.loc + scale[..., None] * Full(self.scale_tril).matvec(noise)
 
 
 def distances(

@@ -326,13 +326,13 @@ class JointStudentTMixture(JointMixture):
         log_probs = log_density(apart, log_det(factor), df[:, 0], self.split)
         df = df[:, -1]
         if self.coupling == "joint":
-            spread = ((df + apart) / (df + self.split)).sqrt()
+            scale = ((df + apart) / (df + self.split)).sqrt()
             df = df + self.split
         else:
-            spread = (0.5 * self.power * log_distance(apart, self.split)).exp()
+            scale = (0.5 * self.power * log_distance(apart, self.split)).exp()
         loc = self.components.condition(points).mean
         factor = self.components.held.block(slice(self.split, None)).factor
-        components = MultivariateStudentT(df, loc, factor, spread)
+        components = MultivariateStudentT(df, loc, factor, scale)
         return mixture_of(self.log_weights + log_probs, components)
 
     def moments(
@@ -355,7 +355,7 @@ class JointStudentTMixture(JointMixture):
                 ``coupling`` is "joint".
         """
         conditional = self.condition(z_c)
-        shares = conditional.mixture_distribution.probs
+        weights = conditional.mixture_distribution.probs
         components: Any = conditional.component_distribution
         if bool((components.df <= 2).any()):
             raise ValueError(
@@ -363,12 +363,12 @@ class JointStudentTMixture(JointMixture):
                 f"{float(components.df.min()):g}: fit with df_range=(2.1, 200.0), say."
             )
         mean = conditional.mean
-        widths = components.spread.square() * components.df / (components.df - 2)
-        with torch.autocast(device_type=shares.device.type, enabled=False):
+        widths = components.scale.square() * components.df / (components.df - 2)
+        with torch.autocast(device_type=weights.device.type, enabled=False):
             apart = components.loc - mean[..., None, :]
-            ambiguity = (shares[..., None] * apart).mT @ apart
+            ambiguity = (weights[..., None] * apart).mT @ apart
             own = self.components.conditional_covariance
-            aleatoric = torch.tensordot(shares * widths, own, dims=1)
+            aleatoric = torch.tensordot(weights * widths, own, dims=1)
         return mean, aleatoric, ambiguity
 
     def _noise(

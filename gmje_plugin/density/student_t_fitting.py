@@ -105,12 +105,12 @@ def m_step(
         return mean, cholesky(scale + floor[:dim, :dim], name="scales")
 
     found = []
-    for share, precision, count in zip(
+    for responsibility, precision, count in zip(
         responsibilities.mT, precisions.unbind(1), counts, strict=True
     ):
-        mean, factor = moments(z, share * precision[:, -1], count)
+        mean, factor = moments(z, responsibility * precision[:, -1], count)
         if precision.shape[1] > 1:
-            mean_c, factor_c = moments(z[:, :split], share * precision[:, 0], count)
+            mean_c, factor_c = moments(z[:, :split], responsibility * precision[:, 0], count)
             predictor = torch.linalg.solve_triangular(
                 factor[:split, :split], factor[split:, :split], upper=False, left=False
             )

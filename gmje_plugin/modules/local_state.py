@@ -22,12 +22,12 @@ class LocalState(nn.Module):
         state_tensors: Names of the tensor attributes in ``state_dict``; the first one's length 0
             means that there is no state.
         state_counters: Names of the int attributes in ``state_dict``.
-        figure_tensors: Names of tensor attributes that move along but are not saved.
+        unsaved_tensors: Names of tensor attributes that move along but are not saved.
     """
 
     state_tensors: tuple[str, ...]
     state_counters: tuple[str, ...]
-    figure_tensors: tuple[str, ...]
+    unsaved_tensors: tuple[str, ...]
 
     def _state_error(self, state: dict[str, Tensor]) -> str | None:
         """What is wrong with a checkpoint's state, if anything."""
@@ -38,7 +38,7 @@ class LocalState(nn.Module):
         raise NotImplementedError
 
     def _move_state(self, device: torch.device) -> None:
-        for name in (*self.state_tensors, *self.figure_tensors):
+        for name in (*self.state_tensors, *self.unsaved_tensors):
             value = getattr(self, name)
             moved = torch.empty_like(value, device=device) if value.is_meta else value.to(device)
             setattr(self, name, moved)

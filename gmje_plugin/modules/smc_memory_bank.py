@@ -86,7 +86,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
 
     state_tensors = ("bank", "log_weights", "ages")
     state_counters = ("step", "count")
-    figure_tensors = ("_ess", "_pool_size", "_rejected")
+    unsaved_tensors = ("_ess", "_pool_size", "_rejected")
 
     size: tuple[int, ...]
     bank: Tensor

@@ -10,7 +10,7 @@ also with the backbone compiled, so that the presets' choice is a measured one.
 
 All take turns, round by round, in one process. In a round each makes a few steps to warm up, then
 those that count; for lightly's recipe their number is rounded up to a whole number of the workers'
-turns. Its workers live only in its own turn. Figures are medians over the rounds.
+turns. Its workers live only in its own turn. Numbers are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ _DEFAULTS = {
     ("resnet18", "cuda"): (256, 10, 50),
 }
 Variant = tuple[str, str, bool]  # the loop, its precision, whether the backbone is compiled
-Row = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -144,7 +143,7 @@ def _settings(backbone: str, batch_size: int, options: argparse.Namespace) -> Se
         return resolve(compose("config", overrides=overrides))
 
 
-def _loops_table(rows: Sequence[Row], options: argparse.Namespace) -> Table:
+def _loops_table(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> Table:
     """The four loops."""
     title = f"{rows[0]['backbone']}, {options.method}, B = {rows[0]['batch_size']}, "
     title += f"{options.device}, {rows[0]['precision']}, {options.threads} thread(s), "
@@ -157,7 +156,7 @@ def _loops_table(rows: Sequence[Row], options: argparse.Namespace) -> Table:
     return made
 
 
-def _network_table(rows: Iterable[Row]) -> Table:
+def _network_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """The step on a ready batch, by how the network runs."""
     made = table(RESIDENT, "precision", "compiled", "images/s (min to max)", "ratio", words=2)
     for row in rows:
@@ -167,7 +166,7 @@ def _network_table(rows: Iterable[Row]) -> Table:
     return made
 
 
-def _speed(row: Row) -> str:
+def _speed(row: Mapping[str, Any]) -> str:
     speeds = (1e3 * row["batch_size"] / row[name] for name in ("median_ms", "max_ms", "min_ms"))
     middle, low, high = (f"{speed:.{0 if speed >= 100 else 1}f}" for speed in speeds)
     return f"{middle} ({low} to {high})"

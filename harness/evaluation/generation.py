@@ -92,8 +92,8 @@ def nearest_distances(
         torch.cdist(chunk, among).topk(number, largest=False)
         for chunk in torch.split(points, _CHUNK)
     ]
-    distances, places = map(torch.cat, zip(*found, strict=True))
-    return distances, places
+    distances, indices = map(torch.cat, zip(*found, strict=True))
+    return distances, indices
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (F,), (F, F)

@@ -103,14 +103,7 @@ def paper_accuracy(
     test_features, test_labels = encode(backbone, data.test, data)
     probe = _Probe(backbone, test_features.shape[1], data, settings)
     with evaluating(backbone):
-        fit(
-            probe,
-            data.train,
-            asked,
-            path=path,
-            resume_from=path if path.exists() else None,
-            epochs=_EPOCHS,
-        )
+        fit(probe, data.train, asked, path=path, epochs=_EPOCHS)
     with torch.no_grad():
         predicted = probe.layer(test_features).argmax(dim=1)
     return float((predicted == test_labels).double().mean())

@@ -108,13 +108,13 @@ class GaussianMixtures:
 
     def cdf(
         self,
-        places: Tensor,  # shape: (..., G)
+        points: Tensor,  # shape: (..., G)
         direction: Tensor,  # shape: (d,)
     ) -> Tensor:  # shape: (..., G)
-        """Distribution functions along a direction, at G places for each context."""
+        """Distribution functions along a direction, at G points for each context."""
         means, deviations = self.project(direction)
         components = Normal(means[..., None, :], deviations[..., None, :], validate_args=False)
-        below: Tensor = components.cdf(places[..., None])  # type: ignore[no-untyped-call]
+        below: Tensor = components.cdf(points[..., None])  # type: ignore[no-untyped-call]
         return (below @ self.weights[..., None])[..., 0]
 
     @property

@@ -20,7 +20,7 @@ def out_of_distribution_images(
     """Sets of uint8 images like handwritten digits in ever fewer respects.
 
     The other digits are scikit-learn's, of other writers and another scanner, 8 x 8 pixels enlarged
-    to MNIST's 20 x 20; the photographs are grey crops of scikit-learn's two sample images.
+    to MNIST's 20 x 20; the photographs are grayscale crops of scikit-learn's two sample images.
     """
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -49,8 +49,8 @@ def _other_digits() -> Tensor:  # shape: (1797, 1, 32, 32)
 def _photographs(number: int, *, side: int, generator: torch.Generator) -> Tensor:
     photographs = [torch.from_numpy(image @ _LUMA) for image in load_sample_images().images]
     crops = []
-    for place in range(number):
-        photograph = photographs[place % len(photographs)]
+    for index in range(number):
+        photograph = photographs[index % len(photographs)]
         top, left = (
             int(torch.randint(length - side + 1, (), generator=generator))
             for length in photograph.shape

@@ -28,7 +28,7 @@ from harness.methods.parametric_gmje import ParametricGMJESettings
 from harness.metrics import METRICS
 from harness.progress import Report
 from harness.settings import QuickstartSettings, Settings, SettingsError
-from harness.tracking import Row, RunFolder, curve, read_metrics
+from harness.tracking import MetricsRow, RunFolder, curve, read_metrics
 from harness.workers import Job
 
 _NOTE = (
@@ -61,7 +61,7 @@ class _Quickstart:
     def results(self, console: Console) -> dict[str, Any]:
         """Trains everything and returns what ``results.json`` is to hold, but for the time."""
         jobs = [self._job(name, seed) for name in self.experiment.rows for seed in self.seeds]
-        workers.carry_out(
+        workers.run_jobs(
             jobs,
             workers=self.experiment.workers,
             threads=self.settings.trainer.threads,
@@ -77,7 +77,7 @@ class _Quickstart:
         return results
 
     def _untrained(self) -> dict[str, list[float]]:
-        """The figures of the backbones that the trainings start from."""
+        """The metrics of the backbones that the trainings start from."""
         found = []
         for seed in self.seeds:
             settings = replace(self.settings, seed=seed)
@@ -97,7 +97,7 @@ class _Quickstart:
         )
 
     def _row(self, name: str) -> dict[str, Any]:
-        """Every seed's figures of a row that is trained."""
+        """Every seed's metrics of a row that is trained."""
         files = [self._training(name, seed).path / tracking.RESULTS for seed in self.seeds]
         found = [json.loads(file.read_text()) for file in files]
         metrics = [result["metrics"] for result in found]
@@ -116,7 +116,7 @@ class _Quickstart:
         return self.folder.part(f"{name},seed={seed}", settings)
 
     def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """The figures by name; those on banks and prototypes only where a row has them."""
+        """The metrics by name; those on banks and prototypes only where a row has them."""
         terms = self._mdn_terms()
         note = f"{', '.join(terms)}: {_NOTE}" if terms else ""
         drawn = {"loss": loss_curves(self._curves("train/loss"), terms, note=note)}
@@ -148,11 +148,11 @@ class _Quickstart:
         return density(planar, labels.tolist())
 
     @cached_property
-    def _logged(self) -> dict[str, list[list[Row]]]:
+    def _logged(self) -> dict[str, list[list[MetricsRow]]]:
         """The lines of every seed's metrics.csv, for the title of each row."""
         return {
             row.title: [
-                read_metrics(self._training(name, seed).path / tracking.METRICS)
+                read_metrics(self._training(name, seed).path / tracking.METRICS_FILE)
                 for seed in self.seeds
             ]
             for name, row in self.experiment.rows.items()

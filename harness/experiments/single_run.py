@@ -15,7 +15,7 @@ from harness.tracking import RunFolder, check_logger
 
 
 def run(settings: Settings, folder: RunFolder) -> None:
-    """Trains and evaluates one method from one seed; prints its figures."""
+    """Trains and evaluates one method from one seed; prints its metrics."""
     is_first = is_first_process(settings.trainer)
     console = Console(quiet=not is_first)
     results = folder.finished_results()

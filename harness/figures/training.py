@@ -118,23 +118,23 @@ def accuracy_dots(
     figure, axes = panels(
         len(untrained), columns=2, width=4.6, height=height, sharex=True, sharey=True
     )
-    places = np.arange(len(accuracies))
+    positions = np.arange(len(accuracies))
     for axis, protocol in zip(axes, untrained, strict=True):
         seeds = 100.0 * np.array([found[protocol] for found in accuracies.values()])
         start = 100.0 * np.array(untrained[protocol])
         axis.axvline(start.mean(), color=GREY, linestyle="--", linewidth=1.2)
         axis.axvspan(start.mean() - _std(start), start.mean() + _std(start), color=GREY, alpha=0.12)
-        axis.plot(seeds, np.repeat(places[:, None], seeds.shape[1], axis=1), "o", **_SEED)
+        axis.plot(seeds, np.repeat(positions[:, None], seeds.shape[1], axis=1), "o", **_SEED)
         axis.errorbar(
-            seeds.mean(axis=1), places, xerr=_std(seeds), fmt="o", color=BLUE, markersize=6
+            seeds.mean(axis=1), positions, xerr=_std(seeds), fmt="o", color=BLUE, markersize=6
         )
         axis.set_title(f"{protocol}, %", fontsize=10)
         axis.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
-    axes[0].set_yticks(places, list(accuracies), fontsize=9)
+    axes[0].set_yticks(positions, list(accuracies), fontsize=9)
     axes[0].invert_yaxis()
     figure.supxlabel(
         "test accuracy: mean ± standard deviation over seeds, which are the small dots;\n"
-        "dashed line and grey band: the untrained network's",
+        "dashed line and gray band: the untrained network's",
         fontsize=9,
     )
     return figure
@@ -155,8 +155,8 @@ def density(
     grid_x, grid_y = np.meshgrid(
         np.linspace(low[0], high[0], 120), np.linspace(low[1], high[1], 120)
     )
-    places = torch.tensor(np.stack([grid_x, grid_y], axis=-1)).to(planar.means)
-    log_density: torch.Tensor = planar.density.log_prob(places)  # type: ignore[no-untyped-call]
+    grid = torch.tensor(np.stack([grid_x, grid_y], axis=-1)).to(planar.means)
+    log_density: torch.Tensor = planar.density.log_prob(grid)  # type: ignore[no-untyped-call]
     values = log_density.exp().cpu().numpy()
     axis.contourf(grid_x, grid_y, values, levels=7, cmap="Greys", alpha=0.35)
     classes = np.array(labels)
@@ -208,8 +208,7 @@ def bank_curves(
         for line, curves in facets[facet].items():
             if shown.name in curves:
                 values = shown.scale * curves[shown.name]
-                places = _epochs_of(values[0], epochs)
-                _band(axis, places, values, linewidth=1.6, **styles[line])
+                _band(axis, _epochs_of(values[0], epochs), values, linewidth=1.6, **styles[line])
     handles = [Line2D([], [], linewidth=1.6, **styles[line]) for line in lines]
     figure.legend(
         handles, lines, loc="outside upper center", ncols=3, frameon=False, handlelength=3
@@ -256,26 +255,26 @@ def _grid(
     figure, axes = panels(
         count, columns=len(columns), width=10.0 / len(columns), height=height, sharex=True
     )
-    places = dict(zip(itertools.product(rows, columns), axes, strict=True))
+    axis_of = dict(zip(itertools.product(rows, columns), axes, strict=True))
     for axis in axes:
         axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
         axis.set_xlim(0.0, 1.03 * epochs)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # whole epochs
     for row, there in rows.items():
-        of_row = [places[row, shown] for shown in columns]
+        of_row = [axis_of[row, shown] for shown in columns]
         for axis, shown in zip(of_row, columns, strict=True):
             axis.set_visible(shown.name in there)
         first = next(axis for axis in of_row if axis.get_visible())
         first.set_ylabel("\n".join(textwrap.wrap(row, 26)), labelpad=8, parse_math=False)
         first.yaxis.label.set(fontsize=9, rotation=0, ha="right", va="center")
     for column, shown in enumerate(columns):
-        visible = [places[row, shown] for row in rows if places[row, shown].get_visible()]
+        visible = [axis_of[row, shown] for row in rows if axis_of[row, shown].get_visible()]
         for axis in visible[1:] if column else []:
             axis.sharey(visible[0])
         visible[0].set_title(shown.label, fontsize=10, parse_math=False)
         visible[-1].set_xlabel("epoch", fontsize=9)
         visible[-1].tick_params(labelbottom=True)
-    return figure, places
+    return figure, axis_of
 
 
 def shown_metrics(rows: Iterable[Collection[str]]) -> list[Metric]:
@@ -296,7 +295,7 @@ def _std(values: Array) -> Array:
 
 def _band(
     axis: Axes,
-    places: Array,  # shape: (points,)
+    steps: Array,  # shape: (points,)
     values: Array,  # shape: (runs, points)
     *,
     color: str,
@@ -304,7 +303,7 @@ def _band(
 ) -> None:
     """Mean and range over runs; values may have gaps."""
     there = np.isfinite(values).any(axis=0)
-    places, values = places[there], values[:, there]
-    axis.plot(places, np.nanmean(values, axis=0), color=color, **{"linewidth": 1.2, **style})
+    steps, values = steps[there], values[:, there]
+    axis.plot(steps, np.nanmean(values, axis=0), color=color, **{"linewidth": 1.2, **style})
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    axis.fill_between(places, low, high, color=color, alpha=0.22, linewidth=0)
+    axis.fill_between(steps, low, high, color=color, alpha=0.22, linewidth=0)

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m harness report",
         description=f"Writes {_MARKDOWN} and {_HTML}, one page on all trainings below the folders, "
-        f"and {_RECORDS}, their figures.",
+        f"and {_RECORDS}, their metrics.",
     )
     parser.add_argument(
         "folders", metavar="FOLDER", type=Path, nargs="*", help="trainings at any depth"
@@ -82,7 +82,7 @@ def write_report(folders: Sequence[Path], out: Path) -> list[str]:
 
 
 def _records(runs: Sequence[Run]) -> str:
-    """The finished runs' figures as JSON, under each machine that they were measured on."""
+    """The finished runs' metrics as JSON, under each machine that they were measured on."""
     machines: list[dict[str, Any]] = []
     for results in (run.results for run in runs if run.results is not None):
         machine = {name: results[name] for name in ("hardware", "versions")}

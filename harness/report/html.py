@@ -29,20 +29,20 @@ def render(text: str, files: Mapping[str, bytes]) -> str:
     # Cells would lose the spaces that indent them.
     tokens = reader.parse(text.replace("\N{NO-BREAK SPACE}", "&nbsp;"))
     title, links = "", ""
-    for place, token in enumerate(tokens):
-        inside = tokens[place + 1].children or [] if token.nesting == 1 else []
+    for index, token in enumerate(tokens):
+        inside = tokens[index + 1].children or [] if token.nesting == 1 else []
         match token.type:
             case "heading_open":
-                token.attrSet("id", f"part-{place}")
+                token.attrSet("id", f"part-{index}")
                 words = "".join(child.content for child in inside)
                 if token.tag == "h1":
                     title = escape(words)
                 elif token.tag == "h2":
-                    links += f'<li><a href="#part-{place}">{escape(words)}</a></li>'
+                    links += f'<li><a href="#part-{index}">{escape(words)}</a></li>'
             case "th_open":
                 token.attrSet("scope", "col")
-            case "td_open" if tokens[place - 1].type == "tr_open":
-                token.tag = tokens[place + 2].tag = "th"
+            case "td_open" if tokens[index - 1].type == "tr_open":
+                token.tag = tokens[index + 2].tag = "th"
                 token.attrSet("scope", "row")
             case "inline":
                 for child in token.children or []:
@@ -52,9 +52,9 @@ def render(text: str, files: Mapping[str, bytes]) -> str:
     return _FRAME.substitute(title=title, links=links, body=body)
 
 
-def _table_open(_renderer: Any, tokens: Sequence[Token], place: int, *_: Any) -> str:
+def _table_open(_renderer: Any, tokens: Sequence[Token], index: int, *_: Any) -> str:
     """A box that scrolls by itself where it is wider than the page, by keyboard too."""
-    about = max(p for p, token in enumerate(tokens[:place]) if token.type == "heading_open")
+    about = max(p for p, token in enumerate(tokens[:index]) if token.type == "heading_open")
     return f'<div class="box" tabindex="0" role="region" aria-labelledby="part-{about}"><table>\n'
 
 

@@ -64,8 +64,8 @@ def _run(results: Mapping[str, Any], folder: Path, *, name: str) -> Iterator[str
     for picture, caption in drawn.items():
         path = folder / "figures" / f"{picture}.png"
         if path.exists():
-            place = f"figures/{name}-{picture.replace('_', '-')}.png"
-            yield Picture(place, path.read_bytes(), caption, caption)
+            source = f"figures/{name}-{picture.replace('_', '-')}.png"
+            yield Picture(source, path.read_bytes(), caption, caption)
     yield escape(
         f"{results['data']}; seed {results['seed']}; {results['wall_time_s']:.0f} s since the last "
         f"start; commit {commits}; python -m harness {shlex.join(results['command'])}"
@@ -137,7 +137,7 @@ def _out_of_distribution(results: Mapping[str, Any]) -> Table:
             of_score = (f"{row['out_of_distribution'][name][score]:.3f}" for name in sets)
             rows.append([f"{_INDENT}{score}{mark}", *of_score])
     return Table(
-        "Strange images told from test images: area under the ROC curve of minus the log-density, "
+        "Out-of-distribution images: area under the ROC curve of minus the log-density, "
         "of the distance to the nearest training embedding, and of the classifier's confidence.",
         ["", *sets],
         rows,

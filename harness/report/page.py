@@ -155,7 +155,7 @@ def _section(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
     header, *lines = zip(*columns, strict=True)
     yield Table(f"{section.data}.", header, lines)
     for source in shown:
-        yield from _not_a_replay(section, source)
+        yield from _not_the_papers(section, source)
 
 
 def _seconds(row: Row) -> str:
@@ -172,7 +172,7 @@ def _resumed(run: Run) -> bool:
     return bool((run.results or {}).get("resumed_at_step"))
 
 
-def _not_a_replay(section: Section, source: Source) -> Iterator[Part]:
+def _not_the_papers(section: Section, source: Source) -> Iterator[Part]:
     yield escape(
         f"* Printed in {source.source}, not measured here: {source.protocol}. Of the settings "
         f"{', '.join(source.compared)} (others were not compared), these of our runs are not the "

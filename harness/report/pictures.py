@@ -59,11 +59,11 @@ def _facets(rows: Sequence[Row]) -> dict[str, dict[str, Mapping[str, Array]]]:
     differing = differences([row.config for row in rows])
     of_bank = [name for name in differing if name.startswith("bank.") and name != "bank.size"]
     others = [name for name in differing if name not in of_bank]
-    places = [(_facet(row, others), str(row.config.get("bank.name"))) for row in rows]
+    titles = [(_facet(row, others), str(row.config.get("bank.name"))) for row in rows]
     found: dict[str, dict[str, Mapping[str, Array]]] = {}
-    for row, (facet, bank) in zip(rows, places, strict=True):
+    for row, (facet, bank) in zip(rows, titles, strict=True):
         line = registry.title("bank", bank)
-        if Counter(places)[facet, bank] > 1:  # the bank's name does not say it all
+        if Counter(titles)[facet, bank] > 1:  # the bank's name does not say it all
             told = (f"{name.removeprefix('bank.')} {option(row.config, name)}" for name in of_bank)
             line += f", {', '.join(told)}"
         curves = {name: curve for name, curve in row.curves().items() if name in _FIGURE_8}

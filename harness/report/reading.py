@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from harness.metrics import CURVES
 from harness.settings import SettingsError
-from harness.tracking import CONFIG, METRICS, RESULTS, leaves
+from harness.tracking import CONFIG, METRICS_FILE, RESULTS, leaves
 
 Array = npt.NDArray[np.float64]
 
@@ -110,9 +110,9 @@ def untrained(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Run]:
     runs = []
     for folder, results in found:
         measured = results.get("untrained", {})
-        for place, seed in enumerate(results["seeds"] if measured else []):
+        for index, seed in enumerate(results["seeds"] if measured else []):
             config = {**_settings(folder / CONFIG), "seed": seed, "trainer.epochs": 0}
-            metrics = {name: values[place] for name, values in measured.items()}
+            metrics = {name: values[index] for name, values in measured.items()}
             runs.append(Run(folder, config, {}, {"metrics": metrics}))
     return runs
 
@@ -121,7 +121,7 @@ def _training_folders(folder: Path) -> list[Path]:
     """Folders of trainings, finished or not, but not those that only gather the trainings below."""
     found = {
         path.parent
-        for name in (CONFIG, METRICS, RESULTS)
+        for name in (CONFIG, METRICS_FILE, RESULTS)
         for path in folder.rglob(name)
         if "wandb" not in path.relative_to(folder).parts  # has config.yaml too
     }
@@ -135,7 +135,7 @@ def _is_training(folder: Path) -> bool:
     try:
         return "method.name" in _settings(folder / CONFIG)
     except _DamagedError:
-        return (folder / METRICS).exists()
+        return (folder / METRICS_FILE).exists()
 
 
 def _read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -143,7 +143,7 @@ def _read_run(folder: Path) -> tuple[Run, list[str]]:
     _check(folder / CONFIG, config, _NEEDED_SETTINGS)
     results = _results(folder / RESULTS) if (folder / RESULTS).exists() else None
     try:
-        curves, remarks = _curves(folder / METRICS, epochs=config["trainer.epochs"])
+        curves, remarks = _curves(folder / METRICS_FILE, epochs=config["trainer.epochs"])
     except _DamagedError as error:
         curves, remarks = {}, [f"{error}; its curves are left out"]
     return Run(folder, config, curves, results), remarks
@@ -202,7 +202,7 @@ def _curves(path: Path, *, epochs: int) -> tuple[dict[str, Array], list[str]]:
         if "epoch" not in header:
             raise _DamagedError(f"{path} has no column epoch")
         whole = [line for line in lines if len(line) == len(header)]
-        cells = {name: [line[place] for line in whole] for place, name in enumerate(header)}
+        cells = {name: [line[column] for line in whole] for column, name in enumerate(header)}
         numbers = {
             name: np.array([float(cell or "nan") for cell in cells[name]])
             for name in ("epoch", *CURVES)
@@ -242,9 +242,9 @@ def binned(
     parts = max(1, _POINTS // epochs)
     _, first, count = np.unique(epoch, return_index=True, return_counts=True)
     rank = np.arange(len(epoch)) - np.repeat(first, count) + 1
-    place = epoch * parts + -(-rank * parts // count.max()) - 1
+    part = epoch * parts + -(-rank * parts // count.max()) - 1
     filled = np.isfinite(values)
-    sums = np.bincount(place[filled], values[filled], minlength=epochs * parts)
-    counts = np.bincount(place[filled], minlength=epochs * parts)
+    sums = np.bincount(part[filled], values[filled], minlength=epochs * parts)
+    counts = np.bincount(part[filled], minlength=epochs * parts)
     means: Array = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
     return means

@@ -182,7 +182,7 @@ def _matters(run: Run) -> dict[str, Any]:
 
 
 def _start(run: Run) -> str:
-    """What an untrained network's figures depend on, but for the seed."""
+    """What an untrained network's metrics depend on, but for the seed."""
     parts = ("data.", "backbone.", "evaluation.")
     config = {name: value for name, value in _matters(run).items() if name.startswith(parts)}
     return json.dumps(config, sort_keys=True)

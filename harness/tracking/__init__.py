@@ -4,23 +4,23 @@ from harness.tracking.environment import commit, provenance
 from harness.tracking.folder import (
     CHECKPOINT,
     CONFIG,
-    METRICS,
+    METRICS_FILE,
     RESULTS,
     RunFolder,
     folder_name,
     leaves,
 )
 from harness.tracking.loggers import check_logger, curve_loggers
-from harness.tracking.metrics import MetricsFile, Row, curve, read_metrics
+from harness.tracking.metrics import MetricsFile, MetricsRow, curve, read_metrics
 from harness.tracking.summary import log_summary
 
 __all__ = [
     "CHECKPOINT",
     "CONFIG",
-    "METRICS",
+    "METRICS_FILE",
     "RESULTS",
     "MetricsFile",
-    "Row",
+    "MetricsRow",
     "RunFolder",
     "check_logger",
     "commit",

@@ -24,7 +24,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CONFIG, METRICS, RESULTS, CHECKPOINT = (
+CONFIG, METRICS_FILE, RESULTS, CHECKPOINT = (
     "config.yaml",
     "metrics.csv",
     "results.json",

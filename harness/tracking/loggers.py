@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from harness.files import write_text
 from harness.processes import be_first_process
 from harness.settings import LoggerSettings, SettingsError
-from harness.tracking.metrics import Row
+from harness.tracking.metrics import MetricsRow
 
 if TYPE_CHECKING:
     import wandb
@@ -44,7 +44,7 @@ def curve_loggers(
     group: str,
     job_type: str,
     config: Mapping[str, Any],
-    rows: Sequence[Row] = (),
+    rows: Sequence[MetricsRow] = (),
 ) -> Iterator[list[Logger]]:
     """The logger that the settings name, ended with the block; none for "csv".
 
@@ -96,7 +96,7 @@ def _staging(folder: Path) -> Iterator[None]:
             del os.environ[_DATA_DIR]
 
 
-def _replayed(logger: Logger, rows: Sequence[Row]) -> Logger:
+def _replayed(logger: Logger, rows: Sequence[MetricsRow]) -> Logger:
     for row in rows:
         metrics = {key: value for key, value in row.items() if key != "step"}
         logger.log_metrics(metrics, step=int(row["step"]))

@@ -20,7 +20,7 @@ from harness.files import replacing
 from harness.settings import SettingsError
 
 Array = npt.NDArray[np.float64]
-Row = dict[str, int | float]
+MetricsRow = dict[str, int | float]
 
 
 class MetricsFile(Logger):
@@ -60,7 +60,7 @@ class MetricsFile(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds a line, and a column where there is none for a metric."""
-        row: Row = {"step": step or 0, **metrics}
+        row: MetricsRow = {"step": step or 0, **metrics}
         self.rows.append(row)
         if row.keys() <= self._columns.keys():
             self._writer.writerow(row)
@@ -83,7 +83,7 @@ class MetricsFile(Logger):
         self._writer = csv.DictWriter(self._file, self._columns)
 
 
-def read_metrics(path: Path) -> list[Row]:
+def read_metrics(path: Path) -> list[MetricsRow]:
     """The lines of a metrics file, without one that a crash left incomplete; empty if none."""
     if not path.exists():
         return []
@@ -99,7 +99,7 @@ def read_metrics(path: Path) -> list[Row]:
     ]
 
 
-def curve(rows: Sequence[Row], column: str) -> tuple[Array, Array]:  # shapes: (N,), (N,)
+def curve(rows: Sequence[MetricsRow], column: str) -> tuple[Array, Array]:  # shapes: (N,), (N,)
     """The steps at which a column has values, and the values."""
     found = [(row["step"], row[column]) for row in rows if column in row]
     steps, values = np.array(found, dtype=float).reshape(-1, 2).T

@@ -22,7 +22,7 @@ def log_summary(
     columns: Sequence[str],
     cells: Sequence[Sequence[Any]],
 ) -> None:
-    """Logs the pictures in the folder's ``figures`` and a table where the logger takes them.
+    """Logs the figures in the folder's ``figures`` and a table where the logger takes them.
 
     Args:
         settings: Of the experiment.

@@ -122,7 +122,7 @@ def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:
     for heading in (
         "The paper's Table 2",
         "Samples decoded",
-        "Strange images",
+        "Out-of-distribution images",
         "Whole images from",
     ):
         assert page.count(heading) == 1

@@ -26,7 +26,7 @@ from harness.evaluation.mixtures import GaussianMixtures
 from harness.experiments.synthetic.datasets import DATASETS, joints
 from harness.experiments.synthetic.models import MODELS
 from harness.experiments.synthetic.scores import score, sliced_wasserstein
-from harness.experiments.synthetic.study import Study, carry_out
+from harness.experiments.synthetic.study import Study, run
 from harness.settings import SettingsError, SyntheticSettings
 from harness.tracking import RunFolder
 from tests.harness.commands import harness, settings, words
@@ -312,7 +312,7 @@ def test_an_interrupted_one_repeats_no_finished_study(
 def test_what_diverges_is_refused(tmp_path: Path) -> None:
     asked = SyntheticSettings(num_pairs=60, epochs=3, mdn_learning_rate=1e30)
     with pytest.raises(SettingsError, match="GMJE-MDN has diverged on separated branches, seed 3"):
-        carry_out(Study("separated", 3, asked, tmp_path, draws=False), lambda _: None)
+        run(Study("separated", 3, asked, tmp_path, draws=False), lambda _: None)
     assert not list(tmp_path.iterdir())
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.progress import Report
 from harness.settings import SettingsError
-from harness.workers import Job, carry_out
+from harness.workers import Job, run_jobs
 from tests.harness.commands import environment
 
 
@@ -40,7 +40,7 @@ def _job(folder: Path, name: str, *needs: str) -> Job:
 
 
 def _go(jobs: list[Job]) -> None:
-    carry_out(jobs, workers=2, threads=1, console=Console(quiet=True))
+    run_jobs(jobs, workers=2, threads=1, console=Console(quiet=True))
 
 
 def test_jobs_wait_for_what_they_need_and_what_is_there_is_not_done_again(tmp_path: Path) -> None:

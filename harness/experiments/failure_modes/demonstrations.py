@@ -112,9 +112,9 @@ def identity_collapse(seed: int) -> Demonstration:
     The target is one of three values, whatever the context is, with a noise of 0.05.
     """
     noise = 0.05
-    context, spread = _normal(2, ROWS, 1, seed=seed)
+    context, residual = _normal(2, ROWS, 1, seed=seed)
     branch = torch.randint(3, (ROWS, 1), generator=_generator(seed, 1))
-    target = branch - 1.0 + noise * spread
+    target = branch - 1.0 + noise * residual
 
     def deviations(inputs: Tensor) -> list[float]:
         with torch.random.fork_rng(devices=[]):  # layers draw from the global generator

@@ -24,7 +24,7 @@ def make(
     folder: RunFolder, experiment: MNISTLatentsSettings, images: ImageData, console: Console
 ) -> dict[str, Any]:
     """Trains, samples and measures every row."""
-    workers.carry_out(
+    workers.run_jobs(
         jobs.jobs(folder, experiment),
         workers=experiment.workers,
         threads=folder.settings.trainer.threads,
@@ -48,8 +48,8 @@ def show(results: Mapping[str, Any], console: Console) -> None:
         table = Table(
             title=found.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
         )
-        for place, heading in enumerate(found.header):
-            table.add_column(heading, justify="right" if place else "left", no_wrap=not place)
+        for column, heading in enumerate(found.header):
+            table.add_column(heading, justify="right" if column else "left", no_wrap=not column)
         for row in found.rows:
             table.add_row(*row)
         console.print(table)

@@ -240,12 +240,12 @@ def complete(
     fitted = evenly_spaced(len(evaluator.train), _FITTED)
     known = completer.embed(evaluator.train.images[fitted]), row.train[fitted]
     held_out = completer.embed(evaluator.test.images[others]), row.test[others]
-    places = most_ambiguous(images, evaluator.train)[:_SHOWN]
+    indices = most_ambiguous(images, evaluator.train)[:_SHOWN]
     shown: dict[str, Tensor] = {}
     if kind == KINDS[0]:
-        shown["upper half"] = upper_half(images[places])
-        shown["whole"] = images[places]
-        shown["whole, decoded"] = row.decoder.decode(targets[places])
+        shown["upper half"] = upper_half(images[indices])
+        shown["whole"] = images[indices]
+        shown["whole, decoded"] = row.decoder.decode(targets[indices])
     found: dict[str, Any] = {}
     for name, condition in conditionals(completer, *known, held_out, seed=seed).items():
         found[name], classes = _measure(
@@ -254,7 +254,7 @@ def complete(
         hits = classes.argmax(dim=2), classes[0].topk(MODES).indices.T
         best_of, top_of_first = (measures.best_of(hit, labels.cpu()) for hit in hits)
         found[name] |= {"best_of": best_of, "top_of_first": top_of_first}
-        modes = measures.modes(condition(contexts[places]), _SHOWN_MODES, seed=seed)
+        modes = measures.modes(condition(contexts[indices]), _SHOWN_MODES, seed=seed)
         for number, mode in enumerate(modes[: 1 if name == "jepa" else None], 1):
             shown[f"{COMPLETIONS[name]}, {number}"] = row.decoder.decode(mode)
     images_by_row = {name: row.cpu() for name, row in shown.items()}
@@ -275,13 +275,13 @@ def most_ambiguous(
 
     That is where the nearest 50 upper halves of training images agree least.
     """
-    places = evenly_spaced(len(images), _CANDIDATES)
+    indices = evenly_spaced(len(images), _CANDIDATES)
     halves, known = (
-        to_signed(upper_half(some)).flatten(1).cpu() for some in (images[places], train.images)
+        to_signed(upper_half(some)).flatten(1).cpu() for some in (images[indices], train.images)
     )
     _, alike = nearest_distances(halves, known, min(_NEIGHBOURS, len(known)))
     votes = one_hot(train.labels.cpu()[alike]).sum(dim=1)
-    return places[votes.max(dim=1).values.argsort(stable=True)]
+    return indices[votes.max(dim=1).values.argsort(stable=True)]
 
 
 def _measure(
@@ -307,9 +307,9 @@ def _measure(
         measures.ranks(condition(contexts[few]), targets[few], seed=seed + number)
         for number, few in enumerate(some)
     ]
-    figures = {
+    metrics = {
         "nll": -float(torch.cat(log_probs).mean()),
         **measures.coverage(torch.cat(ranks).cpu()),
         "calibration": measures.calibration(torch.cat(ranks).cpu()),
     }
-    return figures, torch.cat(classes, dim=1)
+    return metrics, torch.cat(classes, dim=1)

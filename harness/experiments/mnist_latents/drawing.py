@@ -39,14 +39,14 @@ def draw(
     title = row.settings.title
     seeds = range(_FIRST_SEED, _FIRST_SEED + _GRIDS)
     grids = [row.decoder.decode(sample(density, _OF_GRID, seed=seed)) for seed in seeds]
-    _, places = evaluator.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
+    _, indices = evaluator.nearest(grids[2])  # sample 2 is the one that the paper shows [P]
     drawn = {
         "map": _map(row, density, evaluator),
         "grids": image_grids(
             np.stack([_pixels(grid) for grid in grids]), [f"{title}, {seed}" for seed in seeds]
         ),
         "nearest": image_rows(
-            {"sampled": _pixels(grids[2]), "closest": _pixels(evaluator.train.images[places])},
+            {"sampled": _pixels(grids[2]), "closest": _pixels(evaluator.train.images[indices])},
             title=f"{title}, seed {_FIRST_SEED + 2}, and the closest training images",
         ),
     }
@@ -74,13 +74,13 @@ def draw_completions(measured: Mapping[str, Mapping[str, Any]], folder: Path) ->
 
 
 def _map(row: TrainedRow, density: GaussianMixtures, evaluator: GenerationEvaluator) -> Figure:
-    places = evenly_spaced(len(row.test), _MAPPED)
-    real, sampled = row.test[places].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
+    indices = evenly_spaced(len(row.test), _MAPPED)
+    real, sampled = row.test[indices].cpu(), sample(density, _SAMPLED, seed=_FIRST_SEED)
     together = torch.cat([real, sampled]).numpy()
     placed = TSNE(init="pca", random_state=0).fit_transform(together).astype(np.float64)
     return latent_map(
         placed[: len(real)],
-        evaluator.test.labels[places].tolist(),
+        evaluator.test.labels[indices].tolist(),
         placed[len(real) :],
         title=f"{row.settings.title}: t-SNE of test embeddings and samples",
     )

@@ -59,7 +59,7 @@ class GenerationEvaluator:
         return out_of_distribution_images(self.test.images[self.in_distribution].cpu(), seed=0)
 
     def metrics(self, images: Tensor) -> dict[str, float]:
-        """Every figure of images, uint8, shape (N, 1, 32, 32)."""
+        """Every metric of images, uint8, shape (N, 1, 32, 32)."""
         found = generation.generation_metrics(self.real, *self.classifier.classify(images))
         distances, _ = self.nearest(images[evenly_spaced(len(images), 500)])
         return {**found, "nearest": float(distances.median())}
@@ -67,8 +67,8 @@ class GenerationEvaluator:
     def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (N,), (N,)
         """Distance of images to the nearest training image, over pixels in [-1, 1], and which."""
         pixels, real = (to_signed(part.cpu()).flatten(1) for part in (images, self.train.images))
-        distances, places = generation.nearest_distances(pixels, real, 1)
-        return distances[:, 0], places[:, 0]
+        distances, indices = generation.nearest_distances(pixels, real, 1)
+        return distances[:, 0], indices[:, 0]
 
 
 def measure(
@@ -78,7 +78,7 @@ def measure(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Every figure of a row: its decoder's, and each density's shape, fit, samples and alarms."""
+    """Every metric of a row: its decoder's, and each density's shape, fit, samples and alarms."""
     labels = evaluator.test.labels.cpu()
     decoded = row.decoder.decode(row.test)
     result: dict[str, Any] = {

@@ -46,7 +46,7 @@ class Decoder(AdamModule):
         for before, after in pairwise(_WIDTHS):
             layers += [_doubling(before, after), nn.BatchNorm2d(after), nn.ReLU()]
         last = _doubling(_WIDTHS[-1], 1)
-        # From the mean grey: from torch's own start, the first steps drive some background pixels
+        # From the mean pixel: from torch's own start, the first steps drive some background pixels
         # into the white end of the hyperbolic tangent, where it has no gradient: there they stay.
         if last.bias is not None:
             nn.init.constant_(last.bias, _MEAN)

@@ -105,15 +105,14 @@ class Phases:
         self.fit(classifier, "classifier", epochs=CLASSIFIER_EPOCHS)
         return classifier
 
-    def fit(self, module: pl.LightningModule, place: str, *, epochs: int) -> None:
+    def fit(self, module: pl.LightningModule, name: str, *, epochs: int) -> None:
         """Trains a module on the training images, in a folder of its own."""
-        path = self.folder.path / place / "last.ckpt"
+        path = self.folder.path / name / "last.ckpt"
         fit(
             module,
             self.data.train,
             self.settings,
             path=path,
-            resume_from=path if path.exists() else None,
             epochs=epochs,
             callbacks=[EpochProgress(self.report)],
         )

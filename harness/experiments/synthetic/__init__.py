@@ -15,7 +15,7 @@ from rich.table import Table
 from harness import workers
 from harness.experiments.synthetic.datasets import DATASETS
 from harness.experiments.synthetic.models import MODELS
-from harness.experiments.synthetic.study import Study, carry_out
+from harness.experiments.synthetic.study import Study, run
 from harness.figures.synthetic import gaps
 from harness.files import write_figures
 from harness.metrics import METRICS
@@ -52,8 +52,8 @@ def make(
         for seed in seeds
         for dataset in DATASETS
     ]
-    jobs = [Job(study.path.stem, partial(carry_out, study), study.path) for study in studies]
-    workers.carry_out(jobs, workers=experiment.workers, threads=1, console=console)
+    jobs = [Job(study.path.stem, partial(run, study), study.path) for study in studies]
+    workers.run_jobs(jobs, workers=experiment.workers, threads=1, console=console)
     datasets = {
         name: {"title": dataset.title, "rows": _rows(studies, name)}
         for name, dataset in DATASETS.items()

@@ -15,7 +15,7 @@ from harness.figures.style import Array
 from harness.figures.synthetic import DensityPanel, arms, branch_parameters, conditional_densities
 from harness.settings import SyntheticSettings
 
-_HEIGHT = 240  # places of the target
+_HEIGHT = 240  # values of the target
 _ARMS = 60  # drawn from each model
 _ANGLES = (0.75, 1.1)  # of shoulder and elbow: the hand is where both solutions lie well apart
 _DOTS = 500  # pairs that are shown
@@ -68,8 +68,8 @@ def _densities(
 
 
 def _on_grid(density: GaussianMixtures, targets: Tensor) -> Array:  # shape: (T, C)
-    places = targets[:, None, None].expand(-1, len(density.weights), 1)
-    return density.log_prob(places).exp().numpy()
+    points = targets[:, None, None].expand(-1, len(density.weights), 1)
+    return density.log_prob(points).exp().numpy()
 
 
 def _panel(model: Fitted, density: GaussianMixtures, targets: Tensor) -> DensityPanel:

@@ -12,7 +12,7 @@ from harness.evaluation.mixtures import GaussianMixtures
 
 _DRAWS = 200  # for each context, of the truth and of the prediction
 _NEAR = 3.0  # noise deviations
-_PLACES = 300  # of a distribution function
+_POINTS = 300  # of a distribution function
 _DIRECTIONS = 4  # of a half circle
 _LEAST_WEIGHT = 0.05  # of a branch that a prediction has
 
@@ -24,7 +24,7 @@ def score(
     noise: float,
     seed: int,
 ) -> dict[str, float]:
-    """Figures of merit, averaged over the contexts.
+    """Metrics, averaged over the contexts.
 
     Args:
         predicted: What a model says of N contexts.
@@ -90,9 +90,9 @@ def _wasserstein(
     )
     low = (means - 6.0 * deviations).amin(dim=1, keepdim=True)
     high = (means + 6.0 * deviations).amax(dim=1, keepdim=True)
-    places = low + (high - low) * torch.linspace(0.0, 1.0, _PLACES, dtype=torch.float64)
-    difference = (p.cdf(places, direction) - q.cdf(places, direction)).abs()
-    return torch.trapezoid(difference, places, dim=1)
+    points = low + (high - low) * torch.linspace(0.0, 1.0, _POINTS, dtype=torch.float64)
+    difference = (p.cdf(points, direction) - q.cdf(points, direction)).abs()
+    return torch.trapezoid(difference, points, dim=1)
 
 
 def _near_branches(drawn: Tensor, truth: GaussianMixtures, noise: float) -> float:
@@ -120,9 +120,9 @@ def _branches(
     The mean of a branch that has next to no weight is that of the whole prediction.
     """
     nearest = torch.cdist(predicted.means, truth.means).argmin(dim=-1)
-    shares = one_hot(nearest, truth.means.shape[1]).mT * predicted.weights[:, None]  # (N, B, K)
-    weights = shares.sum(dim=-1)
-    means = shares @ predicted.means / weights.clamp_min(_LEAST_WEIGHT)[..., None]
+    assigned = one_hot(nearest, truth.means.shape[1]).mT * predicted.weights[:, None]  # (N, B, K)
+    weights = assigned.sum(dim=-1)
+    means = assigned @ predicted.means / weights.clamp_min(_LEAST_WEIGHT)[..., None]
     return weights, torch.where(weights[..., None] >= _LEAST_WEIGHT, means, predicted.mean[:, None])
 
 

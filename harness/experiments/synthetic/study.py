@@ -44,7 +44,7 @@ class Study:
         return self.folder / "studies" / f"{self.dataset},seed={self.seed}.json"
 
 
-def carry_out(study: Study, report: Report) -> None:
+def run(study: Study, report: Report) -> None:
     """Fits and scores all models, draws them if asked, writes the scores and reports it.
 
     Raises:
