@@ -15,14 +15,12 @@ import yaml  # type: ignore[import-untyped]
 
 from harness.metrics import METRICS, Metric, metric
 from harness.report.reading import Array, Run
+from harness.settings import is_neutral
 
 _PAPER = Path(__file__).parents[1] / "results" / "paper.yaml"
-# What cannot change a result: where things lie, what is written, how the work is shared out. The
-# options of an experiment say which trainings to run; what acts is in the training's own.
-_NO_DIFFERENCE = re.compile(
-    r"seed|output_root|overwrite|logger\..*|experiment\.(?!name$).*|data\.(keep|workers)"
-    r"|trainer\.(threads|log_every)"
-)
+# What besides cannot change a metric. The options of an experiment say which trainings to run; what
+# acts is in the training's own.
+_NO_DIFFERENCE = re.compile(r"seed|experiment\.(?!name$).*|trainer\.(threads|log_every)")
 # What makes the rows of one table; all else is the same for the whole table.
 _OF_A_ROW = re.compile(r"(method|bank)(\..*)?")
 
@@ -175,7 +173,11 @@ def sources(experiment: str) -> list[Source]:
 
 def _matters(run: Run) -> dict[str, Any]:
     """The settings that can change a result."""
-    config = {k: v for k, v in run.config.items() if not _NO_DIFFERENCE.fullmatch(k)}
+    config = {
+        name: value
+        for name, value in run.config.items()
+        if not (is_neutral(name) or _NO_DIFFERENCE.fullmatch(name))
+    }
     if config.get("data.name") != "folder":
         config.pop("data.root", None)  # another machine's place for the same images
     return config

@@ -34,10 +34,11 @@ from harness.settings.resolution import (
     register_schemas,
     resolve,
 )
-from harness.settings.words import deciding
+from harness.settings.words import NEUTRAL, deciding, is_neutral
 
 __all__ = [
     "CONFIGS",
+    "NEUTRAL",
     "BackboneSettings",
     "BankSettings",
     "DataSettings",
@@ -61,6 +62,7 @@ __all__ = [
     "composing",
     "deciding",
     "help_text",
+    "is_neutral",
     "one_line",
     "register_schemas",
     "resolve",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import MutableSequence, Sequence
 from typing import Any
 
@@ -13,10 +12,20 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-# Where results go, who is told of them, how the work is shared out; an experiment has a folder.
-_NO_DIFFERENCE = re.compile(
-    r"experiment|output_root|overwrite|logger(\..*)?|data\.(keep|workers)|experiment\.workers"
+# Where results go, who is told of them, how the work is shared out.
+NEUTRAL = (
+    "output_root",
+    "overwrite",
+    "logger",
+    "data.keep",
+    "data.workers",
+    "experiment.workers",
 )
+
+
+def is_neutral(name: str) -> bool:
+    """Whether an option, by its dotted name, changes nothing that comes out."""
+    return any(name == neutral or name.startswith(f"{neutral}.") for neutral in NEUTRAL)
 
 
 def deciding(overrides: Sequence[str], config: DictConfig) -> list[str]:
@@ -31,7 +40,12 @@ def deciding(overrides: Sequence[str], config: DictConfig) -> list[str]:
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     left = sorted(parsed, key=lambda item: _is_option(item, config))  # groups first, as they act
-    matter = [item for item in left if not _NO_DIFFERENCE.fullmatch(item.key_or_group)]
+    matter = [
+        item
+        for item in left
+        # An experiment has a folder of its own.
+        if item.key_or_group != "experiment" and not is_neutral(item.key_or_group)
+    ]
     for item in matter:
         others = [other for other in left if other is not item]
         if _compose_to(config, others):

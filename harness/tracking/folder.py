@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from harness.files import UNFINISHED, read_json, write_text
 from harness.processes import is_first_process
-from harness.settings import DataSettings, LoggerSettings, Settings, SettingsError
+from harness.settings import NEUTRAL, DataSettings, LoggerSettings, Settings, SettingsError
 
 try:
     import fcntl
@@ -131,18 +131,13 @@ class RunFolder:
     def _config(self) -> str:
         """The settings but for those that change nothing that comes out, which have defaults."""
         config = OmegaConf.structured(self.settings)
-        usual: dict[str, Any] = {
-            "overwrite": False,
-            "output_root": "outputs",  # a folder that was moved is the same
-            "logger": LoggerSettings(),
-            "data.keep": DataSettings.keep,
-            "data.workers": DataSettings.workers,
-        }
-        workers = getattr(type(self.settings.experiment), "workers", None)
-        if workers is not None:
-            usual["experiment.workers"] = workers
-        for name, value in usual.items():
-            OmegaConf.update(config, name, value)
+        experiment = type(self.settings.experiment)()
+        defaults = OmegaConf.structured(
+            Settings(experiment=experiment, data=DataSettings(), logger=LoggerSettings())
+        )
+        for name in NEUTRAL:
+            if OmegaConf.select(config, name) is not None:
+                OmegaConf.update(config, name, OmegaConf.select(defaults, name))
         return OmegaConf.to_yaml(config)
 
 
