@@ -44,12 +44,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: RUN/export")
     asked = parser.parse_args(arguments)
     out = asked.out or asked.run / "export"
-    config = export(asked.run, out)
+    config = export_backbone(asked.run, out)
     print(f"{out} holds {WEIGHTS} and {CONFIG}. In that folder,", *config["load"], sep="\n    ")
     print("loads the backbone.")
 
 
-def export(run: Path, out: Path) -> dict[str, Any]:
+def export_backbone(run: Path, out: Path) -> dict[str, Any]:
     """Writes the backbone of a run's last checkpoint to a folder.
 
     Args:

@@ -74,20 +74,20 @@ def _options() -> list[str]:
     """All options by their full names; those of experiments and of all last."""
     found = [
         (path in ("", "experiment"), f"{path}.{item.name}".removeprefix("."))
-        for path, kind in parts()
+        for path, kind in option_groups()
         for schema in kinds(kind)
         for item in fields(schema)
     ]
     return [name for _, name in sorted(found, key=lambda each: each[0])]
 
 
-def parts(settings: type = Settings, path: str = "") -> Iterator[tuple[str, type]]:
+def option_groups(settings: type = Settings, path: str = "") -> Iterator[tuple[str, type]]:
     """The dataclasses that a command line fills, outermost first, each with its path."""
     yield path, settings
     for name, hint in get_type_hints(settings).items():
         for kind in (hint, *get_args(hint)) if get_origin(hint) is not dict else ():
             if is_dataclass(kind) and isinstance(kind, type):
-                yield from parts(kind, f"{path}.{name}".removeprefix("."))
+                yield from option_groups(kind, f"{path}.{name}".removeprefix("."))
 
 
 def kinds(settings: type) -> Iterator[type]:

@@ -14,7 +14,7 @@ from typing import Any
 import omegaconf
 from omegaconf import OmegaConf
 
-from harness.settings.command_line import kinds, parts
+from harness.settings.command_line import kinds, option_groups
 from harness.settings.experiments import GROUPS
 from harness.settings.registry import CONFIGS, Registered, registered
 from harness.settings.words import as_typed
@@ -62,7 +62,7 @@ def help_text(width: int) -> str:
 
 
 def _lines(width: int) -> Iterator[str]:
-    groups = [(path, kind, _choices(path, kind)) for path, kind in parts()]
+    groups = [(path, kind, _choices(path, kind)) for path, kind in option_groups()]
     groups.insert(2, ("scale", _Scale, _choices("scale", _Scale)))  # next to the experiment
     usual = _set_by(CONFIGS / "config.yaml")
     yield from (_USAGE, "", *_table(_COMMANDS, width, left=42), "", *_wrap(_RESULTS, width))

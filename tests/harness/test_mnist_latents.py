@@ -16,7 +16,7 @@ from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
 from harness import backbones
 from harness.data import ImageSet
 from harness.experiments.mnist_latents.completion import Completer, conditionals, most_ambiguous
-from harness.experiments.mnist_latents.densities import densities
+from harness.experiments.mnist_latents.densities import fit_densities
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
 from harness.report import write_report
 from harness.report.latents import tables
@@ -204,7 +204,7 @@ def test_a_row_with_prototypes_has_three_densities_of_its_own() -> None:
     with torch.no_grad():
         criterion.prototypes.copy_(torch.eye(2, 4).repeat(1, 2))
     criterion(codes, codes)  # the average moves with gradients enabled
-    found = densities(criterion, codes, num_components=2, seed=0)
+    found = fit_densities(criterion, codes, num_components=2, seed=0)
     moment = (codes.T @ codes / len(codes)).double()
     covariances = {name: own.factors @ own.factors.mT for name, own in found.items()}
     assert found["prototypes"].means.allclose(torch.eye(2, 4).double())

@@ -122,11 +122,11 @@ def options() -> dict[str, list[Field[Any]]]:
     """Every option by its full name, as often as there are choices that have it."""
     register_schemas()
     found: dict[str, list[Field[Any]]] = {}
-    for path, kind in command_line.parts():
+    for path, kind in command_line.option_groups():
         for schema in command_line.kinds(kind):
             for item in fields(schema):
                 found.setdefault(f"{path}.{item.name}".removeprefix("."), []).append(item)
-    groups = [path for path, _ in command_line.parts()]
+    groups = [path for path, _ in command_line.option_groups()]
     return {
         name: items
         for name, items in found.items()

@@ -25,7 +25,7 @@ def make(
 ) -> dict[str, Any]:
     """Trains, samples and measures every row."""
     workers.run_jobs(
-        jobs.jobs(folder, experiment),
+        jobs.every_job(folder, experiment),
         workers=experiment.workers,
         threads=folder.settings.trainer.threads,
         console=console,

@@ -21,7 +21,7 @@ _STEPS = 20  # of EM at most [P]
 _FLOOR = 1e-6  # added to variances [R], scikit-learn's: few embeddings make singular covariances
 
 
-def densities(
+def fit_densities(
     criterion: nn.Module,
     embeddings: Tensor,  # shape: (N, d)
     *,

@@ -11,7 +11,7 @@ from typing import Any
 from gmje_plugin import GMJEPrototypeLoss
 from harness.experiments.mnist_latents import drawing
 from harness.experiments.mnist_latents.completion import KINDS, complete
-from harness.experiments.mnist_latents.densities import densities, save
+from harness.experiments.mnist_latents.densities import fit_densities, save
 from harness.experiments.mnist_latents.evaluating import GenerationEvaluator, measure
 from harness.experiments.mnist_latents.phases import CLASSIFIER_EPOCHS, Phases
 from harness.files import write_text
@@ -23,7 +23,7 @@ from harness.workers import Job
 Part = Callable[[Phases], dict[str, Any]]
 
 
-def jobs(folder: RunFolder, experiment: MNISTLatentsSettings) -> list[Job]:
+def every_job(folder: RunFolder, experiment: MNISTLatentsSettings) -> list[Job]:
     """Every job of a run; of those that can be done at once, free processes take the first."""
 
     def job(name: str, part: Part, *, units: int, needs: set[str]) -> Job:
@@ -92,7 +92,7 @@ def _classifier(phases: Phases) -> dict[str, Any]:
 def _row(phases: Phases, *, name: str) -> dict[str, Any]:
     row, evaluator = phases.row(name), _evaluator(phases)
     number, seed = phases.experiment.num_components, phases.settings.seed
-    found = densities(row.encoder.criterion, row.train, num_components=number, seed=seed)
+    found = fit_densities(row.encoder.criterion, row.train, num_components=number, seed=seed)
     if isinstance(row.encoder.criterion, GMJEPrototypeLoss):
         save(row.encoder.criterion.mixture(), phases.folder.path / "densities" / f"{name}.pt")
     drawing.draw(
