@@ -44,6 +44,7 @@ def stock(pipeline: str) -> float:
 def test_readme_has_a_diff_for_every_pipeline() -> None:
     assert {diff.pipeline for diff in DIFFS} == {"moco", "nnclr", "simclr", "byol", "barlowtwins"}
     assert len(DIFFS) == sum(page.read_text().count("```diff") for page in drop_in.PAGES)
+    assert len({(diff.pipeline, diff.title) for diff in DIFFS}) == len(DIFFS)
 
 
 @pytest.mark.parametrize("diff", DIFFS, ids=lambda diff: f"{diff.pipeline}: {diff.title}")

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 _ROOT = Path(__file__).parents[2]
 PAGES = (_ROOT / "README.md", _ROOT / ".github/site/pages/guides/drop_in.md")
 _PACKAGE = f"{__name__}.pipelines"
-_PIPELINE = re.compile(r"# lightly's examples/pytorch/(\w+)\.py")
+_PIPELINE = re.compile(r"# lightly's examples/pytorch/(\w+)\.py(?:, (.+))?")
 _OPTIMIZER = re.compile(r"torch\.optim\.SGD\((.*), lr=0\.06\)")
 
 
@@ -30,16 +30,19 @@ class Diff:
     Attributes:
         pipeline: The example that it is for, which its first line names.
         lines: The lines behind that one, each with its sign.
+        note: What else the first line says, to tell apart two diffs that put in the same.
     """
 
     pipeline: str
     lines: tuple[str, ...]
+    note: str | None = None
 
     @property
     def title(self) -> str:
-        """What is put in: the names that the added lines import."""
+        """What is put in, the names that the added lines import, and the note."""
         imports = [line for line in self.lines if line.startswith("+from gmje_plugin import ")]
-        return ", ".join(line.partition(" import ")[2] for line in imports)
+        words = [line.partition(" import ")[2] for line in imports]
+        return ", ".join([*words, self.note] if self.note else words)
 
 
 def diffs() -> list[Diff]:
@@ -49,7 +52,7 @@ def diffs() -> list[Diff]:
     for block in re.findall(r"^```diff\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
         first, *lines = block.splitlines()
         if (named := _PIPELINE.search(first)) is not None:
-            found.append(Diff(named[1], tuple(lines)))
+            found.append(Diff(named[1], tuple(lines), named[2]))
     return found
 
 
