@@ -9,8 +9,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 
 import hydra
+import omegaconf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -31,8 +34,19 @@ from harness.settings import (
 
 # Hydra's, without those for other folders of configs; its parser answers others with its usage.
 _FLAGS = (
-    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"),
-    *("-m", "--multirun", "-i", "--info"),
+    "-h",
+    "--help",
+    "--hydra-help",
+    "--version",
+    "-c",
+    "--cfg",
+    "--resolve",
+    "-p",
+    "--package",
+    "-m",
+    "--multirun",
+    "-i",
+    "--info",
 )
 # A full disk, a quota or limit, a folder that is read-only, another's or a file.
 _CANNOT_WRITE = {
@@ -108,20 +122,20 @@ def main(arguments: Sequence[str]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_refuse(one_line(error)))
     except ValueError as error:
-        if not _raised_in("hydra", error):
+        if not _raised_in(hydra, error):
             raise
         sys.exit(_refuse(one_line(error)))  # Hydra has no type of its own for some errors
     except AssertionError as error:
-        if not _raised_in("omegaconf", error):
+        if not _raised_in(omegaconf, error):
             raise
         sys.exit(_refuse("an option of method or bank needs a choice first: method=simclr, ..."))
     if any(_statuses):
         sys.exit(max(_statuses))
 
 
-def _raised_in(package: str, error: Exception) -> bool:
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return bool(frame.f_globals["__name__"].startswith(f"{package}."))
+def _raised_in(package: ModuleType, error: Exception) -> bool:
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(raised.filename).is_relative_to(package.__path__[0])
 
 
 def _refuse(message: str) -> int:

@@ -48,7 +48,12 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         file.write(written.getbuffer())
         file.flush()
-        os.fsync(file.fileno())
+        _sync(file.fileno())
+
+
+def _sync(descriptor: int) -> None:
+    """Waits until a file is on the disk. The tests kill a run here."""
+    os.fsync(descriptor)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -36,8 +36,11 @@ _ROWS = {
     "smc": ("method=smc_gmje", "bank=smc", "method.in_batch_negatives=true"),
     "algorithm_2": ("method=smc_gmje",),
     "gmje_mdn": (
-        *("method=gmje_mdn", "method.guard=contrastive", "method.residual=true"),
-        *("method.init_scale=0.32", "method.min_scale=0.3"),
+        "method=gmje_mdn",
+        "method.guard=contrastive",
+        "method.residual=true",
+        "method.init_scale=0.32",
+        "method.min_scale=0.3",
     ),
     "simclr": ("method=simclr",),
     "gje_entropy": ("method=gje_entropy",),

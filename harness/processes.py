@@ -14,8 +14,10 @@ from harness.settings import SettingsError, TrainerSettings
 
 # As Lightning looks for them.
 _LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (
-    *(TorchElasticEnvironment, SLURMEnvironment),
-    *(LSFEnvironment, MPIEnvironment),
+    TorchElasticEnvironment,
+    SLURMEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
 )
 
 

@@ -66,7 +66,8 @@ def _small() -> nn.Module:
     for before, after in ((3, 32), (32, 64), (64, 512)):
         layers += [
             nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-            *(nn.BatchNorm2d(after), nn.ReLU()),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
         ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
 

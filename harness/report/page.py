@@ -117,7 +117,9 @@ def _experiment(name: str, tables: Sequence[Section]) -> Iterator[Part]:
             ["source", "metric", "protocol", "test accuracy in %"],
             [
                 [
-                    *(source.source, metric(source.metric).label, source.protocol),
+                    source.source,
+                    metric(source.metric).label,
+                    source.protocol,
                     ", ".join(f"{row['name']} {_accuracy(row['accuracy'])}" for row in source.rows),
                 ]
                 for source in printed

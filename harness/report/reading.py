@@ -23,9 +23,16 @@ Array = npt.NDArray[np.float64]
 _POINTS = 100  # of a curve at least, where the training has as many steps
 _NEEDED_SETTINGS = {"experiment.name": str, "method.name": str, "trainer.epochs": int, "seed": int}
 _NEEDED_RESULTS: dict[str, type | tuple[type, ...]] = {
-    **{"experiment": str, "title": str, "seed": int, "data": str},
-    **{"metrics": dict, "wall_time_s": (int, float)},
-    **{"versions": dict, "hardware": dict, "commit": (str, type(None)), "command": list},
+    "experiment": str,
+    "title": str,
+    "seed": int,
+    "data": str,
+    "metrics": dict,
+    "wall_time_s": (int, float),
+    "versions": dict,
+    "hardware": dict,
+    "commit": (str, type(None)),
+    "command": list,
 }
 
 

@@ -50,14 +50,14 @@ def die_at_checkpoint(number: int) -> None:
     """SIGKILL when the file is half written (odd numbers) or whole but not in its place yet."""
     seen: list[int] = []
 
-    def fsync(descriptor: int) -> None:
+    def sync(descriptor: int) -> None:
         seen.append(descriptor)
         if len(seen) == number:
             if number % 2:
                 os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoints.os.fsync = fsync  # the only call of it in the harness
+    checkpoints._sync = sync
 
 
 def serve() -> bool:

@@ -97,6 +97,12 @@ def test_an_option_of_a_method_that_is_not_chosen(tmp_path: Path) -> None:
     assert "needs a choice first: method=simclr" in ran.stderr
 
 
+def test_a_plain_error_of_hydras_is_one_line(tmp_path: Path) -> None:
+    ran = harness("--resolve", folder=tmp_path)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "The --resolve flag can only be used in conjunction with --cfg" in ran.stderr
+
+
 def test_a_command_line_as_a_whole(tmp_path: Path) -> None:
     out = tmp_path / "set(1)"
     command = ["experiment=failure_modes", "trainer.devices=4", f"output_root={out}"]

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.tracking import read_metrics
-from tests.harness.commands import environment
+from tests.harness.commands import environment, harness, harness_process
 
 ASKED = [
     "experiment=banks",
@@ -31,17 +32,22 @@ BANKS = {
     "smc": ["bank=smc", "method.in_batch_negatives=true"],
 }
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(folder: Path, *overrides: str, launcher: list[str] = []) -> Path:  # noqa: B006
-    folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "harness", *ASKED, *overrides],
+def by_torchrun(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *TORCHRUN, "-m", "harness", *arguments],
         cwd=folder,
         env=environment(),
         capture_output=True,
         text=True,
     )
+
+
+def run(command: Command, folder: Path, *overrides: str) -> Path:
+    folder.mkdir()
+    done = command(*ASKED, *overrides, folder=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("knn_accuracy") == 1  # the first process alone prints
     (found,) = (folder / "outputs" / "banks").iterdir()
@@ -50,13 +56,9 @@ def run(folder: Path, *overrides: str, launcher: list[str] = []) -> Path:  # noq
 
 @pytest.mark.parametrize("bank", BANKS)
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path, bank: str) -> None:
-    one = run(tmp_path / "one", *BANKS[bank])
-    two = run(
-        tmp_path / "two",
-        *BANKS[bank],
-        "trainer.devices=2",
-        launcher=TORCHRUN if bank == "smc" else [],
-    )
+    one = run(harness, tmp_path / "one", *BANKS[bank])
+    command = by_torchrun if bank == "smc" else harness_process
+    two = run(command, tmp_path / "two", *BANKS[bank], "trainer.devices=2")
     expected, found = read_metrics(one / "metrics.csv"), read_metrics(two / "metrics.csv")
     assert len(expected) == len(found) == 2 * 21 + 2
     for row, other in zip(expected, found, strict=True):

@@ -10,7 +10,14 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from harness.evaluation.density import PlanarDensity
 from harness.figures.latents import calibration
-from harness.figures.training import accuracy_dots, density, ess_curves, loss_curves
+from harness.figures.training import (
+    accuracy_dots,
+    bank_curves,
+    density,
+    ess_curves,
+    loss_curves,
+    run_curves,
+)
 
 CURVES = {f"method {n}": np.array([[3.0, 2.0, 1.0, 0.5], [5.0, 4.0, 3.0, 0.5]]) for n in range(4)}
 FOUND = {
@@ -105,3 +112,50 @@ def test_density_shows_every_embedding_in_the_colour_of_its_digit() -> None:
     assert len({dots.get_color() for dots in classes}) == 3
     assert prototypes.get_xydata().tolist() == means.tolist()
     assert "31%" in axis.get_title()
+
+
+NAN = float("nan")
+LOSSES = {
+    "A": np.array([[4.0, NAN, 2.0, 1.0], [6.0, NAN, NAN, 2.0]]),
+    "B": np.array([[3.0, 3.0, 3.0, 3.0]]),
+}
+
+
+def test_bank_curves_are_means_and_ranges_over_the_seeds_that_logged_them() -> None:
+    both = {"train/loss": LOSSES["A"], "bank/ess_ratio": LOSSES["A"]}
+    facets = {
+        "M = 256": {"A": both, "B": {"train/loss": LOSSES["B"]}},
+        "M = 4096": {"B": {"train/loss": LOSSES["B"]}},
+    }
+    figure = bank_curves(facets, epochs=2)
+    figure.draw_without_rendering()
+    first, ess, second, hidden = figure.axes
+    a, b = first.lines
+    assert a.get_xydata().tolist() == [[0.5, 5.0], [1.5, 2.0], [2.0, 1.5]]
+    assert b.get_ydata().tolist() == [3.0] * 4
+    band = first.collections[0].get_paths()[0].vertices
+    assert {(0.5, 4.0), (0.5, 6.0), (2.0, 1.0), (2.0, 2.0)} <= {(x, y) for x, y in band.tolist()}
+    assert b.get_color() == second.lines[0].get_color() != a.get_color()
+    assert b.get_linestyle() == second.lines[0].get_linestyle() != a.get_linestyle()
+    assert not hidden.get_visible()
+    assert (ess.get_title(), ess.get_xlabel()) == ("ESS / pool size", "epoch")
+    assert [axis.get_ylabel() for axis in (first, second)] == list(facets)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A", "B"]
+
+
+def test_run_curves_have_a_line_a_run_and_a_heading_on_the_first_panel_there_is() -> None:
+    both = {"train/loss": LOSSES["A"], "eval/online_accuracy": LOSSES["A"]}
+    rows = {"no $\\loss": {"eval/online_accuracy": LOSSES["B"]}, "A": both}
+    figure = run_curves(rows, epochs=4)
+    figure.draw_without_rendering()
+    hidden, first, loss, online = figure.axes
+    assert not hidden.get_visible()
+    assert (first.get_title(), first.get_ylabel()) == ("online probe, %", "no $\\loss")
+    assert first.lines[0].get_ydata().tolist() == [300.0] * 4  # in percent
+    assert (loss.get_title(), loss.get_ylabel()) == ("loss", "A")
+    assert [line.get_xydata().tolist() for line in loss.lines] == [
+        [[1.0, 4.0], [3.0, 2.0], [4.0, 1.0]],
+        [[1.0, 6.0], [4.0, 2.0]],
+    ]
+    assert all(tick == int(tick) for axis in (first, loss) for tick in axis.get_xticks())
+    assert first.get_ylim() == online.get_ylim()  # shared, so that rows can be compared

@@ -58,7 +58,10 @@ def test_the_folder_holds_every_phase(ran: tuple[Path, str]) -> None:
     assert {path.name for path in (ran[0] / "trainings").iterdir()} == rows
     assert {path.parent.name for path in (ran[0] / "decoders").glob("*/last.ckpt")} == rows
     assert {path.parent.name for path in (ran[0] / "completion").glob("*/last.ckpt")} == {
-        *("jepa", "gje", "gmje", "mdn"),
+        "jepa",
+        "gje",
+        "gmje",
+        "mdn",
     }
     assert (ran[0] / "classifier" / "last.ckpt").exists()
     pictures = {path.stem for path in (ran[0] / "figures").iterdir()}
@@ -83,7 +86,9 @@ def test_results_hold_every_density_and_ceiling(results: dict[str, Any]) -> None
     gje, gmje = results["rows"]["gje"], results["rows"]["gmje"]
     assert set(gje["densities"]) == {"gaussian", "gmm"}
     assert set(gmje["densities"]) == set(gje["densities"]) | {
-        *("prototypes", "prototypes_ema", "prototypes_em")
+        "prototypes",
+        "prototypes_ema",
+        "prototypes_em",
     }
     assert (
         results["classifier"]["real"]["coverage"]
@@ -97,7 +102,13 @@ def test_results_hold_every_density_and_ceiling(results: dict[str, Any]) -> None
         assert set(areas) == {"nearest", *gmje["densities"]}
         assert all(0.0 <= area <= 1.0 for area in areas.values())
     assert list(results["completion"]) == [
-        *("jepa", "gje", "gje_t", "gmje", "gmje_em", "gmje_t", "mdn")
+        "jepa",
+        "gje",
+        "gje_t",
+        "gmje",
+        "gmje_em",
+        "gmje_t",
+        "mdn",
     ]
     for found in results["completion"].values():
         assert found["best_of"] == sorted(found["best_of"])
@@ -258,7 +269,9 @@ def test_the_papers_protocol() -> None:
     assert (experiment.decoder_epochs, experiment.completion_epochs) == (50, 5)
     assert {row.method.learning_rate for row in experiment.rows.values()} == {1e-3}
     assert {name: row.density for name, row in experiment.rows.items()} == {
-        **{"simclr": "gmm", "gje": "gaussian", "gmje": "prototypes_ema"}
+        "simclr": "gmm",
+        "gje": "gaussian",
+        "gmje": "prototypes_ema",
     }
 
 

@@ -15,8 +15,12 @@ from tests.harness.commands import harness, only
 # What srun, and another launcher, tell the second of several tasks.
 SECOND = {
     "srun": {
-        **{"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "pack", "SLURM_NTASKS": "4"},
-        **{"SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"},
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "pack",
+        "SLURM_NTASKS": "4",
+        "SLURM_NTASKS_PER_NODE": "4",
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "1",
         "SLURM_NODEID": "0",
     },
     "other": {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "NODE_RANK": "1"},

@@ -248,9 +248,15 @@ def test_single_answers_lie_on_the_conditional_mean_and_mixtures_know_more(fitte
 # ------------------------------------------------------------------------------- the command
 
 ASKED = [
-    *("experiment=synthetic", "seed=3", "logger=csv"),
-    *("experiment.num_seeds=1", "experiment.workers=1", "experiment.num_pairs=60"),
-    *("experiment.epochs=3", "experiment.smc_epochs=1", "experiment.gng_epochs=1"),
+    "experiment=synthetic",
+    "seed=3",
+    "logger=csv",
+    "experiment.num_seeds=1",
+    "experiment.workers=1",
+    "experiment.num_pairs=60",
+    "experiment.epochs=3",
+    "experiment.smc_epochs=1",
+    "experiment.gng_epochs=1",
 ]
 FIGURES = {"separated", "separated_mdn", "intersecting", "intersecting_mdn", "arm", "gaps"}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import tracking
-from harness.settings import LoggerSettings, SettingsError
+from harness.settings import LoggerSettings, Settings, SettingsError
 from harness.tracking import (
     MetricsFile,
     RunFolder,
@@ -48,10 +50,16 @@ def test_a_name_stays_one_folder(value: str) -> None:
     assert "/" not in folder_name([f"data.root={value}"])
 
 
+@cache
+def asked(*overrides: str) -> tuple[Settings, list[str]]:
+    """What a command line says, composed once, as that takes half a second."""
+    return settings(*overrides), words(*overrides)
+
+
 def folder(root: Path, *overrides: str) -> RunFolder:
-    """The folder of a command line."""
-    overrides = (*overrides, f"output_root={root}")
-    return RunFolder.of_command(settings(*overrides), words(*overrides))
+    """The folder of a command line below a root, which is no part of its name."""
+    found, deciding = asked(*overrides, "output_root=another")
+    return RunFolder.of_command(replace(found, output_root=str(root)), deciding)
 
 
 def finish(run: RunFolder, value: int = 1) -> None:

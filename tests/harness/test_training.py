@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,12 +73,7 @@ def test_every_step_is_logged_with_the_loss_and_the_banks_state(
 
 def test_the_online_probe_changes_nothing_else(data: ImageData, tmp_path: Path) -> None:
     """A probe of other classes leaves the encoder as it is."""
-    relabelled = ImageData(
-        **{
-            **vars(data),
-            "train": ImageSet(data.train.images, data.train.labels.flip(0)),
-        }
-    )
+    relabelled = replace(data, train=ImageSet(data.train.images, data.train.labels.flip(0)))
     options = asked("simclr")
     one, other = (
         train(options, images, tmp_path / n)[0] for images, n in ((data, "a"), (relabelled, "b"))
@@ -118,7 +114,7 @@ def test_the_callers_generator_is_left_alone(data: ImageData, tmp_path: Path) ->
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(
     data: ImageData, tmp_path: Path
 ) -> None:
-    broken = ImageData(**{**vars(data), "std": torch.zeros(1)})
+    broken = replace(data, std=torch.zeros(1))
     with pytest.raises(SettingsError, match=r"the loss is nan at step 0: lower the learning_rate"):
         train(asked("simclr"), broken, tmp_path / "a")
 
@@ -152,9 +148,7 @@ def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.Monkey
 
 
 def test_too_few_images_for_a_batch(data: ImageData) -> None:
-    few = ImageData(
-        **{**vars(data), "train": ImageSet(data.train.images[:10], data.train.labels[:10])}
-    )
+    few = replace(data, train=ImageSet(data.train.images[:10], data.train.labels[:10]))
     training.check(SETTINGS, data)
     with pytest.raises(SettingsError, match="at most the number of training images, 10, got 64"):
         training.check(SETTINGS, few)

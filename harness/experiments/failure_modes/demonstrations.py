@@ -221,8 +221,14 @@ def particle_clones(seed: int) -> Demonstration:
 DEMONSTRATIONS: dict[str, Callable[[int], Demonstration]] = {
     demonstrate.__name__: demonstrate
     for demonstrate in (
-        *(trace_trap, log_det_cheat, dual_collapse, entropy_drift),
-        *(identity_collapse, printed_guard, joint_smc_own_terms, particle_clones),
+        trace_trap,
+        log_det_cheat,
+        dual_collapse,
+        entropy_drift,
+        identity_collapse,
+        printed_guard,
+        joint_smc_own_terms,
+        particle_clones,
     )
 }
 

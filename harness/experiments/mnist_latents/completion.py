@@ -130,7 +130,7 @@ def _head_of_clusters(
     """
     dim = targets.shape[1]
     head = GMJEMDNHead(
-        *(dim, _HIDDEN, dim), num_components=_COMPONENTS, scale="softplus", init_scale=_INIT_SCALE
+        dim, _HIDDEN, dim, num_components=_COMPONENTS, scale="softplus", init_scale=_INIT_SCALE
     )
     some = targets[evenly_spaced(len(targets), _FITTED)]
     clusters = KMeans(_COMPONENTS, n_init=1, random_state=0).fit(some.cpu().numpy())

@@ -40,8 +40,11 @@ class Decoder(AdamModule):
         super().__init__()
         self.codes = codes  # no buffer: it is no part of what is learned
         layers: list[nn.Module] = [
-            *(nn.Linear(codes.shape[1], 512), nn.ReLU()),
-            *(nn.Linear(512, 4 * _WIDTHS[0]), nn.ReLU(), nn.Unflatten(1, (_WIDTHS[0], 2, 2))),
+            nn.Linear(codes.shape[1], 512),
+            nn.ReLU(),
+            nn.Linear(512, 4 * _WIDTHS[0]),
+            nn.ReLU(),
+            nn.Unflatten(1, (_WIDTHS[0], 2, 2)),
         ]
         for before, after in pairwise(_WIDTHS):
             layers += [_doubling(before, after), nn.BatchNorm2d(after), nn.ReLU()]
@@ -94,7 +97,8 @@ class Classifier(AdamModule):
         for width in (32, 64, 128):
             layers += [
                 nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
-                *(nn.BatchNorm2d(width), nn.ReLU()),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
             ]
             channels = width
         layers += [nn.Flatten(), nn.Linear(2048, self.num_features), nn.ReLU()]

@@ -26,8 +26,15 @@ from harness.workers import Job
 __all__ = ["make", "show", "summary"]
 
 _COLUMNS = (
-    *("excess_nll", "wasserstein", "near_branches", "coverage_50", "coverage_90", "branch_rmse"),
-    *("noise", "weight_error", "fit_cpu_s"),
+    "excess_nll",
+    "wasserstein",
+    "near_branches",
+    "coverage_50",
+    "coverage_90",
+    "branch_rmse",
+    "noise",
+    "weight_error",
+    "fit_cpu_s",
 )
 _LEGEND = (
     "gap: conditional NLL above the truth's, nats; W1: Wasserstein distance to the truth; near:\n"
