@@ -16,7 +16,7 @@ import numpy as np
 from harness import runs
 from harness.__main__ import main
 from harness.settings import QuickstartSettings, Settings
-from harness.tracking import METRICS, MetricsFile, Row, RunFolder, provenance
+from harness.tracking import METRICS_FILE, MetricsFile, MetricsRow, RunFolder, provenance
 from tests.harness.commands import settings
 
 JPEG = "CIFAR-10 (JPEG): 50000 training images, 10000 test images"
@@ -69,7 +69,7 @@ def training(
     if not curves:
         rows = [{"step": 0, "epoch": 0}]
     with folder.started():
-        metrics = MetricsFile(folder.path / METRICS)
+        metrics = MetricsFile(folder.path / METRICS_FILE)
         for row in rows:
             metrics.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
         metrics.finalize("success")
@@ -90,11 +90,11 @@ def _asked(*words: str) -> Settings:
     return asked
 
 
-def _logged(asked: Settings, generator: np.random.Generator) -> Iterator[Row]:
+def _logged(asked: Settings, generator: np.random.Generator) -> Iterator[MetricsRow]:
     """The lines of metrics.csv: a loss that falls, and an accuracy that rises."""
     for step in range(asked.trainer.epochs * STEPS):
         share = (step + 1) / (asked.trainer.epochs * STEPS)
-        at: Row = {"step": step, "epoch": step // STEPS}
+        at: MetricsRow = {"step": step, "epoch": step // STEPS}
         line = {**at, "train/loss": 5.5 - 1.5 * share**0.3 + 0.05 * generator.normal()}
         if asked.bank and step > 2:
             line["bank/ess_ratio"] = 1 - 0.3 * share + 0.02 * generator.normal()
