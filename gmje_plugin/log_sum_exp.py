@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Products held at a time: what fits the second-level cache of a core, or of a GPU.
 _CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**22}
@@ -71,9 +70,13 @@ class NegativesLogSumExp(torch.autograd.Function):
         return rows, importance, columns
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_rows: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Scales the direction formed in the forward pass; to the batch's points as well."""
+        if torch.is_grad_enabled():  # which create_graph=True does
+            raise RuntimeError(
+                "SMCNTXentLoss over a bank can be differentiated once, not with create_graph=True: "
+                "its gradient is formed without a graph. NTXentLoss with swap_memory_bank can."
+            )
         direction, *in_batch = ctx.saved_tensors
         of_batch: list[Tensor | None] = [None, None]
         if in_batch:

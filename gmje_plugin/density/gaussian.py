@@ -31,8 +31,8 @@ class JointGaussian(nn.Module):
     expanded to a matrix.
 
     Results are differentiable in ``mean``, ``covariance`` and the points, and have the dtype of the
-    Gaussian, float32 or wider, to which points are cast. The state is ``mean`` and ``factor``; it
-    loads into a Gaussian of the same size and kind of covariance.
+    Gaussian, float32 or wider, to which points are cast. The state is ``mean``, ``factor`` and
+    ``split``; it loads into a Gaussian of the same size, split and kind of covariance.
 
     Args:
         mean: Mean, shape (D,). A mean of shape (..., D) makes a batch of Gaussians, with a batch
@@ -85,6 +85,15 @@ class JointGaussian(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("factor", held.factor)
         self._kind = type(held)
+
+    def get_extra_state(self) -> Tensor:
+        """The split, beside the buffers in ``state_dict``."""
+        return torch.tensor(self.split, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuses the state of another split, whose dimensions mean something else."""
+        if int(state) != self.split:
+            raise ValueError(f"split must be the state's, {int(state)}, here it is {self.split}.")
 
     @property
     def held(self) -> Covariance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,6 +21,7 @@ from gmje_plugin.validation import (
     check_pair,
     check_positive,
     moves_state,
+    takes_lightly_names,
     wide_dtype,
 )
 
@@ -38,11 +40,12 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
     positions of the same image.
 
     A row with a NaN or infinite entry makes the loss NaN and does not enter the bank. The loss is
-    computed in float32 under autocast, in float64 for float64 embeddings. It can be differentiated
-    once.
+    computed in float32 under autocast, in float64 for float64 embeddings. Over a bank it can be
+    differentiated once: ``create_graph=True`` is a RuntimeError in the backward pass.
 
     Attributes:
-        temperature: Positive number, may be changed between steps. Default: 0.5, lightly's.
+        temperature: Positive number, may be changed between steps, but not learned: there is no
+            gradient to it. Default: 0.5, lightly's.
         memory_bank_size: Size of the bank as (num_features, dim), or 0 for none.
         gather_distributed: Whether the batches of all ranks serve as negatives and enter the bank.
         memory_bank: An ``SMCMemoryBankModule`` made before, instead of ``memory_bank_size``. Its
@@ -98,6 +101,7 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
             raise ValueError("weighted and hardness need a memory bank: set memory_bank_size.")
         self.terms: dict[str, Tensor] = {}
 
+    @takes_lightly_names
     def forward(
         self,
         out0: Tensor,  # shape: (B, dim)
@@ -125,6 +129,12 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
                 loss: Tensor = super().forward(queries, keys)
             else:
                 update = out0.requires_grad and moves_state(self)
+                if out1.requires_grad and not out0.requires_grad and moves_state(self):
+                    warnings.warn(
+                        "out0 has no gradient but out1 has: the bank is not updated. The queries "
+                        "come first, criterion(query, key).",
+                        stacklevel=2,
+                    )
                 negatives = self._negatives(queries, keys, update=update)
                 # log(p + n) - log p without the cancellation of small losses.
                 loss = softplus(negatives - positives, threshold=50.0).mean()

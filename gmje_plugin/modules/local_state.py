@@ -33,15 +33,19 @@ class LocalState(nn.Module):
         """What is wrong with a checkpoint's state, if anything."""
         raise NotImplementedError
 
+    def _start_anew(self) -> None:
+        """Makes the state of a new object."""
+        raise NotImplementedError
+
     def _after_load(self) -> None:
         """Brings what is not saved in line with a state just loaded."""
         raise NotImplementedError
 
     def _move_state(self, device: torch.device) -> None:
+        if getattr(self, self.state_tensors[0]).is_meta and device.type != "meta":
+            self._start_anew()  # there are no values to move
         for name in (*self.state_tensors, *self.unsaved_tensors):
-            value = getattr(self, name)
-            moved = torch.empty_like(value, device=device) if value.is_meta else value.to(device)
-            setattr(self, name, moved)
+            setattr(self, name, getattr(self, name).to(device))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
         super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
@@ -92,6 +96,8 @@ class LocalState(nn.Module):
     @torch.inference_mode(False)  # what is made under it cannot be updated in place later
     def _load_state(self, state: dict[str, Tensor]) -> None:
         device = getattr(self, self.state_tensors[0]).device
+        if device.type == "meta":
+            self._start_anew()
         for name in self.state_tensors:
             value = state[name].detach()
             dtype = wide_dtype(value) if value.is_floating_point() else value.dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from lightly.models.modules.memory_bank import MemoryBankModule
@@ -108,9 +109,11 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
     ) -> None:
         require_distributed(gather_distributed)
         check_choice("resampling", resampling, SCHEMES)
-        super().__init__(size, gather_distributed, feature_dim_first)
-        if len(self.size) > 2 or (self.size[0] > 0 and self.size[-1] == 0):
+        numbers = size if isinstance(size, Sequence) else (size,)
+        whole = len(numbers) in (1, 2) and all(isinstance(n, Integral) for n in numbers)
+        if not whole or (numbers[0] > 0 and numbers[-1] == 0):
             raise ValueError(f"size must be (num_features, dim), or 0 for no bank, got {size!r}.")
+        super().__init__(size, gather_distributed, feature_dim_first)
         if temperature is not None:
             check_positive("temperature", temperature)
         if ess_threshold is not None:
@@ -270,11 +273,17 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
             name: What to call them in an error.
 
         Raises:
-            ValueError: If they are not a floating (B, dim) tensor of the bank's feature size.
+            ValueError: If they are not a floating (B, dim) tensor of the bank's feature size, or
+                are on the meta device while the bank has entries.
         """
         check_embeddings(name, output, dim=self.bank.shape[1] or None)
         if self.bank.shape[1] == 0:
             self._reset(dim=output.shape[1])
+        if output.is_meta and self.count > 0 and not self.bank.is_meta:
+            raise ValueError(
+                f"{name} must hold values, got a tensor on the meta device, to which the bank's "
+                f"{self.count} entries cannot follow."
+            )
         dtype = torch.promote_types(self.bank.dtype, output.dtype)
         if self.bank.device != output.device or self.bank.dtype != dtype:
             self.log_weights = self.log_weights.to(dtype)
@@ -295,6 +304,9 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         self._ess = self.bank.new_zeros(())
         self._pool_size = self.bank.new_zeros(())
         self._rejected = self.bank.new_zeros((), dtype=torch.int64)
+
+    def _start_anew(self) -> None:
+        self._reset(dim=self.bank.shape[1])
 
     def _init_memory_bank(self, size: tuple[int, ...]) -> None:
         """Does nothing: lightly fills its buffer here; see ``_reset``."""

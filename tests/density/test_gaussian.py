@@ -204,6 +204,12 @@ class TestAgainstReferences:
         with pytest.raises(RuntimeError, match="size mismatch"):
             JointGaussian(*parameters(kind, dim=6), SPLIT).load_state_dict(saved[0].state_dict())
 
+    def test_a_state_of_another_split_is_refused(self, kind: str) -> None:
+        state = JointGaussian(*parameters(kind), SPLIT).state_dict()
+        other = JointGaussian(*parameters(kind, seed=9), SPLIT - 1)
+        with pytest.raises(ValueError, match=f"split must be the state's, {SPLIT}, here it is"):
+            other.load_state_dict(state)
+
     def test_a_batch_is_its_gaussians_side_by_side(self, kind: str) -> None:
         pairs = [parameters(kind, seed=seed) for seed in range(3)]
         batch = JointGaussian(

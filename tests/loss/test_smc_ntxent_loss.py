@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -52,6 +53,31 @@ def test_equals_lightly_over_the_same_bank() -> None:
             value_and_gradients(ours, *batch), value_and_gradients(stock, *batch), strict=True
         ):
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_second_derivatives_are_an_error() -> None:
+    for options in ({}, {"in_batch_negatives": False}):
+        criterion = full(SMCNTXentLoss(0.2, (32, 8), **options)).eval()
+        out0, out1 = batch_of(8)
+        loss = criterion(out0.requires_grad_(), out1)
+        with pytest.raises(RuntimeError, match="differentiated once, not with create_graph=True"):
+            torch.autograd.grad(loss, out0, create_graph=True)
+
+
+def test_views_the_wrong_way_round_are_warned_of() -> None:
+    """Only queries have a gradient in MoCo: without one, lightly's bank is not updated either."""
+    criterion = SMCNTXentLoss(0.2, (32, 8))
+    out0, out1 = batch_of(8)
+    out1.requires_grad_()
+    with pytest.warns(UserWarning, match=r"the bank is not updated. The queries come first"):
+        criterion(out0, out1)
+    assert criterion.memory_bank.count == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion(out1, out0)
+        criterion(x0=out1, x1=out0)  # as another of lightly's losses calls them
+        criterion.eval()(out0, out1)
+    assert criterion.memory_bank.count == 16
 
 
 def test_size_zero_is_lightlys_simclr_loss() -> None:

@@ -1,5 +1,6 @@
 """Bad rows, dtypes, devices and arguments of the SMC bank."""
 
+import copy
 import math
 from typing import Any
 
@@ -96,6 +97,27 @@ def test_moves_to_the_first_batch() -> None:
     assert particles.device.type == "meta"
 
 
+def test_entries_do_not_go_to_the_meta_device_with_a_batch() -> None:
+    bank = full_bank()
+    before = copy.deepcopy(bank.state_dict())
+    size, dim = bank.size
+    with pytest.raises(ValueError, match=rf"output must hold values, .* {size} entries cannot"):
+        bank(torch.empty(4, dim, device="meta"))
+    for name, value in bank.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_starts_anew_after_the_meta_device() -> None:
+    bank = full_bank()
+    size, dim = bank.size
+    bank.to("meta").to_empty(device="cpu")
+    assert bank.count == bank.step == 0
+    assert torch.equal(bank.bank, SMCMemoryBankModule((size, dim), seed=bank.seed).bank)
+    bank.update(embeddings(4, dim))
+    assert bank.count == 4
+    assert torch.isfinite(bank.log_weights[:4]).all()
+
+
 def test_is_in_no_buffer_and_no_parameter() -> None:
     bank = full_bank()
     assert list(bank.buffers()) == []
@@ -107,7 +129,10 @@ def test_is_in_no_buffer_and_no_parameter() -> None:
     [
         ({"size": (-1, 4)}, "non-negative"),
         ({"size": (4, 0)}, "size must be"),
-        ({"size": (4, 2, 3)}, "size"),
+        ({"size": (4, 2, 3)}, "size must be"),
+        ({"size": (4.0, 2)}, "size must be"),
+        ({"size": "16"}, "size must be"),
+        ({"size": None}, "size must be"),
         ({"temperature": 0.0}, "temperature must be a finite number"),
         ({"temperature": -1.0}, "temperature must be a finite number"),
         ({"temperature": math.nan}, "temperature must be a finite number"),
