@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from harness.settings import (
+    COMMANDS,
     CONFIGS,
     SettingsError,
     as_hydra_reads,
@@ -30,6 +32,7 @@ from harness.settings import (
     one_line,
     register_schemas,
     resolve,
+    without_choice,
 )
 
 # Hydra's, without those for other folders of configs; its parser answers others with its usage.
@@ -37,7 +40,6 @@ _FLAGS = (
     "-h",
     "--help",
     "--hydra-help",
-    "--version",
     "-c",
     "--cfg",
     "--resolve",
@@ -98,7 +100,7 @@ def _run(config: DictConfig) -> int:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs a command; what the user got wrong is one line on stderr and exit code 2."""
-    if arguments[:1] in (["bench"], ["export"], ["gpu"], ["report"]):
+    if arguments and arguments[0] in COMMANDS:
         command = importlib.import_module(f"harness.{arguments[0]}")
         try:
             command.main(arguments[1:])
@@ -108,6 +110,9 @@ def main(arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         register_schemas()
         print(help_text(min(Console().width, 120)))
+        return
+    if "--version" in arguments:
+        print(f"gmje-plugin {metadata.version('gmje-plugin')}")
         return
     unknown = [word for word in arguments if word.startswith("-") and word not in _FLAGS]
     if unknown:
@@ -128,7 +133,7 @@ def main(arguments: Sequence[str]) -> None:
     except AssertionError as error:
         if not _raised_in(omegaconf, error):
             raise
-        sys.exit(_refuse("an option of method or bank needs a choice first: method=simclr, ..."))
+        sys.exit(_refuse(without_choice(arguments)))
     if any(_statuses):
         sys.exit(max(_statuses))
 

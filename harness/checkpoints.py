@@ -66,7 +66,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (EOFError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SettingsError(f"cannot read {path}: {why}") from error
+        raise SettingsError(
+            f"cannot read {path}: {why}; it may be damaged: overwrite=true starts its run anew"
+        ) from error
     if not isinstance(found, dict) or not {"state_dict", "global_step", "epoch"} <= found.keys():
         raise SettingsError(f"{path} is no checkpoint of the harness")
     return found

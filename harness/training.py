@@ -49,6 +49,14 @@ def check(settings: Settings, data: ImageData) -> None:
             f"trainer.batch_size must be at most the number of training images, "
             f"{len(data.train)}, got {batch_size}"
         )
+    labels = settings.evaluation.labels_per_class
+    if labels is not None and data.is_labelled:
+        most = int(data.train.labels.bincount().max())
+        if labels > most:
+            raise SettingsError(
+                f"evaluation.labels_per_class must be at most the images of a class, {most}, got "
+                f"{labels}: null takes all"
+            )
     build_backbone(settings, data)
 
 

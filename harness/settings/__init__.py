@@ -3,7 +3,7 @@
 Marks on defaults: [P] printed in the paper, [R] chosen by us because the print is lost.
 """
 
-from harness.settings.command_line import as_hydra_reads
+from harness.settings.command_line import COMMANDS, as_hydra_reads, without_choice
 from harness.settings.experiments import (
     FailureModesSettings,
     LatentRowSettings,
@@ -37,6 +37,7 @@ from harness.settings.resolution import (
 from harness.settings.words import NEUTRAL, deciding, is_neutral
 
 __all__ = [
+    "COMMANDS",
     "CONFIGS",
     "NEUTRAL",
     "BackboneSettings",
@@ -66,4 +67,5 @@ __all__ = [
     "one_line",
     "register_schemas",
     "resolve",
+    "without_choice",
 ]

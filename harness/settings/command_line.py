@@ -14,6 +14,7 @@ from hydra.errors import HydraException, OverrideParseException
 from harness.settings.experiments import Settings
 from harness.settings.fields import SettingsError
 
+COMMANDS = ("bench", "export", "gpu", "report")  # beside experiments
 _PATHS = ("data.root", "output_root")  # whatever is typed for them is one string, ~ a home
 
 
@@ -47,11 +48,28 @@ def explain(error: OverrideParseException) -> str:
     """What is wrong with a word that Hydra cannot parse."""
     name, equals, value = error.override.partition("=")
     if not equals:
-        return f"Error parsing override {name!r}: options are name=value{hint(name)}"
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f" (did you mean {close[0]!r}?)" if close else hint(name)
+        told = f"options are name=value, commands {', '.join(COMMANDS)}"
+        return f"Error parsing override {name!r}: {told}{meant}"
     return (
         f"{error.override}: quote the value, once for the shell and once for Hydra: "
         f"'{name}=\"{value}\"'"
     )
+
+
+def without_choice(words: Sequence[str]) -> str:
+    """The option of a group of which nothing was chosen, which Hydra cannot set."""
+    for word in words:
+        group, dot, _ = word.partition("=")[0].lstrip("+~").partition(".")
+        if (
+            dot
+            and group in ("method", "bank")
+            and not any(w.startswith(f"{group}=") for w in words)
+        ):
+            example = {"method": "method=simclr", "bank": "bank=fifo, where the method has one"}
+            return f"{word} needs a choice first: {example[group]}"
+    return "an option of method or bank needs a choice first: method=simclr, ..."
 
 
 def hint(name: str) -> str:

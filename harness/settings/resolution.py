@@ -18,7 +18,11 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from harness.settings import parts
 from harness.settings.command_line import explain, hint
@@ -106,11 +110,17 @@ def one_line(error: BaseException) -> str:
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
         lines = [line for line in str(error).splitlines() if not line.startswith("To append")]
+        if lines[0].startswith("Could not override 'bank'"):
+            return "bank: the method that was chosen has none"
         return " ".join(lines[:2])
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key} must be given: {cause.full_key}=..."
     message = str(cause.msg or cause).splitlines()[0]
     known = [f.name for f in fields(cause.object_type)] if is_dataclass(cause.object_type) else []
     close = difflib.get_close_matches(str(cause.key), known, n=1)
     meant = f" (did you mean {close[0]!r}?)" if close else hint(str(cause.full_key))
+    if known and not meant:
+        meant = f" (which has {', '.join(known)})"
     return f"{cause.full_key}: {message}{'' if cause.key in known else meant}"
 
 

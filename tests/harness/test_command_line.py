@@ -1,6 +1,7 @@
 """What users type that Hydra does not take, and what they are told."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.__main__ import main
 from harness.settings import SettingsError, as_hydra_reads, one_line, resolve
 from tests.harness.commands import composed, harness
 
@@ -95,6 +97,17 @@ def test_an_option_of_a_method_that_is_not_chosen(tmp_path: Path) -> None:
     ran = harness("method.learning_rate=3", folder=tmp_path)
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "needs a choice first: method=simclr" in ran.stderr
+
+
+def test_an_option_of_a_bank_that_is_not_chosen(tmp_path: Path) -> None:
+    ran = harness("experiment=benchmark", "method=simclr", "bank.size=64", folder=tmp_path)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "bank.size=64 needs a choice first: bank=fifo, where the method has one" in ran.stderr
+
+
+def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"gmje-plugin {version('gmje-plugin')}\n"
 
 
 def test_a_plain_error_of_hydras_is_one_line(tmp_path: Path) -> None:

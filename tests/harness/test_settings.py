@@ -32,6 +32,9 @@ WRONG = {
     "experiment=quick": "experiment=quick: there is no such config, only banks, benchmark, ",
     "data=cifar11": "data=cifar11: there is no such config, only cifar10, digits, folder, mnist",
     "experiment.rows.moco_fifo.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
+    "experiment=banks bank=fifo bank.ess_threshold=0.1": "'FIFOBankSettings' (which has name, size)",
+    "backbone=timm": "backbone.name must be given",
+    "experiment=benchmark method=simclr bank=fifo": "bank: the method that was chosen has none",
     "scale=paper": "are for benchmark, banks and mnist_latents, not quickstart",
     # wrong types
     "trainer.epochs=1.5": "trainer.epochs: Value '1.5' of type 'float' could not be converted",
@@ -65,6 +68,7 @@ WRONG = {
     "trainer.devices=0": "trainer.devices must be finite, at least 1, got 0",
     # not Hydra's grammar
     "epochs": "Error parsing override 'epochs'",
+    "reports": "commands bench, export, gpu, report (did you mean 'report'?)",
 }
 
 

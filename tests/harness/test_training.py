@@ -147,6 +147,17 @@ def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.Monkey
         training.check(SETTINGS, data)
 
 
+def test_more_labels_than_a_class_has(data: ImageData) -> None:
+    most = int(data.train.labels.bincount().max())
+    training.check(_with_labels(most), data)
+    with pytest.raises(SettingsError, match=f"at most the images of a class, {most}, got"):
+        training.check(_with_labels(most + 1), data)
+
+
+def _with_labels(count: int) -> Settings:
+    return replace(SETTINGS, evaluation=replace(SETTINGS.evaluation, labels_per_class=count))
+
+
 def test_too_few_images_for_a_batch(data: ImageData) -> None:
     few = replace(data, train=ImageSet(data.train.images[:10], data.train.labels[:10]))
     training.check(SETTINGS, data)
