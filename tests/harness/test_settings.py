@@ -32,7 +32,7 @@ WRONG = {
     "experiment=quick": "experiment=quick: there is no such config, only banks, benchmark, ",
     "data=cifar11": "data=cifar11: there is no such config, only cifar10, digits, folder, mnist",
     "experiment.rows.moco_fifo.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
-    "experiment=banks bank=fifo bank.ess_threshold=0.1": "'FIFOBankSettings' (which has name, size)",
+    "experiment=banks bank=fifo bank.ess_threshold=0.1": "BankSettings' (which has name, size)",
     "backbone=timm": "backbone.name must be given",
     "experiment=benchmark method=simclr bank=fifo": "bank: the method that was chosen has none",
     "scale=paper": "are for benchmark, banks and mnist_latents, not quickstart",
