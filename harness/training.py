@@ -18,8 +18,8 @@ from harness.data import ImageData
 from harness.evaluation.online_probe import OnlineProbeAccuracy
 from harness.fitting import fit
 from harness.keyed_random import seeded
-from harness.methods.context import BuildContext
 from harness.methods.modules.base import Method
+from harness.methods.modules.context import BuildContext
 from harness.settings import Settings, SettingsError
 from harness.tracking import CHECKPOINT, RunFolder
 from harness.views import Views

@@ -1,4 +1,4 @@
-"""The memory banks of MoCo."""
+"""The memory banks of MoCo, SMC-GMJE and NNCLR."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from harness.settings.methods import MethodSettings
 from harness.settings.registry import config
 
 if TYPE_CHECKING:
-    from harness.methods.context import BuildContext
     from harness.methods.modules.base import Method
+    from harness.methods.modules.context import BuildContext
 
 
 @config("method", "byol", "BYOL")

@@ -14,8 +14,8 @@ from harness.settings.registry import config
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.methods.context import BuildContext
     from harness.methods.modules.base import Method
+    from harness.methods.modules.context import BuildContext
 
 
 @config(

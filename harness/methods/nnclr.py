@@ -10,8 +10,8 @@ from harness.settings.methods import MethodSettings
 from harness.settings.registry import config
 
 if TYPE_CHECKING:
-    from harness.methods.context import BuildContext
     from harness.methods.modules.base import Method
+    from harness.methods.modules.context import BuildContext
 
 
 @config("method", "nnclr", "NNCLR")
@@ -34,7 +34,7 @@ class NNCLRSettings(MethodSettings):
         from lightly.models.modules import NNCLRPredictionHead
 
         from gmje_plugin import SMCNNMemoryBankModule
-        from harness.methods.modules.contrastive import NNCLR
+        from harness.methods.modules.nnclr import NNCLR
 
         criterion = NTXentLoss(self.temperature, gather_distributed=context.gather)
         memory_bank = context.memory_bank(

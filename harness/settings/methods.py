@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
 from harness.settings.fields import choice, ranged
+from harness.settings.registry import registered
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.methods.context import BuildContext
     from harness.methods.modules.base import Method
+    from harness.methods.modules.context import BuildContext
 
 
 @dataclass
 class BankSettings:
-    """A memory bank of MoCo; in rows experiment.rows.moco_smc.bank, ..."""
+    """A memory bank of negatives or neighbours; in rows experiment.rows.moco_smc.bank, ..."""
 
     name: str = MISSING
     size: int = ranged(256, low=1, help="Entries; one batch, as in the paper. [P]")
@@ -86,12 +87,18 @@ class MethodSettings:
     def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
         """Options that are each valid but not together; most methods have no bank."""
         if bank is not None and not self.has_bank:
-            yield f"bank is for moco, smc_gmje and nnclr, not for {self.name}"
+            with_bank = [name for name, it in registered("method").items() if it.settings.has_bank]
+            yield f"bank is for {_listed(with_bank, 'and')}, not for {self.name}"
         elif bank is None and self.has_bank:
-            yield f"bank must be chosen for {self.name} (bank=fifo, smc or smc_paper)"
+            yield f"bank must be chosen for {self.name} (bank={_listed(registered('bank'), 'or')})"
         elif bank is not None:
             yield from bank.problems_inside()
 
     def suffix(self) -> str:
         """What a title says behind method and bank."""
         return ""
+
+
+def _listed(names: Iterable[str], word: str) -> str:
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last

@@ -27,7 +27,7 @@ class Registered:
 
     title: str
     help: str
-    settings: type
+    settings: type[Any]
     values: Mapping[str, Any]
 
 

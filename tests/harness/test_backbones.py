@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness import backbones
 from harness.backbones import Backbone
-from harness.methods.context import BuildContext
+from harness.methods.modules.context import BuildContext
 from harness.methods.simclr import SimCLRSettings
 from harness.settings import (
     BackboneSettings,

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from harness import backbones
 from harness.__main__ import main
 from harness.backbones import Backbone
-from harness.methods.context import BuildContext
+from harness.methods.modules.context import BuildContext
 from harness.methods.simclr import SimCLRSettings
 from harness.settings import (
     BackboneSettings,

@@ -14,7 +14,7 @@ from lightly.utils.lars import LARS
 from lightly.utils.scheduler import CosineWarmupScheduler
 from torch import Tensor, nn
 
-from harness.methods.context import BuildContext
+from harness.methods.modules.context import BuildContext
 from harness.settings import MethodSettings, SettingsError
 
 _PROBE_LEARNING_RATE = 0.1  # as the paper's linear probe

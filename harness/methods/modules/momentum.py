@@ -8,9 +8,9 @@ from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
 from harness.methods.byol import BYOLSettings
-from harness.methods.context import BuildContext
 from harness.methods.moco import MoCoSettings
 from harness.methods.modules.base import Method
+from harness.methods.modules.context import BuildContext
 
 
 class MomentumMethod(Method):

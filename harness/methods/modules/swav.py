@@ -7,8 +7,8 @@ from lightly.models.modules import SwaVPrototypes
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from harness.methods.context import BuildContext
 from harness.methods.modules.base import Method, Step
+from harness.methods.modules.context import BuildContext
 from harness.methods.swav import SwAVSettings
 
 
