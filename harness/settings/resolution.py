@@ -107,6 +107,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         return explain(error)
     inner = error.__cause__ or error.__context__
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        inner = None  # where a debugger or coverage watches, OmegaConf keeps what knows no key
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
         lines = [line for line in str(error).splitlines() if not line.startswith("To append")]

@@ -80,6 +80,12 @@ def test_a_missing_bank_is_one_problem() -> None:
     assert str(error.value) == "bank must be chosen for moco (bank=fifo, smc or smc_paper)"
 
 
+def test_a_missing_name_is_named_where_a_debugger_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OC_CAUSE", "1")  # what OmegaConf does under sys.settrace, as of coverage
+    with pytest.raises(SettingsError, match="backbone.name must be given"):
+        settings("backbone=timm")
+
+
 @pytest.mark.parametrize("override", WRONG)
 def test_wrong_options_are_one_clear_line(override: str) -> None:
     with pytest.raises((SettingsError, HydraException, OmegaConfBaseException)) as caught:
