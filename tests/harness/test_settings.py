@@ -82,7 +82,7 @@ def test_a_missing_bank_is_one_problem() -> None:
 
 def test_a_missing_name_is_named_where_a_debugger_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OC_CAUSE", "1")  # what OmegaConf does under sys.settrace, as of coverage
-    with pytest.raises(SettingsError, match="backbone.name must be given"):
+    with pytest.raises(SettingsError, match=r"backbone\.name must be given"):
         settings("backbone=timm")
 
 
