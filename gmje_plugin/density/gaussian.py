@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -91,9 +92,16 @@ class JointGaussian(nn.Module):
         return torch.tensor(self.split, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
+        """Does nothing: the split is given, and checked before anything is loaded."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         """Refuses the state of another split, whose dimensions mean something else."""
-        if int(state) != self.split:
-            raise ValueError(f"split must be the state's, {int(state)}, here it is {self.split}.")
+        split = state_dict.get(f"{prefix}_extra_state")
+        if split is not None and int(split) != self.split:
+            raise ValueError(f"split must be the state's, {int(split)}, here it is {self.split}.")
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def held(self) -> Covariance:

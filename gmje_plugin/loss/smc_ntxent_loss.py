@@ -133,7 +133,7 @@ class SMCNTXentLoss(ShowsOptions, NTXentLoss):  # type: ignore[misc]
                     warnings.warn(
                         "out0 has no gradient but out1 has: the bank is not updated. The queries "
                         "come first, criterion(query, key).",
-                        stacklevel=2,
+                        stacklevel=5,  # behind torch's calls of a module and the names' decorator
                     )
                 negatives = self._negatives(queries, keys, update=update)
                 # log(p + n) - log p without the cancellation of small losses.

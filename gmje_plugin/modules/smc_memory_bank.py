@@ -286,9 +286,9 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
             )
         dtype = torch.promote_types(self.bank.dtype, output.dtype)
         if self.bank.device != output.device or self.bank.dtype != dtype:
+            self._move_state(output.device)
             self.log_weights = self.log_weights.to(dtype)
             self.bank = self.bank.to(dtype)
-            self._move_state(output.device)
 
     @torch.inference_mode(False)
     def _reset(self, dim: int) -> None:

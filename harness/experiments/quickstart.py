@@ -116,7 +116,7 @@ class _Quickstart:
         return self.folder.part(f"{name},seed={seed}", settings)
 
     def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """The metrics by name; those on banks and prototypes only where a row has them."""
+        """The figures by name; those on banks and prototypes only where a row has them."""
         terms = self._mdn_terms()
         note = f"{', '.join(terms)}: {_NOTE}" if terms else ""
         drawn = {"loss": loss_curves(self._curves("train/loss"), terms, note=note)}

@@ -112,8 +112,8 @@ def one_line(error: BaseException) -> str:
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
         lines = [line for line in str(error).splitlines() if not line.startswith("To append")]
-        if lines[0].startswith("Could not override 'bank'"):
-            return "bank: the method that was chosen has none"
+        if any(line.startswith("Could not override 'bank'") for line in lines):
+            return "bank: there is none to choose without a method that has one (method=moco, ...)"
         return " ".join(lines[:2])
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."

@@ -209,6 +209,7 @@ class TestAgainstReferences:
         other = JointGaussian(*parameters(kind, seed=9), SPLIT - 1)
         with pytest.raises(ValueError, match=f"split must be the state's, {SPLIT}, here it is"):
             other.load_state_dict(state)
+        assert not torch.equal(other.mean, state["mean"])  # nothing was loaded
 
     def test_a_batch_is_its_gaussians_side_by_side(self, kind: str) -> None:
         pairs = [parameters(kind, seed=seed) for seed in range(3)]

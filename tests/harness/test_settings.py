@@ -34,7 +34,7 @@ WRONG = {
     "experiment.rows.moco_fifo.bank.ess_threshold=0.1": "not in 'FIFOBankSettings'",
     "experiment=banks bank=fifo bank.ess_threshold=0.1": "BankSettings' (which has name, size)",
     "backbone=timm": "backbone.name must be given",
-    "experiment=benchmark method=simclr bank=fifo": "bank: the method that was chosen has none",
+    "experiment=benchmark method=simclr bank=fifo": "bank: there is none to choose without",
     "scale=paper": "are for benchmark, banks and mnist_latents, not quickstart",
     # wrong types
     "trainer.epochs=1.5": "trainer.epochs: Value '1.5' of type 'float' could not be converted",
