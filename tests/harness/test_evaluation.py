@@ -185,7 +185,7 @@ def test_encode_is_in_evaluation_mode_and_leaves_the_mode() -> None:
     assert torch.equal(labels, data.test.labels)
 
 
-def test_evaluate_gives_every_figure_and_pixels_do_well(tmp_path: Path) -> None:
+def test_evaluate_gives_every_metric_and_pixels_do_well(tmp_path: Path) -> None:
     data = load(DataSettings())
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     nn.init.eye_(network[1].weight)
