@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
 
 from gmje_plugin import SMCMemoryBankModule
+from gmje_plugin.resampling import SCHEMES
 from harness.methods.banks import SMCBankSettings
 from harness.settings import MethodSettings, QuickstartSettings, RowSettings, register_schemas
 from tests.harness.commands import ROOT, settings
@@ -56,7 +58,6 @@ def test_every_method_composes_at_every_scale(method: str, scale: str) -> None:
     else:
         assert (CONFIGS / "recipe" / scale / f"{method}.yaml").exists()
     assert found.trainer.epochs == (200 if scale == "paper" else 2)
-    assert (found.bank is None) == (method not in ("moco", "smc_gmje", "nnclr"))
 
 
 @pytest.mark.parametrize("bank", options("bank"))
@@ -82,9 +83,8 @@ def test_every_folder_is_a_group_that_is_tested() -> None:
     assert registered <= {*ConfigStore.instance().repo}
     assert not registered & folders  # one place for each
     assert folders | registered == {*TOP_LEVEL, *OF_EXPERIMENT, "bank", "recipe"} | sweeps
-    assert (
-        {path.name for path in (CONFIGS / "recipe").iterdir()} == set(SCALES) == {*options("scale")}
-    )
+    recipes = {path.name for path in (CONFIGS / "recipe").iterdir()} - {"bank.yaml"}
+    assert recipes == set(SCALES) == {*options("scale")}
 
 
 def test_every_file_says_what_it_is() -> None:
@@ -111,6 +111,11 @@ def test_bank_defaults_are_the_modules(rows: dict[str, RowSettings]) -> None:
         assert isinstance(bank, SMCBankSettings)
         for option in ("resampling", "ess_threshold", "count_own_query"):
             assert getattr(bank, option) == getattr(module, option), (name, option)
+
+
+def test_a_bank_can_have_every_scheme() -> None:
+    scheme = next(item for item in fields(SMCBankSettings) if item.name == "resampling")
+    assert set(scheme.metadata["choices"]) == set(SCHEMES)
 
 
 def test_one_bank_is_a_batch_as_in_the_paper(rows: dict[str, RowSettings]) -> None:

@@ -85,7 +85,7 @@ def weighted_covariance(
     weights: Tensor,  # shape: (N,)
     kind: str,
 ) -> Tensor:  # shape: (D, D) | (D,) | ()
-    """Covariance around 0 under weights that sum to 1, of one of the ``COVARIANCES``."""
+    """Covariance around 0 under weights that sum to 1, of one of the ``KINDS``."""
     if kind == "full":
         with torch.autocast(device_type=centred.device.type, enabled=False):
             return (weights[:, None] * centred).mT @ centred

@@ -10,6 +10,7 @@ from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, evenl
 from harness.data.sources import channel_statistics, read
 from harness.data.splits import held_out_size, imbalanced, some_per_class, split
 from harness.settings import DataSettings, SettingsError
+from harness.settings.parts import NORMALIZATIONS
 
 __all__ = [
     "AnyImageSet",
@@ -23,13 +24,6 @@ __all__ = [
     "to_device",
     "train_loader",
 ]
-
-
-# Mean and standard deviation by which others normalise.
-_KNOWN = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
 
 
 def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
@@ -67,12 +61,11 @@ def _normalization(settings: DataSettings, train: AnyImageSet) -> tuple[Tensor, 
     name = settings.views.normalization
     if name == "training_images":
         return channel_statistics(train)
-    if name == "half":
-        half = torch.full((train.image_shape[0],), 0.5)
-        return half, half
-    if train.image_shape[0] != 3:
+    mean, std = map(torch.tensor, NORMALIZATIONS[name])
+    channels = train.image_shape[0]
+    if len(mean) not in (1, channels):
         raise SettingsError(
-            f"data.views.normalization={name} is for images in colour, data={settings.name} is gray"
+            f"data.views.normalization={name} is for images in colour, data={settings.name} is "
+            f"grayscale"
         )
-    mean, std = _KNOWN[name]
-    return torch.tensor(mean), torch.tensor(std)
+    return mean.repeat(channels // len(mean)), std.repeat(channels // len(std))

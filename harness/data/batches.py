@@ -85,7 +85,10 @@ def burst_order(
     seed: int,
     epoch: int,
 ) -> Tensor:  # shape: (count,)
-    """An epoch's order of bursts: of a sixteenth of the images, others each epoch till all came."""
+    """An epoch's order: a sixteenth of the images, each 16 times in a row.
+
+    Other images each epoch; after 16 epochs all have come.
+    """
     cycle, part = divmod(epoch, _BURST)
     generator = torch.Generator().manual_seed(seed * 2**31 + cycle)
     distinct = -(-count // _BURST)

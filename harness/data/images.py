@@ -196,7 +196,7 @@ def unreadable(path: str | Path, error: Exception) -> SettingsError:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in 8 bits a channel, as PIL itself clips gray of more bits instead of scaling it.
+    """The image in 8 bits a channel; PIL itself clips grayscale of more bits, unscaled.
 
     Raises:
         ValueError: If its values have no known range.

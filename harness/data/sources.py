@@ -40,13 +40,9 @@ def read(settings: DataSettings) -> Sets:
         raise SettingsError(f"data.keep=files is for data=folder, not {settings.name}")
     if settings.name != "folder" and settings.image_size is not None:
         raise SettingsError(f"data.image_size is for data=folder, not {settings.name}")
-    readers: dict[str, Callable[[DataSettings], Sets]] = {
-        "digits": _digits,
-        "cifar10": _cifar10,
-        "mnist": _mnist,
-        "folder": _folder,
-    }
-    return readers[settings.name](settings)
+    if settings.name not in READERS:  # configs/data has a file of that name
+        raise SettingsError(f"data.name must be one of {', '.join(READERS)}, got {settings.name}")
+    return READERS[settings.name](settings)
 
 
 def _digits(settings: DataSettings) -> Sets:  # noqa: ARG001
@@ -151,6 +147,14 @@ def _folder(settings: DataSettings) -> Sets:
     if settings.keep == "files" or (settings.keep == "auto" and not _fit_memory(train, test)):
         return train, test, name
     return load_cached(train, root / "train"), load_cached(test, root / evaluated), name
+
+
+READERS: dict[str, Callable[[DataSettings], Sets]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "mnist": _mnist,
+    "folder": _folder,
+}
 
 
 def _fit_memory(*sets: FileSet) -> bool:

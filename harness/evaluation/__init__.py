@@ -26,10 +26,9 @@ _PAIRS = 2000  # images whose pairs uniformity is taken over, and whose views al
 def evaluate(
     backbone: nn.Module, data: ImageData, settings: Settings, *, folder: Path
 ) -> dict[str, float]:
-    """Every figure of the frozen features of a backbone, by name.
+    """Every metric of the frozen features of a backbone, by name.
 
-    The figures of collapse are those of the test images' features. Images of one class have no
-    accuracies.
+    Those of collapse are of the test images' features. Images of one class have no accuracies.
 
     Args:
         backbone: Not changed.

@@ -1,4 +1,4 @@
-"""Figures that tell whether features have collapsed."""
+"""Metrics that tell whether features have collapsed."""
 
 from __future__ import annotations
 

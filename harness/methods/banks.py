@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.settings.fields import choice, option, ranged
 from harness.settings.methods import BankSettings
@@ -16,6 +16,7 @@ from harness.settings.registry import config
 class FIFOBankSettings(BankSettings):
     """lightly's queue: the oldest entries leave."""
 
+    is_queue: ClassVar[bool] = True
     name: str = choice("fifo")
 
     def options(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.methods.banks import FIFOBankSettings
 from harness.settings.fields import choice, option, ranged
 from harness.settings.methods import BankSettings, MethodSettings
 from harness.settings.registry import config
@@ -52,8 +51,8 @@ class MoCoSettings(MethodSettings):
     def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
         """Besides, the queue is none of particles."""
         yield from super().problems_with(bank)
-        if self.name == "smc_gmje" and bank is not None and bank.name == "fifo":
-            yield "bank=fifo with smc_gmje is MoCo: use method=moco"
+        if self.name == "smc_gmje" and bank is not None and bank.is_queue:
+            yield f"bank={bank.name} with smc_gmje is MoCo: use method=moco"
 
     def suffix(self) -> str:
         """Says what negatives there are beside the bank's."""
@@ -68,7 +67,7 @@ class MoCoSettings(MethodSettings):
 
         bank = context.bank
         criterion: nn.Module
-        if isinstance(bank, FIFOBankSettings) and not self.in_batch_negatives:
+        if bank is not None and bank.is_queue and not self.in_batch_negatives:
             criterion = NTXentLoss(
                 self.temperature,
                 memory_bank_size=(bank.size, self.output_dim),

@@ -25,7 +25,7 @@ class RowSettings:
 
     title: str = MISSING
     method: MethodSettings = MISSING
-    bank: BankSettings | None = None  # of MoCo
+    bank: BankSettings | None = None  # where the method has one
 
     def problems(self) -> Iterator[str]:
         """As the method says."""
@@ -199,7 +199,7 @@ class Settings:
 
     experiment: ExperimentSettings = MISSING
     method: MethodSettings | None = None  # the rows of quickstart and mnist_latents have their own
-    bank: BankSettings | None = None  # of MoCo
+    bank: BankSettings | None = None  # where the method has one
     data: DataSettings = MISSING
     backbone: BackboneSettings = MISSING
     trainer: TrainerSettings = MISSING

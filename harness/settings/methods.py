@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class BankSettings:
     """A memory bank of negatives or neighbours; in rows experiment.rows.moco_smc.bank, ..."""
 
+    is_queue: ClassVar[bool] = False  # whether it is lightly's own: the oldest entries leave
     name: str = MISSING
     size: int = ranged(256, low=1, help="Entries; one batch, as in the paper. [P]")
 

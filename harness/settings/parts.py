@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from harness.settings.fields import choice, option, ranged, ranged_list, share
-from harness.settings.registry import config
+from harness.settings.registry import CONFIGS, config
+
+# Mean and standard deviation of each channel, or of any, by which others normalise.
+NORMALIZATIONS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,), (0.5,)),
+}
+_DATA_SETS = sorted({file.stem for file in (CONFIGS / "data").glob("*.yaml")} - {"digits"})
 
 
 @dataclass
@@ -43,9 +51,7 @@ class ViewSettings:
     grayscale: float = share(help="Probability of a view without colour.")
     normalization: str = choice(
         "training_images",
-        "cifar10",
-        "imagenet",
-        "half",
+        *NORMALIZATIONS,
         help="Whose mean and standard deviation images are normalised by, for evaluation too.",
     )
 
@@ -54,7 +60,7 @@ class ViewSettings:
 class DataSettings:
     """Which images, how they are split, held and augmented."""
 
-    name: str = choice("digits", "cifar10", "mnist", "folder")
+    name: str = choice("digits", *_DATA_SETS)
     root: str = option(
         "data", help="Where cifar10 and mnist lie or are put; with data=folder, the folder itself."
     )

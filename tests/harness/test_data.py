@@ -93,6 +93,8 @@ def test_normalization(tmp_path: Path) -> None:
         loaded = data.load(settings)
         assert loaded.mean.tolist() == pytest.approx(mean)
         assert loaded.std.tolist() == pytest.approx(std)
+    loaded = data.load(DataSettings(views=ViewSettings(normalization="half")))
+    assert (loaded.mean.tolist(), loaded.std.tolist()) == ([0.5], [0.5])
 
 
 def cut(raw: Path) -> None:
@@ -215,8 +217,9 @@ def test_options_for_other_data_are_refused(tmp_path: Path) -> None:
     assert "data.keep=files is for data=folder" in refusal(DataSettings(keep="files"))
     assert "data.image_size is for data=folder" in refusal(DataSettings(image_size=16))
     assert "data.image_size must be given" in refusal(folder_settings(tmp_path, image_size=None))
-    grey = DataSettings(views=ViewSettings(normalization="imagenet"))
-    assert "is for images in colour" in refusal(grey)
+    grayscale = DataSettings(views=ViewSettings(normalization="imagenet"))
+    assert "is for images in colour" in refusal(grayscale)
+    assert "data.name must be one of digits, cifar10" in refusal(DataSettings(name="mine"))
 
 
 # --- configs ------------------------------------------------------------------------------------
@@ -235,6 +238,11 @@ def test_every_config_composes(name: str, normalization: str) -> None:
     settings = commands.settings(f"data={name}", "data.root=somewhere").data
     assert settings.name == name
     assert settings.views.normalization == normalization
+
+
+def test_every_config_has_a_reader() -> None:
+    files = (commands.ROOT / "configs" / "data").glob("*.yaml")
+    assert {file.stem for file in files} == {*sources.READERS}
 
 
 def test_a_preset_can_be_chosen_and_changed() -> None:

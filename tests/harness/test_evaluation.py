@@ -35,11 +35,11 @@ def brute_force_knn(train: Tensor, labels: Tensor, test: Tensor, k: int, t: floa
         similarity = [
             float(torch.cosine_similarity(point, other, dim=0)) for other in train.double()
         ]
-        nearest = sorted(range(len(train)), key=lambda place: -similarity[place])[:k]
+        nearest = sorted(range(len(train)), key=lambda index: -similarity[index])[:k]
         votes: dict[int, float] = {}
-        for place in nearest:
-            label = int(labels[place])
-            votes[label] = votes.get(label, 0.0) + math.exp(similarity[place] / t)
+        for index in nearest:
+            label = int(labels[index])
+            votes[label] = votes.get(label, 0.0) + math.exp(similarity[index] / t)
         predictions.append(max(votes, key=lambda label: votes[label]))
     return predictions
 
@@ -132,7 +132,7 @@ def plain_probe(network: nn.Module, data: ImageData, *, seed: int, epochs: int) 
 def test_the_papers_probe_learns_and_is_a_function_of_its_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Grey squares of two shades: what neither cropping nor flipping takes away.
+    # Grayscale squares of two shades: what neither cropping nor flipping takes away.
     labels = torch.arange(600) % 2
     pixels = (80 + 100 * labels[:, None, None, None] + 20 * normal(600, 1, 16, 16)).byte()
     images = ImageSet(pixels, labels)
@@ -185,7 +185,7 @@ def test_encode_is_in_evaluation_mode_and_leaves_the_mode() -> None:
     assert torch.equal(labels, data.test.labels)
 
 
-def test_evaluate_gives_every_figure_and_pixels_do_well(tmp_path: Path) -> None:
+def test_evaluate_gives_every_metric_and_pixels_do_well(tmp_path: Path) -> None:
     data = load(DataSettings())
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64))
     nn.init.eye_(network[1].weight)

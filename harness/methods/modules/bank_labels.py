@@ -56,9 +56,9 @@ class BankLabels(nn.Module):
         self.false_negatives = (end - first).sum() / (len(labels) * len(held))
         codes = hash_rows(rows[:, :_HASHED])
         known, order = self.codes.sort()
-        places = torch.searchsorted(known, codes).clamp_max(len(known) - 1)
-        stayed = known[places] == codes
-        found = self.labels[order[places]]
+        indices = torch.searchsorted(known, codes).clamp_max(len(known) - 1)
+        stayed = known[indices] == codes
+        found = self.labels[order[indices]]
         similarities = rows[~stayed].float() @ normalize(keys.float(), dim=1).T
         best, nearest = similarities.max(dim=1)
         found[~stayed] = torch.where(best > 0.99, labels[nearest], _UNKNOWN)
