@@ -57,7 +57,8 @@ def _compose_to(config: DictConfig, overrides: Sequence[Override]) -> bool:
     try:
         composed = compose("config", overrides=[item.input_line or "" for item in overrides])
         return bool(_values(composed) == _values(config))
-    except (HydraException, OmegaConfBaseException):
+    # The assertion is OmegaConf's, of an option of a group of which nothing is chosen any more.
+    except (AssertionError, HydraException, OmegaConfBaseException):
         return False
 
 

@@ -29,6 +29,10 @@ FOUND = [
     (["~experiment.rows.byol"], ["~experiment.rows.byol"]),
     (["experiment=banks", "bank=smc", "bank.ess_threshold=null", "bank.count_own_query=True"],
      ["bank=smc", "bank.ess_threshold=null", "bank.count_own_query=true"]),
+    # an option of what another word chooses
+    (["experiment=benchmark", "method=moco", "bank.size=64"], ["method=moco", "bank.size=64"]),
+    (["experiment=benchmark", "method=vicreg", "method.learning_rate=0.1"],
+     ["method=vicreg", "method.learning_rate=0.1"]),
     # one way to write it
     (["++seed=2", "trainer.warmup_ratio=2e-1"], ["seed=2", "trainer.warmup_ratio=0.2"]),
     (["data.root='/a b/c'"], ["data.root=/a b/c"]),
