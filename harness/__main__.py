@@ -9,7 +9,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -35,7 +34,8 @@ from harness.settings import (
     without_choice,
 )
 
-# Hydra's, without those for other folders of configs; its parser answers others with its usage.
+# Hydra's, without its version and those for other folders of configs; its parser answers others with
+# its usage.
 _FLAGS = (
     "-h",
     "--help",
@@ -112,7 +112,9 @@ def main(arguments: Sequence[str]) -> None:
         print(help_text(min(Console().width, 120)))
         return
     if "--version" in arguments:
-        print(f"gmje-plugin {metadata.version('gmje-plugin')}")
+        from gmje_plugin import __version__  # torch takes seconds to import
+
+        print(f"gmje-plugin {__version__}")
         return
     unknown = [word for word in arguments if word.startswith("-") and word not in _FLAGS]
     if unknown:

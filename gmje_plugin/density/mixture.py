@@ -37,8 +37,8 @@ class JointGaussianMixture(JointMixture):
     plain ``torch.distributions.MixtureSameFamily``, as nothing is left of them to split. What has
     no closed form is estimated by Monte Carlo, as a ``MonteCarloEstimate``. See ``JointGaussian``
     for the form of the components, dtypes and gradients. The state is ``log_weights``,
-    ``components.mean`` and ``components.factor``; it loads into a mixture of the same sizes and
-    kind of covariance.
+    ``components.mean``, ``components.factor`` and the split; it loads into a mixture of the same
+    sizes, split and kind of covariance.
 
     Args:
         weights: Component weights, shape (K,), at least 0 and summing to 1 (within 1e-4; they are

@@ -57,8 +57,8 @@ class JointStudentTMixture(JointMixture):
       The target has no marginal density in closed form. How far the context is out may set the
       residual's scale in part, by ``power``: see ``calibrated``.
 
-    The state is ``log_weights``, ``df``, ``power``, ``components.mean`` and
-    ``components.factor``; of the blocks of the latter two A_k, b_k and both scales are made as a
+    The state is ``log_weights``, ``df``, ``power``, the split, ``components.mean``
+    and ``components.factor``; of the blocks of the latter two A_k, b_k and both scales are made as a
     Gaussian's conditional is. See ``JointGaussian`` for dtypes and gradients.
 
     Args:

@@ -1,7 +1,6 @@
 """What users type that Hydra does not take, and what they are told."""
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from gmje_plugin import __version__
 from harness.__main__ import main
 from harness.settings import SettingsError, as_hydra_reads, one_line, resolve
 from tests.harness.commands import composed, harness
@@ -107,7 +107,7 @@ def test_an_option_of_a_bank_that_is_not_chosen(tmp_path: Path) -> None:
 
 def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--version"])
-    assert capsys.readouterr().out == f"gmje-plugin {version('gmje-plugin')}\n"
+    assert capsys.readouterr().out == f"gmje-plugin {__version__}\n"
 
 
 def test_a_plain_error_of_hydras_is_one_line(tmp_path: Path) -> None:
