@@ -34,8 +34,8 @@ from harness.settings import (
     without_choice,
 )
 
-# Hydra's, without its version and those for other folders of configs; its parser answers others with
-# its usage.
+# Hydra's, without its version and those for other folders of configs; its parser answers others
+# with its usage.
 _FLAGS = (
     "-h",
     "--help",

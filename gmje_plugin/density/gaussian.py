@@ -33,7 +33,8 @@ class JointGaussian(nn.Module):
 
     Results are differentiable in ``mean``, ``covariance`` and the points, and have the dtype of the
     Gaussian, float32 or wider, to which points are cast. The state is ``mean``, ``factor`` and,
-    as extra state, ``split``; it loads into a Gaussian of the same size, split and kind of covariance.
+    as extra state, ``split``; it loads into a Gaussian of the same size, split and kind of
+    covariance.
 
     Args:
         mean: Mean, shape (D,). A mean of shape (..., D) makes a batch of Gaussians, with a batch

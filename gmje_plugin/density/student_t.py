@@ -58,8 +58,8 @@ class JointStudentTMixture(JointMixture):
       residual's scale in part, by ``power``: see ``calibrated``.
 
     The state is ``log_weights``, ``df``, ``power``, the split, ``components.mean``
-    and ``components.factor``; of the blocks of the latter two A_k, b_k and both scales are made as a
-    Gaussian's conditional is. See ``JointGaussian`` for dtypes and gradients.
+    and ``components.factor``; of the blocks of the latter two A_k, b_k and both scales are made as
+    a Gaussian's conditional is. See ``JointGaussian`` for dtypes and gradients.
 
     Args:
         weights: Component weights, shape (K,), at least 0 and summing to 1 (within 1e-4; they are
