@@ -32,9 +32,8 @@ class JointGaussian(nn.Module):
     expanded to a matrix.
 
     Results are differentiable in ``mean``, ``covariance`` and the points, and have the dtype of the
-    Gaussian, float32 or wider, to which points are cast. The state is ``mean``, ``factor`` and,
-    as extra state, ``split``; it loads into a Gaussian of the same size, split and kind of
-    covariance.
+    Gaussian, float32 or wider, to which points are cast. The state is ``mean``, ``factor`` and
+    ``split``; it loads into a Gaussian of the same size, split and kind of covariance.
 
     Args:
         mean: Mean, shape (D,). A mean of shape (..., D) makes a batch of Gaussians, with a batch
@@ -88,21 +87,19 @@ class JointGaussian(nn.Module):
         self.register_buffer("factor", held.factor)
         self._kind = type(held)
 
-    def get_extra_state(self) -> Tensor:
-        """The split, beside the buffers in ``state_dict``."""
-        return torch.tensor(self.split, device="cpu")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Does nothing: the split is given, and checked before anything is loaded."""
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}split"] = torch.tensor(self.split, device="cpu")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Refuses the state of another split, whose dimensions mean something else."""
-        split = state_dict.get(f"{prefix}_extra_state")
-        if split is not None and int(split) != self.split:
-            raise ValueError(f"split must be the state's, {int(split)}, here it is {self.split}.")
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        buffers = dict(state_dict)
+        split = int(buffers.pop(f"{prefix}split", self.split))  # states once had none
+        if split != self.split:
+            raise ValueError(f"split must be the state's, {split}, here it is {self.split}.")
+        super()._load_from_state_dict(buffers, prefix, *args)
 
     @property
     def held(self) -> Covariance:

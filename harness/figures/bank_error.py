@@ -20,10 +20,11 @@ def bank_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         rows: Of ``bench bank_error``: ``bank``, ``size``, ``error`` and ``gradient_error``.
     """
-    banks, sizes = dict.fromkeys(row["bank"] for row in rows), sorted({row["size"] for row in rows})
+    banks = list(dict.fromkeys(row["bank"] for row in rows))
+    sizes = sorted({row["size"] for row in rows})
     figure, axes = panels(len(_ERRORS), columns=2, width=3.8, height=3.0, sharex=True)
     for axis, (name, label) in zip(axes, _ERRORS.items(), strict=True):
-        for bank, (colour, marker) in zip(banks, _LINES, strict=False):
+        for bank, (colour, marker) in zip(banks, _LINES[: len(banks)], strict=True):
             points = [(row["size"], row[name]) for row in rows if row["bank"] == bank]
             axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=bank)
         first = next(row[name] for row in rows if row["size"] == sizes[0])

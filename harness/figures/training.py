@@ -134,7 +134,7 @@ def accuracy_dots(
     axes[0].invert_yaxis()
     figure.supxlabel(
         "test accuracy: mean ± standard deviation over seeds, which are the small dots;\n"
-        "dashed line and gray band: the untrained network's",
+        "dashed line and grey band: the untrained network's",
         fontsize=9,
     )
     return figure
@@ -295,7 +295,7 @@ def _std(values: Array) -> Array:
 
 def _band(
     axis: Axes,
-    steps: Array,  # shape: (points,)
+    x: Array,  # shape: (points,)
     values: Array,  # shape: (runs, points)
     *,
     color: str,
@@ -303,7 +303,7 @@ def _band(
 ) -> None:
     """Mean and range over runs; values may have gaps."""
     there = np.isfinite(values).any(axis=0)
-    steps, values = steps[there], values[:, there]
-    axis.plot(steps, np.nanmean(values, axis=0), color=color, **{"linewidth": 1.2, **style})
+    x, values = x[there], values[:, there]
+    axis.plot(x, np.nanmean(values, axis=0), color=color, **{"linewidth": 1.2, **style})
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    axis.fill_between(steps, low, high, color=color, alpha=0.22, linewidth=0)
+    axis.fill_between(x, low, high, color=color, alpha=0.22, linewidth=0)

@@ -15,6 +15,7 @@ from harness.settings.experiments import Settings
 from harness.settings.fields import SettingsError
 
 COMMANDS = ("bench", "export", "gpu", "report")  # beside experiments
+_CHOICES = {"method": "method=simclr", "bank": "bank=fifo, where the method has one"}
 _PATHS = ("data.root", "output_root")  # whatever is typed for them is one string, ~ a home
 
 
@@ -62,13 +63,9 @@ def without_choice(words: Sequence[str]) -> str:
     """The option of a group of which nothing was chosen, which Hydra cannot set."""
     for word in words:
         group, dot, _ = word.partition("=")[0].lstrip("+~").partition(".")
-        if (
-            dot
-            and group in ("method", "bank")
-            and not any(w.startswith(f"{group}=") for w in words)
-        ):
-            example = {"method": "method=simclr", "bank": "bank=fifo, where the method has one"}
-            return f"{word} needs a choice first: {example[group]}"
+        chosen = any(other.startswith(f"{group}=") for other in words)
+        if dot and group in _CHOICES and not chosen:
+            return f"{word} needs a choice first: {_CHOICES[group]}"
     return "an option of method or bank needs a choice first: method=simclr, ..."
 
 

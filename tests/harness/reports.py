@@ -20,6 +20,7 @@ from harness.tracking import METRICS_FILE, MetricsFile, MetricsRow, RunFolder, p
 from tests.harness.commands import settings
 
 JPEG = "CIFAR-10 (JPEG): 50000 training images, 10000 test images"
+FIFO = "MoCo v2, FIFO, M = 256"
 EPOCHS, STEPS = 4, 12
 USUAL = ["experiment=banks", "backbone=small_cnn", f"trainer.epochs={EPOCHS}"]
 
@@ -166,7 +167,3 @@ def reported(root: Path, *folders: Path) -> tuple[Page, str]:
 def metric(folders: list[Path], name: str) -> np.ndarray[Any, Any]:
     found = [json.loads((folder / "results.json").read_text())["metrics"] for folder in folders]
     return np.array([metrics[name] for metrics in found])
-
-
-def cell(values: np.ndarray[Any, Any], decimals: int) -> str:
-    return f"{np.mean(values):.{decimals}f} ± {np.std(values, ddof=1):.{decimals}f}"

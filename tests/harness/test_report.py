@@ -9,9 +9,8 @@ import numpy as np
 import yaml
 
 from harness.__main__ import main
-from tests.harness.reports import EPOCHS, JPEG, cell, metric, reported, training
+from tests.harness.reports import EPOCHS, FIFO, JPEG, metric, reported, training
 
-FIFO = "MoCo v2, FIFO, M = 256"
 ALGORITHM_2 = "MoCo v2, SMC (Algorithm 2), M = 256"
 
 
@@ -197,3 +196,7 @@ def test_other_data_has_no_number_of_the_paper_beside_it(tmp_path: Path) -> None
     tables = [table for table in page.tables if table[0][:2] == ["configuration", "n"]]
     assert len(tables) == len(others)
     assert not any("paper" in heading for table in tables for heading in table[0])
+
+
+def cell(values: np.ndarray, decimals: int) -> str:
+    return f"{np.mean(values):.{decimals}f} ± {np.std(values, ddof=1):.{decimals}f}"

@@ -14,9 +14,7 @@ from harness.__main__ import main
 from harness.report import write_report
 from harness.report.reading import binned
 from harness.settings import SettingsError
-from tests.harness.reports import EPOCHS, metric, reported, training
-
-FIFO = "MoCo v2, FIFO, M = 256"
+from tests.harness.reports import EPOCHS, FIFO, metric, reported, training
 
 
 def test_curves_are_means_over_equal_parts_that_end_where_epochs_end() -> None:
