@@ -77,8 +77,6 @@ def test_killed_at_random_and_while_a_checkpoint_is_written(tmp_path: Path, case
         {"killed_at_checkpoint": 1},
         {"killed_at_checkpoint": 2},
         {"killed_after": moments.uniform(0.3, 1.2)},
-        {"killed_at_checkpoint": 3},
-        {"killed_after": moments.uniform(0.3, 1.2)},
     ]
     statuses = [harness(*asked, folder=broken, **kill).returncode for kill in kills]
     assert statuses[:2] == [KILLED] * 2
