@@ -28,17 +28,16 @@ SECOND = {
 SMALL = ["data=digits", "backbone=small_cnn", "backbone.width=4", "trainer.epochs=1"]
 
 
-@pytest.mark.parametrize("launcher", SECOND)
 @pytest.mark.parametrize(
-    "asked",
+    ("launcher", "asked"),
     [
-        ["experiment=benchmark", "method=simclr"],
-        ["experiment.num_seeds=1", *only("simclr", "moco_smc")],
+        ("srun", ["experiment=benchmark", "method=simclr"]),
+        ("other", ["experiment.num_seeds=1", *only("simclr", "moco_smc")]),
     ],
-    ids=["benchmark", "quickstart"],
+    ids=["srun, benchmark", "other, quickstart"],
 )
 def test_trainings_packed_in_one_allocation_are_each_whole(
-    asked: list[str], launcher: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    launcher: str, asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in SECOND[launcher].items():
         monkeypatch.setenv(name, value)
