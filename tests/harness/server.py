@@ -7,6 +7,7 @@ seconds, or when the file of its n-th checkpoint is written.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -80,5 +81,6 @@ def serve() -> bool:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    gc.freeze()  # else each child's collector walks, and so copies, all that is imported here
     if serve():
         runpy.run_module("harness", run_name="__main__", alter_sys=True)
