@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from harness.data import ImageData, evenly_spaced, some_per_class
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
-from harness.evaluation.encoding import BATCH_SIZE, encode, evaluating
+from harness.evaluation.encoding import BATCH_SIZE, evaluating
+from harness.evaluation.encoding import encode as encode
 from harness.evaluation.knn import knn_accuracy
 from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
 from harness.settings import Settings
 from harness.views import Views
-
-__all__ = ["encode", "evaluate"]
 
 PROBE = "checkpoints/probe.ckpt"
 _DRAWS = 10  # of few labelled images, the same for every network

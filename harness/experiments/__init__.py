@@ -26,8 +26,6 @@ from harness.settings import (
 )
 from harness.tracking import RunFolder, check_logger, log_summary, provenance
 
-__all__ = ["run"]
-
 _GATHERING: dict[type, Any] = {
     QuickstartSettings: quickstart,
     SyntheticSettings: synthetic,

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.settings.fields import choice, option, ranged
-from harness.settings.methods import BankSettings
-from harness.settings.registry import config
+from harness.settings import BankSettings, choice, config, option, ranged
 
 
 @config("bank", "fifo", "FIFO")

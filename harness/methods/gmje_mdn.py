@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.methods.byol import BYOLSettings
-from harness.settings.fields import choice, option, ranged
-from harness.settings.registry import config
+from harness.settings import choice, config, option, ranged
 
 if TYPE_CHECKING:
     from harness.methods.modules.base import Method

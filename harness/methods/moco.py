@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.settings.fields import choice, option, ranged
-from harness.settings.methods import BankSettings, MethodSettings
-from harness.settings.registry import config
+from harness.settings import BankSettings, MethodSettings, choice, config, option, ranged
 
 if TYPE_CHECKING:
     from torch import nn

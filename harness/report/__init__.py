@@ -16,8 +16,6 @@ from harness.report.reading import Run, experiments, read, untrained
 from harness.report.summary import sections
 from harness.settings import SettingsError
 
-__all__ = ["main", "write_report"]
-
 _MARKDOWN, _HTML, _RECORDS = "report.md", "report.html", "runs.json"
 _RECORDED = ("title", "seed", "data", "metrics", "wall_time_s", "commit", "command")
 

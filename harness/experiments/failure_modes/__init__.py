@@ -15,8 +15,6 @@ from harness.files import write_figures
 from harness.settings import FailureModesSettings
 from harness.tracking import RunFolder
 
-__all__ = ["make", "show", "summary"]
-
 
 def make(
     folder: RunFolder,

@@ -17,8 +17,6 @@ from harness.report.latents import tables
 from harness.settings import MNISTLatentsSettings
 from harness.tracking import RunFolder
 
-__all__ = ["make", "show", "summary"]
-
 
 def make(
     folder: RunFolder, experiment: MNISTLatentsSettings, images: ImageData, console: Console

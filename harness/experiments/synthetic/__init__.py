@@ -23,8 +23,6 @@ from harness.settings import SyntheticSettings
 from harness.tracking import RunFolder
 from harness.workers import Job
 
-__all__ = ["make", "show", "summary"]
-
 _COLUMNS = (
     "excess_nll",
     "wasserstein",
