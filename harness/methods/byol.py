@@ -37,4 +37,5 @@ class BYOLSettings(MethodSettings):
 
         predictor = BYOLPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
         head = self.projection_head(context)
-        return BYOL(context, self, NegativeCosineSimilarity(), head, predictor)
+        criterion = NegativeCosineSimilarity()
+        return BYOL(context, self, criterion, head, prediction_head=predictor)

@@ -69,4 +69,5 @@ class GMJEMDNSettings(BYOLSettings):
             gather_distributed=context.gather,
         )
         kind: type[BYOL | GMJEMDN] = BYOL if self.momentum_encoder else GMJEMDN
-        return kind(context, self, criterion, self.projection_head(context), predictor)
+        head = self.projection_head(context)
+        return kind(context, self, criterion, head, prediction_head=predictor)

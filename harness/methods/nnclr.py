@@ -40,4 +40,5 @@ class NNCLRSettings(MethodSettings):
         )
         head = self.projection_head(context)
         predictor = NNCLRPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
-        return NNCLR(context, self, criterion, head, predictor, memory_bank)
+        parts = {"prediction_head": predictor, "memory_bank": memory_bank}
+        return NNCLR(context, self, criterion, head, **parts)

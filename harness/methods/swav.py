@@ -32,6 +32,7 @@ class SwAVSettings(MethodSettings):
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""
         from lightly.loss import SwaVLoss
+        from lightly.models.modules import SwaVPrototypes
 
         from harness.methods.modules.swav import SwAV
 
@@ -41,4 +42,6 @@ class SwAVSettings(MethodSettings):
             self.sinkhorn_epsilon,
             sinkhorn_gather_distributed=context.gather,
         )
-        return SwAV(context, self, criterion, self.projection_head(context))
+        head = self.projection_head(context)
+        prototypes = SwaVPrototypes(self.output_dim, self.num_prototypes)
+        return SwAV(context, self, criterion, head, prototypes=prototypes)
