@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch.nn.functional import normalize
 
 from harness import data, runs, tracking, training, workers
@@ -25,7 +23,7 @@ from harness.files import write_figures
 from harness.methods.banks import SMCBankSettings
 from harness.methods.gmje_mdn import GMJEMDNSettings
 from harness.methods.parametric_gmje import ParametricGMJESettings
-from harness.metrics import METRICS
+from harness.metrics import METRICS, terminal_table
 from harness.progress import Report
 from harness.settings import QuickstartSettings, Settings, SettingsError
 from harness.tracking import MetricsRow, RunFolder, curve, read_metrics
@@ -221,12 +219,8 @@ def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequenc
 def show(results: Mapping[str, Any], console: Console) -> None:
     """Mean and standard deviation over the seeds, in the terminal."""
     console.print(results["data"], soft_wrap=True)
-    table = Table(
-        title=f"mean ± standard deviation over {len(results['seeds'])} seeds; s: seconds a run",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    count = len(results["seeds"])
+    table = terminal_table(f"mean ± standard deviation over {count} seeds; s: seconds a run")
     table.add_column("pipeline", no_wrap=True)
     for metric in _measured(results["untrained"]):
         table.add_column(METRICS[metric].label, justify="right", min_width=10)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from harness import workers
 from harness.data import ImageData
 from harness.experiments.mnist_latents import jobs
 from harness.experiments.mnist_latents.drawing import draw_completions
+from harness.metrics import terminal_table
 from harness.report.latents import tables
 from harness.settings import MNISTLatentsSettings
 from harness.tracking import RunFolder
@@ -43,9 +42,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     """Prints the tables."""
     console.print(results["data"], soft_wrap=True)
     for found in tables(results):
-        table = Table(
-            title=found.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-        )
+        table = terminal_table(found.caption)
         for column, heading in enumerate(found.header):
             table.add_column(heading, justify="right" if column else "left", no_wrap=not column)
         for row in found.rows:
