@@ -119,13 +119,12 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
 
 def _small_cnn(in_channels: int, settings: SmallCNNSettings) -> tuple[nn.Module, Recipe]:
     """3 x 3 convolutions with batch norm and ReLU, each twice as wide as the last."""
-    widths = [settings.width * 2**number for number in range(len(settings.strides))]
     layers: list[Layer] = []
-    for before, after, stride in zip(
-        [in_channels, *widths], widths, settings.strides, strict=False
-    ):
+    before, after = in_channels, settings.width
+    for stride in settings.strides:
         convolution = _three_by_three(before, after, stride=stride)
         layers += [convolution, ("BatchNorm2d", {"num_features": after}), ("ReLU", {})]
+        before, after = after, 2 * after
     if settings.pool:
         layers.append(("AdaptiveAvgPool2d", {"output_size": 1}))
     layers.append(("Flatten", {}))

@@ -40,41 +40,40 @@ def make(
     folder: RunFolder, experiment: QuickstartSettings, images: ImageData, console: Console
 ) -> dict[str, Any]:
     """Trains and evaluates every row over all seeds."""
-    return _Quickstart(folder.settings, experiment, images, folder).results(console)
+    asked = _Quickstart(folder, experiment, images)
+    workers.run_jobs(
+        [asked.job(name, seed) for name in experiment.rows for seed in asked.seeds],
+        workers=experiment.workers,
+        threads=folder.settings.trainer.threads,
+        console=console,
+    )
+    results = {
+        "data": images.variant,
+        "seeds": asked.seeds,
+        "untrained": asked.untrained(),
+        "rows": {name: asked.row(name) for name in experiment.rows},
+    }
+    write_figures(folder.path / "figures", asked.draw(results), dpi=150)
+    return results
 
 
 @dataclass(frozen=True)
 class _Quickstart:
     """What the parts of a run share."""
 
-    settings: Settings
+    folder: RunFolder
     experiment: QuickstartSettings
     images: ImageData
-    folder: RunFolder
+
+    @property
+    def settings(self) -> Settings:
+        return self.folder.settings
 
     @property
     def seeds(self) -> list[int]:
         return list(range(self.settings.seed, self.settings.seed + self.experiment.num_seeds))
 
-    def results(self, console: Console) -> dict[str, Any]:
-        """Trains everything and returns what ``results.json`` is to hold, but for the time."""
-        jobs = [self._job(name, seed) for name in self.experiment.rows for seed in self.seeds]
-        workers.run_jobs(
-            jobs,
-            workers=self.experiment.workers,
-            threads=self.settings.trainer.threads,
-            console=console,
-        )
-        results = {
-            "data": self.images.variant,
-            "seeds": self.seeds,
-            "untrained": self._untrained(),
-            "rows": {name: self._row(name) for name in self.experiment.rows},
-        }
-        write_figures(self.folder.path / "figures", self._draw(results), dpi=150)
-        return results
-
-    def _untrained(self) -> dict[str, list[float]]:
+    def untrained(self) -> dict[str, list[float]]:
         """The metrics of the backbones that the trainings start from."""
         found = []
         for seed in self.seeds:
@@ -84,7 +83,7 @@ class _Quickstart:
             found.append(evaluate(backbone, self.images, settings, folder=folder))
         return {metric: [figure[metric] for figure in found] for metric in _measured(found[0])}
 
-    def _job(self, name: str, seed: int) -> Job:
+    def job(self, name: str, seed: int) -> Job:
         """Trains and evaluates a row from one seed, in any process."""
         folder = self._training(name, seed)
         return Job(
@@ -94,7 +93,7 @@ class _Quickstart:
             self.settings.trainer.epochs,
         )
 
-    def _row(self, name: str) -> dict[str, Any]:
+    def row(self, name: str) -> dict[str, Any]:
         """Every seed's metrics of a row that is trained."""
         files = [self._training(name, seed).path / tracking.RESULTS for seed in self.seeds]
         found = [json.loads(file.read_text()) for file in files]
@@ -113,7 +112,7 @@ class _Quickstart:
         )
         return self.folder.part(f"{name},seed={seed}", settings)
 
-    def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
+    def draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """The figures by name; those on banks and prototypes only where a row has them."""
         terms = self._mdn_terms()
         note = f"{', '.join(terms)}: {_NOTE}" if terms else ""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
@@ -50,6 +51,12 @@ _SCHEMAS = {
     "views": parts.ViewSettings,
     "trainer": parts.TrainerSettings,
     "evaluation": parts.EvaluationSettings,
+}
+_COMPARED: dict[str, Callable[[float, float], bool]] = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "above": operator.gt,
+    "below": operator.lt,
 }
 
 
@@ -180,7 +187,7 @@ def _out_of_range(settings: Settings) -> Iterator[str]:
         bounds = item.metadata.get("bounds", {})
         numbers = value if isinstance(value, list) else [value]
         if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
-            wanted = [f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf]
+            wanted = [f"{word} {bound}" for word, bound in bounds.items()]
             yield f"{name} must be finite, {' and '.join(wanted)}, got {value!r}"
 
 
@@ -192,8 +199,5 @@ def _not_together(settings: Settings) -> Iterator[str]:
 
 def _inside(value: float, bounds: dict[str, float]) -> bool:
     """Whether a number is finite and within its bounds (NaN is within none)."""
-    return (
-        math.isfinite(value)
-        and bounds["at least"] <= value <= bounds["at most"]
-        and bounds["above"] < value < bounds["below"]
-    )
+    within = all(_COMPARED[word](value, bound) for word, bound in bounds.items())
+    return within and math.isfinite(value)

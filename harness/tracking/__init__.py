@@ -15,4 +15,3 @@ from harness.tracking.metrics import MetricsFile as MetricsFile
 from harness.tracking.metrics import MetricsRow as MetricsRow
 from harness.tracking.metrics import curve as curve
 from harness.tracking.metrics import read_metrics as read_metrics
-from harness.tracking.summary import log_summary as log_summary
