@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.data import ImageData
 from harness.evaluation.encoding import encode, evaluating
-from harness.fitting import fit
+from harness.fitting import fit, with_cosine
 from harness.keyed_random import seeded
 from harness.settings import Settings, TrainerSettings
 from harness.views import ProbeView
@@ -67,10 +67,8 @@ class _Probe(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """SGD with a cosine schedule by steps."""
-        steps = int(self.trainer.estimated_stepping_batches)
         optimizer = torch.optim.SGD(self.parameters(), lr=_LEARNING_RATE, momentum=_MOMENTUM)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        return with_cosine(optimizer, self.trainer)
 
 
 def paper_accuracy(

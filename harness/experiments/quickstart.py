@@ -41,12 +41,9 @@ def make(
 ) -> dict[str, Any]:
     """Trains and evaluates every row over all seeds."""
     asked = _Quickstart(folder, experiment, images)
-    workers.run_jobs(
-        [asked.job(name, seed) for name in experiment.rows for seed in asked.seeds],
-        workers=experiment.workers,
-        threads=folder.settings.trainer.threads,
-        console=console,
-    )
+    jobs = [asked.job(name, seed) for name in experiment.rows for seed in asked.seeds]
+    threads = folder.settings.trainer.threads
+    workers.run_jobs(jobs, workers=experiment.workers, threads=threads, console=console)
     results = {
         "data": images.variant,
         "seeds": asked.seeds,

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -86,7 +86,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         SettingsError: If a value is missing, out of its range, or not known to the schema.
     """
     try:
-        settings = OmegaConf.to_object(config)
+        settings = cast("Settings", OmegaConf.to_object(config))
     except InterpolationKeyError as error:  # of what trainer=paper takes from the experiment
         name = config.experiment.name
         raise SettingsError(
@@ -94,8 +94,6 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         ) from error
     except OmegaConfBaseException as error:
         raise SettingsError(one_line(error)) from error
-    if not isinstance(settings, Settings):
-        raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
     problems = list(_unused(settings.experiment, overrides)) or [
         *_unknown_keys(OmegaConf.to_container(config), asdict(settings)),
         *_out_of_range(settings),

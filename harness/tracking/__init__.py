@@ -1,6 +1,7 @@
 """Run folders, curves and provenance."""
 
 from harness.tracking.environment import commit as commit
+from harness.tracking.environment import cores as cores
 from harness.tracking.environment import provenance as provenance
 from harness.tracking.folder import CHECKPOINT as CHECKPOINT
 from harness.tracking.folder import CONFIG as CONFIG

@@ -24,12 +24,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CONFIG, METRICS_FILE, RESULTS, CHECKPOINT = (
-    "config.yaml",
-    "metrics.csv",
-    "results.json",
-    "checkpoints/last.ckpt",
-)
+CONFIG, METRICS_FILE, RESULTS = "config.yaml", "metrics.csv", "results.json"
+CHECKPOINT = "checkpoints/last.ckpt"
 _LOCK = ".lock"
 # Of file systems without flock, as Lustre's and NFS's may be.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

@@ -21,12 +21,8 @@ def make(
     folder: RunFolder, experiment: MNISTLatentsSettings, images: ImageData, console: Console
 ) -> dict[str, Any]:
     """Trains, samples and measures every row."""
-    workers.run_jobs(
-        jobs.every_job(folder, experiment),
-        workers=experiment.workers,
-        threads=folder.settings.trainer.threads,
-        console=console,
-    )
+    waiting, threads = jobs.every_job(folder, experiment), folder.settings.trainer.threads
+    workers.run_jobs(waiting, workers=experiment.workers, threads=threads, console=console)
     found = jobs.results(folder, experiment)
     draw_completions(found["completion"], folder.path)
     return {"data": images.variant, "seed": folder.settings.seed, **found}

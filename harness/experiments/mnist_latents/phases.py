@@ -107,12 +107,5 @@ class Phases:
 
     def fit(self, module: pl.LightningModule, name: str, *, epochs: int) -> None:
         """Trains a module on the training images, in a folder of its own."""
-        path = self.folder.path / name / "last.ckpt"
-        fit(
-            module,
-            self.data.train,
-            self.settings,
-            path=path,
-            epochs=epochs,
-            callbacks=[EpochProgress(self.report)],
-        )
+        path, told = self.folder.path / name / "last.ckpt", [EpochProgress(self.report)]
+        fit(module, self.data.train, self.settings, path=path, epochs=epochs, callbacks=told)
