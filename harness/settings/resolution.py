@@ -16,7 +16,6 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any, cast
 
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -25,33 +24,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from harness.settings import parts
 from harness.settings.command_line import explain, hint
-from harness.settings.experiments import (
-    GROUPS,
-    ExperimentSettings,
-    FailureModesSettings,
-    MNISTLatentsSettings,
-    QuickstartSettings,
-    Settings,
-    SingleRunSettings,
-    SyntheticSettings,
-)
+from harness.settings.experiments import GROUPS, ExperimentSettings, Settings
 from harness.settings.fields import SettingsError
 from harness.settings.registry import CONFIGS
 
-_SCHEMAS = {
-    "settings": Settings,
-    "quickstart": QuickstartSettings,
-    "single_run": SingleRunSettings,
-    "synthetic": SyntheticSettings,
-    "failure_modes": FailureModesSettings,
-    "mnist_latents": MNISTLatentsSettings,
-    "data": parts.DataSettings,
-    "views": parts.ViewSettings,
-    "trainer": parts.TrainerSettings,
-    "evaluation": parts.EvaluationSettings,
-}
 _COMPARED: dict[str, Callable[[float, float], bool]] = {
     "at least": operator.ge,
     "at most": operator.le,
@@ -61,10 +38,8 @@ _COMPARED: dict[str, Callable[[float, float], bool]] = {
 
 
 def register_schemas() -> None:
-    """Makes the schemas known to Hydra, as the group ``schema`` that the YAML files build on."""
-    importlib.import_module("harness.methods")  # each registers itself
-    for name, schema in _SCHEMAS.items():
-        ConfigStore.instance().store(group="schema", name=name, node=schema)
+    """Makes methods and banks known to Hydra, as all else is once this package is imported."""
+    importlib.import_module("harness.methods")
 
 
 @contextmanager
