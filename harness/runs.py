@@ -57,13 +57,7 @@ def title(settings: Settings) -> str:
 
 
 def run_training(
-    settings: Settings,
-    data: ImageData,
-    folder: RunFolder,
-    *,
-    title: str,
-    name: str,
-    report: Report,
+    settings: Settings, data: ImageData, folder: RunFolder, *, title: str, name: str, report: Report
 ) -> dict[str, Any]:
     """Trains, evaluates and fills the folder, from wherever an earlier process left it.
 
@@ -99,11 +93,7 @@ def run_training(
             group=settings.experiment.name,
             job_type=settings.method.name if settings.method else "",
             # Flat, as a W&B sweep puts its words for method and bank in place of nested settings.
-            config={
-                **dict(leaves(asdict(settings))),
-                **provenance(),
-                "data_variant": data.variant,
-            },
+            config={**dict(leaves(asdict(settings))), **provenance(), "data_variant": data.variant},
             rows=rows.rows,
         ) as others:
             module = training.train(

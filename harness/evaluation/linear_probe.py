@@ -72,11 +72,7 @@ class _Probe(pl.LightningModule):
 
 
 def paper_accuracy(
-    backbone: nn.Module,
-    data: ImageData,
-    settings: Settings,
-    *,
-    path: Path,
+    backbone: nn.Module, data: ImageData, settings: Settings, *, path: Path
 ) -> float:
     """Share of test images that the paper's probe classifies correctly (Huang 2026, App. P.3).
 
@@ -94,8 +90,7 @@ def paper_accuracy(
         settings,
         data=replace(settings.data, order="shuffled"),
         trainer=TrainerSettings(
-            batch_size=min(_BATCH_SIZE, len(data.train)),
-            accelerator=settings.trainer.accelerator,
+            batch_size=min(_BATCH_SIZE, len(data.train)), accelerator=settings.trainer.accelerator
         ),
     )
     test_features, test_labels = encode(backbone, data.test, data)

@@ -194,11 +194,7 @@ def arms(
     return figure
 
 
-def gaps(
-    facets: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    label: str,
-) -> Figure:
+def gaps(facets: Mapping[str, Mapping[str, Sequence[float]]], *, label: str) -> Figure:
     """A measure of every model on every dataset, a dot a seed and a bar at the median.
 
     Args:

@@ -138,10 +138,7 @@ def accuracy_dots(
     return figure
 
 
-def density(
-    planar: PlanarDensity,
-    labels: Sequence[int],
-) -> Figure:
+def density(planar: PlanarDensity, labels: Sequence[int]) -> Figure:
     """The learned density in the principal plane, the embeddings as dots in their class's colour.
 
     A class's name stands at the median of its dots.

@@ -37,9 +37,7 @@ _PICTURES = {
 }
 
 
-def build(
-    found: Sequence[tuple[Path, Mapping[str, Any]]],
-) -> Iterator[str | Table | Picture]:
+def build(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> Iterator[str | Table | Picture]:
     """The parts of every finished run of mnist_latents; none if there is none.
 
     Args:

@@ -16,15 +16,7 @@ from harness.metrics import METRICS, metric
 from harness.report.markdown import Bold, Picture, Table, bullets, commands, escape, heading
 from harness.report.pictures import every_run, figure_8
 from harness.report.reading import Run
-from harness.report.summary import (
-    Row,
-    Section,
-    Source,
-    deviations,
-    differences,
-    option,
-    sources,
-)
+from harness.report.summary import Row, Section, Source, deviations, differences, option, sources
 from harness.tracking import RESULTS
 
 Part = str | Table | Picture

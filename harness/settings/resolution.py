@@ -18,11 +18,7 @@ from typing import Any, cast
 from hydra import initialize_config_dir
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    InterpolationKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from harness.settings.command_line import explain, hint
 from harness.settings.experiments import GROUPS, ExperimentSettings, Settings

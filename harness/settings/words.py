@@ -13,14 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 # Where results go, who is told of them, how the work is shared out.
-NEUTRAL = (
-    "output_root",
-    "overwrite",
-    "logger",
-    "data.keep",
-    "data.workers",
-    "experiment.workers",
-)
+NEUTRAL = ("output_root", "overwrite", "logger", "data.keep", "data.workers", "experiment.workers")
 
 
 def is_neutral(name: str) -> bool:

@@ -183,9 +183,7 @@ def conditionals(
             # The error of the point prediction makes it a density to compare with.
             points = normalize(head(contexts.float()), dim=1)
             scale = float((points - targets).square().mean().sqrt())
-            return {
-                "jepa": lambda z: Independent(Normal(normalize(head(z), dim=1), scale), 1),
-            }
+            return {"jepa": lambda z: Independent(Normal(normalize(head(z), dim=1), scale), 1)}
         case "mdn":
             return {"mdn": head}
         case "gje":

@@ -162,11 +162,7 @@ class Method(pl.LightningModule):
         groups: list[dict[str, Any]] = [
             {"params": [p for p in decayed if p.requires_grad]},
             {"params": [p for p in plain if p.requires_grad], "weight_decay": 0.0},
-            {
-                "params": list(probe.parameters()),
-                "weight_decay": 0.0,
-                "lr": _PROBE_LEARNING_RATE,
-            },
+            {"params": list(probe.parameters()), "weight_decay": 0.0, "lr": _PROBE_LEARNING_RATE},
         ]
         optimizer = _optimizer(self.method_settings, groups)
         steps = int(self.trainer.estimated_stepping_batches)
