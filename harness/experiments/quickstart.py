@@ -135,7 +135,7 @@ class _Quickstart:
     def _density(self, name: str) -> Figure:
         """The mixture that the last seed of a row has learned, among its embeddings."""
         folder = self._training(name, self.seeds[-1])
-        module = training.load(folder.settings, self.images, folder)
+        module = training.load(self.images, folder)
         embeddings, labels = encode(module, self.images.test, self.images)
         criterion: Any = module.criterion
         planar = principal_plane(criterion.mixture(), normalize(embeddings, dim=1))
@@ -181,19 +181,13 @@ class _Quickstart:
 
 def _train(name: str, folder: RunFolder, data_seed: int, report: Report) -> None:
     """Trains and evaluates a row from one seed, on the images that all seeds have."""
-    settings = folder.settings
-    images = data.load(settings.data, seed=data_seed)
+    images = data.load(folder.settings.data, seed=data_seed)
+    experiment: Any = folder.settings.experiment
+    title, told = experiment.rows[name].title, f"{name}, seed {folder.settings.seed}"
     try:
-        runs.run_training(
-            settings,
-            images,
-            folder,
-            title=settings.experiment.rows[name].title,  # type: ignore[attr-defined]
-            name=f"{name}, seed {settings.seed}",
-            report=report,
-        )
+        runs.run_training(images, folder, title=title, name=told, report=report)
     except SettingsError as error:
-        raise SettingsError(f"experiment.rows.{name}, seed {settings.seed}: {error}") from error
+        raise SettingsError(f"experiment.rows.{told}: {error}") from error
 
 
 def _measured(found: Mapping[str, Any]) -> list[str]:

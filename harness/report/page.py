@@ -226,8 +226,7 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[Part]:
 
 def _reached(run: Run) -> float:
     """The epochs that a run has logged."""
-    logged = [(np.isfinite(curve).nonzero()[0][-1] + 1, curve) for curve in run.curves.values()]
-    shares = [last / len(curve) for last, curve in logged]
+    shares = ((np.isfinite(z).nonzero()[0][-1] + 1) / len(z) for z in run.curves.values())
     return run.epochs * max(shares, default=0.0)
 
 
