@@ -35,10 +35,9 @@ class NNCLRSettings(MethodSettings):
         from harness.methods.modules.nnclr import NNCLR
 
         criterion = NTXentLoss(self.temperature, gather_distributed=context.gather)
-        memory_bank = context.memory_bank(
+        bank = context.memory_bank(
             SMCNNMemoryBankModule, self.output_dim, temperature=self.temperature
         )
         head = self.projection_head(context)
         predictor = NNCLRPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
-        parts = {"prediction_head": predictor, "memory_bank": memory_bank}
-        return NNCLR(context, self, criterion, head, **parts)
+        return NNCLR(context, self, criterion, head, prediction_head=predictor, memory_bank=bank)
