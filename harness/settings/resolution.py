@@ -67,8 +67,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         raise SettingsError(one_line(error)) from error
     problems = list(_unused(settings.experiment, overrides)) or [
         *_unknown_keys(OmegaConf.to_container(config), asdict(settings)),
-        *_out_of_range(settings),
-        *_not_together(settings),
+        *_wrong(settings),
     ]
     if problems:
         raise SettingsError("; ".join(problems))
@@ -143,26 +142,20 @@ def _parts(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, settings
 
 
-def _out_of_range(settings: Settings) -> Iterator[str]:
-    for name, item, value in (
-        (f"{path}{item.name}", item, getattr(part, item.name))
-        for path, part in _parts(settings)
-        for item in fields(part)
-    ):
-        choices: Sequence[str | bool] = item.metadata.get("choices", ())
-        if choices and value not in choices:
-            allowed = ", ".join(str(word) for word in choices)
-            yield f"{name} must be one of {allowed}, got {value!r}"
-        bounds = item.metadata.get("bounds", {})
-        numbers = value if isinstance(value, list) else [value]
-        if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
-            wanted = [f"{word} {bound}" for word, bound in bounds.items()]
-            yield f"{name} must be finite, {' and '.join(wanted)}, got {value!r}"
-
-
-def _not_together(settings: Settings) -> Iterator[str]:
-    """Options that are each valid but not together: each dataclass has its own rules."""
+def _wrong(settings: Settings) -> Iterator[str]:
+    """Options that are out of their range, or valid but not together: each part has its rules."""
     for path, part in _parts(settings):
+        for item in fields(part):
+            name, value = f"{path}{item.name}", getattr(part, item.name)
+            choices: Sequence[str | bool] = item.metadata.get("choices", ())
+            if choices and value not in choices:
+                allowed = ", ".join(str(word) for word in choices)
+                yield f"{name} must be one of {allowed}, got {value!r}"
+            bounds = item.metadata.get("bounds", {})
+            numbers = value if isinstance(value, list) else [value]
+            if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
+                wanted = [f"{word} {bound}" for word, bound in bounds.items()]
+                yield f"{name} must be finite, {' and '.join(wanted)}, got {value!r}"
         yield from (f"{path}{problem}" for problem in getattr(part, "problems", tuple)())
 
 
