@@ -62,7 +62,7 @@ def write_report(folders: Sequence[Path], out: Path) -> list[str]:
     gathered = experiments(folders)
     tables, repeated = sections([*untrained(gathered), *runs])
     left_out += repeated
-    unfinished = [run for run in runs if run.results is None]
+    unfinished = [run for run in runs if not run.results]
     parts = [
         *page.results(tables, unfinished, left_out),
         *latents.build(gathered),
@@ -81,7 +81,7 @@ def write_report(folders: Sequence[Path], out: Path) -> list[str]:
 def _records(runs: Sequence[Run]) -> str:
     """The finished runs' metrics as JSON, under each machine that they were measured on."""
     machines: dict[str, dict[str, Any]] = {}
-    for results in (run.results for run in runs if run.results is not None):
+    for results in (run.results for run in runs if run.results):
         machine = {name: results[name] for name in ("hardware", "versions")}
         there = machines.setdefault(json.dumps(machine, sort_keys=True), {**machine, "runs": []})
         there["runs"].append({name: results[name] for name in _RECORDED})
