@@ -9,8 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, cast
@@ -24,13 +23,6 @@ from harness.settings.command_line import explain, hint
 from harness.settings.experiments import GROUPS, ExperimentSettings, Settings
 from harness.settings.fields import SettingsError
 from harness.settings.registry import CONFIGS
-
-_COMPARED: dict[str, Callable[[float, float], bool]] = {
-    "at least": operator.ge,
-    "at most": operator.le,
-    "above": operator.gt,
-    "below": operator.lt,
-}
 
 
 def register_schemas() -> None:
@@ -161,5 +153,8 @@ def _wrong(settings: Settings) -> Iterator[str]:
 
 def _inside(value: float, bounds: dict[str, float]) -> bool:
     """Whether a number is finite and within its bounds (NaN is within none)."""
-    within = all(_COMPARED[word](value, bound) for word, bound in bounds.items())
-    return within and math.isfinite(value)
+    return (
+        math.isfinite(value)
+        and bounds.get("at least", value) <= value <= bounds.get("at most", value)
+        and bounds.get("above", -math.inf) < value < bounds.get("below", math.inf)
+    )
