@@ -94,9 +94,9 @@ class Classifier(AdamModule):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        features = [nn.Flatten(), nn.Linear(2048, self.num_features), nn.ReLU()]
-        self.network = nn.Sequential(*strided_blocks(1, 32, 64, 128), *features)
-        self.network.to(memory_format=torch.channels_last)
+        layers = strided_blocks(1, 32, 64, 128)
+        layers += [nn.Flatten(), nn.Linear(2048, self.num_features), nn.ReLU()]
+        self.network = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.head = nn.Linear(self.num_features, num_classes)
 
     def configure_optimizers(self) -> Any:
