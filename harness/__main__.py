@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -36,20 +37,7 @@ from harness.settings import (
 
 # Hydra's, without its version and those for other folders of configs; its parser answers others
 # with its usage.
-_FLAGS = (
-    "-h",
-    "--help",
-    "--hydra-help",
-    "-c",
-    "--cfg",
-    "--resolve",
-    "-p",
-    "--package",
-    "-m",
-    "--multirun",
-    "-i",
-    "--info",
-)
+_FLAGS = re.compile(r"-[hcpmi]|--(help|hydra-help|cfg|resolve|package|multirun|info)")
 # A full disk, a quota or limit, a folder that is read-only, another's or a file.
 _CANNOT_WRITE = {
     getattr(errno, name)
@@ -116,7 +104,8 @@ def main(arguments: Sequence[str]) -> None:
 
         print(f"gmje-plugin {__version__}")
         return
-    unknown = [word for word in arguments if word.startswith("-") and word not in _FLAGS]
+    flags = (word for word in arguments if word.startswith("-"))
+    unknown = [word for word in flags if not _FLAGS.fullmatch(word)]
     if unknown:
         sys.exit(_refuse(f"{unknown[0]}: no such flag (options are name=value; see --help)"))
     register_schemas()

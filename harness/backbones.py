@@ -10,6 +10,7 @@ import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -119,13 +120,12 @@ def build(settings: BackboneSettings, *, in_channels: int, image_size: tuple[int
 
 def _small_cnn(in_channels: int, settings: SmallCNNSettings) -> tuple[nn.Module, Recipe]:
     """3 x 3 convolutions with batch norm and ReLU, each twice as wide as the last."""
-    widths = [settings.width * 2**number for number in range(len(settings.strides))]
     layers: list[Layer] = []
-    for before, after, stride in zip(
-        [in_channels, *widths], widths, settings.strides, strict=False
-    ):
+    before, after = in_channels, settings.width
+    for stride in settings.strides:
         convolution = _three_by_three(before, after, stride=stride)
         layers += [convolution, ("BatchNorm2d", {"num_features": after}), ("ReLU", {})]
+        before, after = after, 2 * after
     if settings.pool:
         layers.append(("AdaptiveAvgPool2d", {"output_size": 1}))
     layers.append(("Flatten", {}))
@@ -248,6 +248,15 @@ def _quarter(patch: int, image_size: Sequence[int]) -> int:
     """The largest divisor of both sides that is at most a quarter of the patch (1 if none is)."""
     sizes = range(max(1, patch // 4), 0, -1)
     return next(size for size in sizes if not any(side % size for side in image_size))
+
+
+def strided_blocks(*channels: int) -> list[nn.Module]:
+    """3 x 3 convolutions of stride 2 with batch norm and ReLU, from each number of channels on."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+    return layers
 
 
 def _three_by_three(

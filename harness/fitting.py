@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -80,6 +81,15 @@ def fit(
             batches.set_epoch(int(read_checkpoint(checkpoint)["epoch"]) + 1)
         trainer.fit(module, train_loader(placed, batches), ckpt_path=checkpoint)
     module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+
+
+def with_cosine(
+    optimizer: torch.optim.Optimizer, trainer: pl.Trainer
+) -> tuple[list[Any], list[Any]]:
+    """What ``configure_optimizers`` is to return for a cosine schedule by steps."""
+    steps = int(trainer.estimated_stepping_batches)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
 @contextmanager

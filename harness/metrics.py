@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
+
+from rich import box
+from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,8 @@ CURVES = [name for name in METRICS if "/" in name]  # the columns of metrics.csv
 def metric(name: str) -> Metric:
     """The table's entry of a name, or one made up for a name that it does not have."""
     return METRICS.get(name) or Metric(name, name.replace("_", " "), decimals=3)
+
+
+def terminal_table(title: str, **style: Any) -> Table:
+    """An experiment's table without columns; ``style`` as rich's takes it."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, **style)

@@ -21,11 +21,10 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from harness import training
-from harness.callbacks import EpochProgress, Speed
+from harness.callbacks import ONLINE_ACCURACY, EpochProgress, Speed
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
 from harness.evaluation import evaluate
-from harness.evaluation.online_probe import ONLINE_ACCURACY
 from harness.figures.training import run_curves
 from harness.processes import is_first_process
 from harness.progress import Report
@@ -57,20 +56,14 @@ def title(settings: Settings) -> str:
 
 
 def run_training(
-    settings: Settings,
-    data: ImageData,
-    folder: RunFolder,
-    *,
-    title: str,
-    name: str,
-    report: Report,
+    data: ImageData, folder: RunFolder, *, title: str, name: str, report: Report
 ) -> dict[str, Any]:
     """Trains, evaluates and fills the folder, from wherever an earlier process left it.
 
     Args:
-        settings: What to train; the experiment's name groups W&B runs.
         data: The images.
-        folder: The training's own folder.
+        folder: The training's own folder, whose settings say what to train; the experiment's name
+            groups W&B runs.
         title: What tables call it.
         name: What W&B calls it.
         report: Told of every epoch.
@@ -81,6 +74,7 @@ def run_training(
     Raises:
         SettingsError: If the folder is not one of this run, or what was asked cannot be run.
     """
+    settings = folder.settings
     found = folder.finished_results()
     if found is not None:
         return found
@@ -99,11 +93,7 @@ def run_training(
             group=settings.experiment.name,
             job_type=settings.method.name if settings.method else "",
             # Flat, as a W&B sweep puts its words for method and bank in place of nested settings.
-            config={
-                **dict(leaves(asdict(settings))),
-                **provenance(),
-                "data_variant": data.variant,
-            },
+            config={**dict(leaves(asdict(settings))), **provenance(), "data_variant": data.variant},
             rows=rows.rows,
         ) as others:
             module = training.train(

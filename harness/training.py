@@ -13,9 +13,9 @@ from torch._dynamo.exc import TorchDynamoException
 
 from harness import backbones
 from harness.backbones import Backbone
+from harness.callbacks import OnlineProbeAccuracy
 from harness.checkpoints import read_checkpoint
 from harness.data import ImageData
-from harness.evaluation.online_probe import OnlineProbeAccuracy
 from harness.fitting import fit
 from harness.keyed_random import seeded
 from harness.methods.modules.base import Method
@@ -81,9 +81,9 @@ def build(settings: Settings, data: ImageData) -> Method:
     return method
 
 
-def load(settings: Settings, data: ImageData, folder: RunFolder) -> Method:
+def load(data: ImageData, folder: RunFolder) -> Method:
     """The trained method of a finished training."""
-    module = build(settings, data)
+    module = build(folder.settings, data)
     module.load_state_dict(read_checkpoint(folder.path / CHECKPOINT)["state_dict"])
     return module
 

@@ -101,6 +101,14 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, threads: int, console: Consol
             raise
 
 
+def limit_threads(threads: int) -> None:
+    """For the operations of torch and the products of NumPy."""
+    import torch  # here, as the process that schedules has no use for it
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
 @contextmanager
 def _sigterm_raised() -> Iterator[None]:
     """Makes SIGTERM what it is in Lightning's trainings, for the caller to tell what goes on."""
@@ -120,11 +128,8 @@ def _sigterm_raised() -> Iterator[None]:
 def _start(threads: int, reports: Any, stop: Any) -> None:
     """Makes this process one that ends with the one that started it, or when told so."""
     global _reports
-    import torch  # here, as the process that schedules has no use for it
-
     _reports = reports
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
+    limit_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it says when to stop
     threading.Thread(target=_follow, args=(stop,), daemon=True).start()
 

@@ -22,7 +22,8 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from rich.console import Console
 from rich.table import Table
-from threadpoolctl import threadpool_limits
+
+from harness.workers import limit_threads
 
 _COMMANDS = ("bank", "step", "losses", "mixture", "drop_in", "bank_error")
 _Name = TypeVar("_Name")
@@ -90,12 +91,6 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
     return int(text)
-
-
-def limit_threads(threads: int) -> None:
-    """For the operations of torch and the products of NumPy."""
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
 
 
 def in_turn(

@@ -135,7 +135,7 @@ def _embeddings(
         command = " ".join(["python -m harness", *words])
         raise SettingsError(f"there is no finished run in {folder.path}: run {command} first")
     data = load(settings.data, seed=settings.seed)
-    module: Any = training.load(settings, data, folder).to(device).eval()
+    module: Any = training.load(data, folder).to(device).eval()
     if not isinstance(settings.method, MoCoSettings):
         raise SettingsError(f"bench bank_error is for MoCo, not {type(module).__name__}")
 

@@ -31,7 +31,6 @@ from lightly.data import LightlyDataset
 from lightly.transforms import SimCLRTransform
 from PIL import Image
 from pytorch_lightning.callbacks import LambdaCallback
-from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -166,13 +165,11 @@ def _loop(
         estimated_stepping_batches=FOREVER, current_epoch=0, global_step=1, world_size=1
     )
     [optimizer], [schedule] = module.configure_optimizers()
-    precision: Precision = Precision()
-    if settings.trainer.precision == "bf16-mixed":
-        precision = MixedPrecision("bf16-mixed", device.type)
+    mixed = settings.trainer.precision == "bf16-mixed"
 
     def run(step_made: Callable[[], bool]) -> None:
         for batch in batches():
-            with precision.forward_context():
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
                 loss = module.training_step(batch, 0)
             optimizer.zero_grad()
             loss.backward()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from harness.bench import limit_threads
+from harness.workers import limit_threads
 
 Step = Callable[[], object]
 _MALLOC = "MALLOC_MMAP_THRESHOLD_"  # glibc reads it when a process starts

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,6 +33,7 @@ from harness.bench import OneLineParser, count, finish, in_turn, loops, table, t
 from harness.bench.loops import FOREVER, NUM_IMAGES
 from harness.data import ImageData
 from harness.settings import Settings, composing, resolve
+from harness.tracking import cores
 
 WHOLE, TRAINER = "whole step", "whole step, in the Trainer"
 RESIDENT, LIGHTLY = "step on a ready batch", "step on lightly's batches"
@@ -49,7 +49,6 @@ Variant = tuple[str, str, bool]  # the loop, its precision, whether the backbone
 
 def main(arguments: Sequence[str]) -> None:
     """Runs ``bench step`` with the command line's arguments."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = OneLineParser("bench step", __doc__)
     parser.add_choices("--backbones", ["cifar_cnn", "resnet18"])
     parser.add_argument("--method", choices=["simclr", "moco", "smc_gmje"], default="simclr")
@@ -58,11 +57,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--compile", action="store_true", help="compiling takes minutes on a CPU")
     usual = "256, but 32 for the ResNet-18 on the CPU"
     parser.add_argument("--batch", type=count, metavar="B", help=usual)
-    parser.add_argument("--workers", type=count, default=cores, help="of lightly's loader")
+    parser.add_argument("--workers", type=count, default=cores(), help="of lightly's loader")
     parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--warmup", type=count, help="steps in a round before those that count")
     parser.add_argument("--steps", type=count, help="steps in a round that count")
-    options = parser.measurement(arguments, threads=cores or 1)
+    options = parser.measurement(arguments, threads=cores() or 1)
     if options.batch is not None and not 2 <= options.batch <= NUM_IMAGES:
         parser.error(f"--batch: must be from 2 to {NUM_IMAGES}, got {options.batch}")
     data = loops.random_images()

@@ -5,25 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.data.batches import EpochBatches, train_loader
-from harness.data.images import AnyImageSet, FileSet, ImageData, ImageSet, evenly_spaced, to_device
+from harness.data.batches import EpochBatches as EpochBatches
+from harness.data.batches import train_loader as train_loader
+from harness.data.images import AnyImageSet as AnyImageSet
+from harness.data.images import FileSet as FileSet
+from harness.data.images import ImageData as ImageData
+from harness.data.images import ImageSet as ImageSet
+from harness.data.images import evenly_spaced as evenly_spaced
+from harness.data.images import to_device as to_device
 from harness.data.sources import channel_statistics, read
-from harness.data.splits import held_out_size, imbalanced, some_per_class, split
+from harness.data.splits import held_out_size, imbalanced, split
+from harness.data.splits import some_per_class as some_per_class
 from harness.settings import DataSettings, SettingsError
 from harness.settings.parts import NORMALIZATIONS
-
-__all__ = [
-    "AnyImageSet",
-    "EpochBatches",
-    "FileSet",
-    "ImageData",
-    "ImageSet",
-    "evenly_spaced",
-    "load",
-    "some_per_class",
-    "to_device",
-    "train_loader",
-]
 
 
 def load(settings: DataSettings, *, seed: int = 0) -> ImageData:

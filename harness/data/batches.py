@@ -79,12 +79,7 @@ def drifting_order(
     return (starts[members] + offsets).argsort(stable=True)
 
 
-def burst_order(
-    count: int,
-    *,
-    seed: int,
-    epoch: int,
-) -> Tensor:  # shape: (count,)
+def burst_order(count: int, *, seed: int, epoch: int) -> Tensor:  # shape: (count,)
     """An epoch's order: a sixteenth of the images, each 16 times in a row.
 
     Other images each epoch; after 16 epochs all have come.

@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor, resize, to_pil_image
 
+from harness.backbones import strided_blocks
 from harness.data import AnyImageSet, ImageData, ImageSet, sources
 from harness.evaluation.encoding import encode
 from harness.evaluation.knn import knn_accuracy
@@ -62,14 +63,7 @@ def views(
 
 
 def _small() -> nn.Module:
-    layers: list[nn.Module] = []
-    for before, after in ((3, 32), (32, 64), (64, 512)):
-        layers += [
-            nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-        ]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*strided_blocks(3, 32, 64, 512), nn.AdaptiveAvgPool2d(1))
 
 
 def _resnet18() -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -10,13 +11,12 @@ from torch import Tensor, nn
 
 from harness.data import ImageData, evenly_spaced, some_per_class
 from harness.evaluation.collapse import alignment, dead_dimensions, effective_rank, uniformity
-from harness.evaluation.encoding import BATCH_SIZE, encode, evaluating
+from harness.evaluation.encoding import BATCH_SIZE, evaluating
+from harness.evaluation.encoding import encode as encode
 from harness.evaluation.knn import knn_accuracy
 from harness.evaluation.linear_probe import converged_accuracy, paper_accuracy
 from harness.settings import Settings
 from harness.views import Views
-
-__all__ = ["encode", "evaluate"]
 
 PROBE = "checkpoints/probe.ckpt"
 _DRAWS = 10  # of few labelled images, the same for every network
@@ -52,18 +52,8 @@ def evaluate(
     if count is not None:
         counts = [count] * data.num_classes
         draws = [some_per_class(train_labels.cpu(), counts, seed=seed) for seed in range(_DRAWS)]
-    neighbours = [
-        knn_accuracy(
-            train[labelled],
-            train_labels[labelled],
-            test,
-            labels,
-            num_classes=data.num_classes,
-            knn_k=asked.knn_k,
-            knn_t=asked.knn_t,
-        )
-        for labelled in draws
-    ]
+    vote = partial(knn_accuracy, num_classes=data.num_classes, knn_k=asked.knn_k, knn_t=asked.knn_t)
+    neighbours = [vote(train[i], train_labels[i], test, labels) for i in draws]
     linear = (
         [paper_accuracy(backbone, data, settings, path=folder / PROBE)]
         if asked.probe == "paper"

@@ -40,12 +40,7 @@ def calibration(ranks: Tensor) -> list[float]:  # shape: (N,)
     return [float((ranks <= level).double().mean()) for level in CURVE]
 
 
-def modes(
-    conditional: Distribution,
-    number: int,
-    *,
-    seed: int,
-) -> Tensor:  # shape: (number, B, d)
+def modes(conditional: Distribution, number: int, *, seed: int) -> Tensor:  # shape: (number, B, d)
     """The likeliest modes: the mean, or means of a mixture's heaviest components; then draws."""
     best: Tensor = conditional.mean[None]
     if isinstance(conditional, MixtureSameFamily):

@@ -68,20 +68,6 @@ def label_statistics(
     }
 
 
-def generation_metrics(
-    real: Tensor,  # shape: (N, F)
-    generated: Tensor,  # shape: (M, F)
-    probabilities: Tensor,  # shape: (M, C)
-) -> dict[str, float]:
-    """All of the above by name; those by neighbours of every second image."""
-    return {
-        "frechet": frechet_distance(real, generated),
-        # Neighbours of all would take most of the time.
-        **neighbourhood_metrics(real[::2], generated[::2]),
-        **label_statistics(probabilities),
-    }
-
-
 def nearest_distances(
     points: Tensor,  # shape: (N, F)
     among: Tensor,  # shape: (M, F)

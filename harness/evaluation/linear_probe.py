@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.data import ImageData
 from harness.evaluation.encoding import encode, evaluating
-from harness.fitting import fit
+from harness.fitting import fit, with_cosine
 from harness.keyed_random import seeded
 from harness.settings import Settings, TrainerSettings
 from harness.views import ProbeView
@@ -67,18 +67,12 @@ class _Probe(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """SGD with a cosine schedule by steps."""
-        steps = int(self.trainer.estimated_stepping_batches)
         optimizer = torch.optim.SGD(self.parameters(), lr=_LEARNING_RATE, momentum=_MOMENTUM)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        return with_cosine(optimizer, self.trainer)
 
 
 def paper_accuracy(
-    backbone: nn.Module,
-    data: ImageData,
-    settings: Settings,
-    *,
-    path: Path,
+    backbone: nn.Module, data: ImageData, settings: Settings, *, path: Path
 ) -> float:
     """Share of test images that the paper's probe classifies correctly (Huang 2026, App. P.3).
 
@@ -96,8 +90,7 @@ def paper_accuracy(
         settings,
         data=replace(settings.data, order="shuffled"),
         trainer=TrainerSettings(
-            batch_size=min(_BATCH_SIZE, len(data.train)),
-            accelerator=settings.trainer.accelerator,
+            batch_size=min(_BATCH_SIZE, len(data.train)), accelerator=settings.trainer.accelerator
         ),
     )
     test_features, test_labels = encode(backbone, data.test, data)

@@ -9,41 +9,36 @@ parts in one folder: each has ``make(folder, experiment, images, console)``, whi
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.loggers import WandbLogger
 from rich.console import Console
 
 from harness import data, training
 from harness.experiments import failure_modes, mnist_latents, quickstart, single_run, synthetic
-from harness.settings import (
-    FailureModesSettings,
-    MNISTLatentsSettings,
-    QuickstartSettings,
-    Settings,
-    SingleRunSettings,
-    SyntheticSettings,
-)
-from harness.tracking import RunFolder, check_logger, log_summary, provenance
+from harness.settings import Settings
+from harness.tracking import RunFolder, check_logger, curve_loggers, leaves, provenance
 
-__all__ = ["run"]
-
-_GATHERING: dict[type, Any] = {
-    QuickstartSettings: quickstart,
-    SyntheticSettings: synthetic,
-    MNISTLatentsSettings: mnist_latents,
-    FailureModesSettings: failure_modes,
+_GATHERING: dict[str, Any] = {
+    "quickstart": quickstart,
+    "synthetic": synthetic,
+    "mnist_latents": mnist_latents,
+    "failure_modes": failure_modes,
 }
 
 
 def run(settings: Settings, folder: RunFolder) -> None:
     """Runs the experiment that the settings are of, or shows what it has found before."""
     experiment = settings.experiment
-    if isinstance(experiment, SingleRunSettings):
+    module = _GATHERING.get(experiment.name)
+    if module is None:
         single_run.run(settings, folder)
         return
     console = Console()
-    module = _GATHERING[type(experiment)]
     results = folder.finished_results()
     if results is not None:
         module.show(results, console)
@@ -64,7 +59,24 @@ def run(settings: Settings, folder: RunFolder) -> None:
             "wall_time_s": round(time.perf_counter() - started, 1),
         }
         folder.write_results(results)  # whatever then becomes of a logger
-        columns, cells = module.summary(results)
-        log_summary(settings, folder.path, columns=columns, cells=cells)
+        _log_summary(settings, folder.path, *module.summary(results))
     module.show(results, console)
     console.print(f"{results['wall_time_s']:.0f} s. Everything is in {folder.path}", soft_wrap=True)
+
+
+def _log_summary(
+    settings: Settings, folder: Path, columns: Sequence[str], cells: Sequence[Sequence[Any]]
+) -> None:
+    """Logs the folder's figures and a table as a run of its own, where the logger takes them."""
+    labels: dict[str, Any] = {
+        "name": "summary",
+        "group": settings.experiment.name,
+        "job_type": "summary",
+        "config": {**dict(leaves(asdict(settings))), **provenance()},
+    }
+    with curve_loggers(settings.logger, folder, **labels) as loggers:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                for picture in sorted((folder / "figures").glob("*.png")):
+                    logger.log_image(picture.stem, [str(picture)])
+                logger.log_table("results", columns=list(columns), data=[list(c) for c in cells])

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch.nn.functional import normalize
 
 from harness import data, runs, tracking, training, workers
@@ -25,7 +23,7 @@ from harness.files import write_figures
 from harness.methods.banks import SMCBankSettings
 from harness.methods.gmje_mdn import GMJEMDNSettings
 from harness.methods.parametric_gmje import ParametricGMJESettings
-from harness.metrics import METRICS
+from harness.metrics import METRICS, terminal_table
 from harness.progress import Report
 from harness.settings import QuickstartSettings, Settings, SettingsError
 from harness.tracking import MetricsRow, RunFolder, curve, read_metrics
@@ -42,41 +40,37 @@ def make(
     folder: RunFolder, experiment: QuickstartSettings, images: ImageData, console: Console
 ) -> dict[str, Any]:
     """Trains and evaluates every row over all seeds."""
-    return _Quickstart(folder.settings, experiment, images, folder).results(console)
+    asked = _Quickstart(folder, experiment, images)
+    jobs = [asked.job(name, seed) for name in experiment.rows for seed in asked.seeds]
+    threads = folder.settings.trainer.threads
+    workers.run_jobs(jobs, workers=experiment.workers, threads=threads, console=console)
+    results = {
+        "data": images.variant,
+        "seeds": asked.seeds,
+        "untrained": asked.untrained(),
+        "rows": {name: asked.row(name) for name in experiment.rows},
+    }
+    write_figures(folder.path / "figures", asked.draw(results), dpi=150)
+    return results
 
 
 @dataclass(frozen=True)
 class _Quickstart:
     """What the parts of a run share."""
 
-    settings: Settings
+    folder: RunFolder
     experiment: QuickstartSettings
     images: ImageData
-    folder: RunFolder
+
+    @property
+    def settings(self) -> Settings:
+        return self.folder.settings
 
     @property
     def seeds(self) -> list[int]:
         return list(range(self.settings.seed, self.settings.seed + self.experiment.num_seeds))
 
-    def results(self, console: Console) -> dict[str, Any]:
-        """Trains everything and returns what ``results.json`` is to hold, but for the time."""
-        jobs = [self._job(name, seed) for name in self.experiment.rows for seed in self.seeds]
-        workers.run_jobs(
-            jobs,
-            workers=self.experiment.workers,
-            threads=self.settings.trainer.threads,
-            console=console,
-        )
-        results = {
-            "data": self.images.variant,
-            "seeds": self.seeds,
-            "untrained": self._untrained(),
-            "rows": {name: self._row(name) for name in self.experiment.rows},
-        }
-        write_figures(self.folder.path / "figures", self._draw(results), dpi=150)
-        return results
-
-    def _untrained(self) -> dict[str, list[float]]:
+    def untrained(self) -> dict[str, list[float]]:
         """The metrics of the backbones that the trainings start from."""
         found = []
         for seed in self.seeds:
@@ -86,7 +80,7 @@ class _Quickstart:
             found.append(evaluate(backbone, self.images, settings, folder=folder))
         return {metric: [figure[metric] for figure in found] for metric in _measured(found[0])}
 
-    def _job(self, name: str, seed: int) -> Job:
+    def job(self, name: str, seed: int) -> Job:
         """Trains and evaluates a row from one seed, in any process."""
         folder = self._training(name, seed)
         return Job(
@@ -96,7 +90,7 @@ class _Quickstart:
             self.settings.trainer.epochs,
         )
 
-    def _row(self, name: str) -> dict[str, Any]:
+    def row(self, name: str) -> dict[str, Any]:
         """Every seed's metrics of a row that is trained."""
         files = [self._training(name, seed).path / tracking.RESULTS for seed in self.seeds]
         found = [json.loads(file.read_text()) for file in files]
@@ -115,7 +109,7 @@ class _Quickstart:
         )
         return self.folder.part(f"{name},seed={seed}", settings)
 
-    def _draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
+    def draw(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """The figures by name; those on banks and prototypes only where a row has them."""
         terms = self._mdn_terms()
         note = f"{', '.join(terms)}: {_NOTE}" if terms else ""
@@ -141,7 +135,7 @@ class _Quickstart:
     def _density(self, name: str) -> Figure:
         """The mixture that the last seed of a row has learned, among its embeddings."""
         folder = self._training(name, self.seeds[-1])
-        module = training.load(folder.settings, self.images, folder)
+        module = training.load(self.images, folder)
         embeddings, labels = encode(module, self.images.test, self.images)
         criterion: Any = module.criterion
         planar = principal_plane(criterion.mixture(), normalize(embeddings, dim=1))
@@ -187,19 +181,13 @@ class _Quickstart:
 
 def _train(name: str, folder: RunFolder, data_seed: int, report: Report) -> None:
     """Trains and evaluates a row from one seed, on the images that all seeds have."""
-    settings = folder.settings
-    images = data.load(settings.data, seed=data_seed)
+    images = data.load(folder.settings.data, seed=data_seed)
+    experiment: Any = folder.settings.experiment
+    title, told = experiment.rows[name].title, f"{name}, seed {folder.settings.seed}"
     try:
-        runs.run_training(
-            settings,
-            images,
-            folder,
-            title=settings.experiment.rows[name].title,  # type: ignore[attr-defined]
-            name=f"{name}, seed {settings.seed}",
-            report=report,
-        )
+        runs.run_training(images, folder, title=title, name=told, report=report)
     except SettingsError as error:
-        raise SettingsError(f"experiment.rows.{name}, seed {settings.seed}: {error}") from error
+        raise SettingsError(f"experiment.rows.{told}: {error}") from error
 
 
 def _measured(found: Mapping[str, Any]) -> list[str]:
@@ -221,12 +209,8 @@ def summary(results: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequenc
 def show(results: Mapping[str, Any], console: Console) -> None:
     """Mean and standard deviation over the seeds, in the terminal."""
     console.print(results["data"], soft_wrap=True)
-    table = Table(
-        title=f"mean ± standard deviation over {len(results['seeds'])} seeds; s: seconds a run",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    count = len(results["seeds"])
+    table = terminal_table(f"mean ± standard deviation over {count} seeds; s: seconds a run")
     table.add_column("pipeline", no_wrap=True)
     for metric in _measured(results["untrained"]):
         table.add_column(METRICS[metric].label, justify="right", min_width=10)

@@ -37,11 +37,5 @@ def _train(settings: Settings, folder: RunFolder, console: Console) -> dict[str,
     training.check(settings, images)
     title = runs.title(settings)
     with reporting(console, total=settings.trainer.epochs) as report:
-        return runs.run_training(
-            settings,
-            images,
-            folder,
-            title=title,
-            name=folder.path.name,
-            report=named(report, f"{title}, seed {settings.seed}"),
-        )
+        told = named(report, f"{title}, seed {settings.seed}")
+        return runs.run_training(images, folder, title=title, name=folder.path.name, report=told)

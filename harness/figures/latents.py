@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.figures.style import DASHED, DIGIT_COLOURS, GREY, Array, panels
+from harness.figures.style import DASHED, DIGIT_COLOURS, GREY, Array, hide_axes, panels
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -28,9 +28,7 @@ def latent_map(
     colours = [DIGIT_COLOURS[label] for label in labels]
     axis.scatter(points[:, 0], points[:, 1], c=colours, s=5, alpha=0.55, linewidths=0)
     axis.scatter(sampled[:, 0], sampled[:, 1], marker="x", c="black", s=16, linewidths=0.8)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[:].set_visible(False)
+    hide_axes(axis)
     axis.set_title(title, fontsize=11)
     handles = [
         Line2D([], [], linestyle="none", marker="o", color=DIGIT_COLOURS[digit], label=str(digit))
@@ -89,9 +87,7 @@ def calibration(levels: Sequence[float], curves: Mapping[str, Sequence[float]]) 
 
 def _show(axis: Axes, image: Pixels) -> None:
     axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[:].set_visible(False)
+    hide_axes(axis)
 
 
 def _tiled(

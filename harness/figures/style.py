@@ -42,3 +42,9 @@ def panels(
     for axis in axes[count:]:
         axis.set_visible(False)
     return figure, axes[:count]
+
+
+def hide_axes(panel: Axes) -> None:
+    """Leaves of a panel only what is drawn in it."""
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)

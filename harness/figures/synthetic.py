@@ -72,8 +72,7 @@ def conditional_densities(
         _overlay(axis, contexts, panel)
         axis.set_title(name, fontsize=10)
     axes[0].plot(*pairs.T, ".", color="black", markersize=1.5, alpha=0.5)
-    axes[0].set_xlim(contexts[0], contexts[-1])
-    axes[0].set_ylim(targets[0], targets[-1])
+    axes[0].set(xlim=(contexts[0], contexts[-1]), ylim=(targets[0], targets[-1]))
     figure.colorbar(image, ax=axes, label="p(target | context)", shrink=0.6, extend="max")
     figure.supxlabel("context", fontsize=10)
     figure.supylabel("target", fontsize=10)
@@ -188,19 +187,14 @@ def arms(
         axis.plot(*hand, "+", color=VERMILLION, markersize=16, markeredgewidth=2)
         axis.set_title(name, fontsize=10)
         axis.set_aspect("equal")
-    axes[0].set_xlim(-0.02, 1.0)
-    axes[0].set_ylim(-0.02, 1.0)
+    axes[0].set(xlim=(-0.02, 1.0), ylim=(-0.02, 1.0))
     figure.supxlabel("horizontal place; the upper arm has length 0.8", fontsize=10)
     figure.supylabel("vertical place", fontsize=10)
     figure.suptitle(f"{title}: arms drawn from each model for the hand at the cross", fontsize=10)
     return figure
 
 
-def gaps(
-    facets: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    label: str,
-) -> Figure:
+def gaps(facets: Mapping[str, Mapping[str, Sequence[float]]], *, label: str) -> Figure:
     """A measure of every model on every dataset, a dot a seed and a bar at the median.
 
     Args:

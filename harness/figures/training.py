@@ -96,9 +96,7 @@ def ess_curves(
         axis.axhline(
             threshold, color=GREY, linestyle="--", linewidth=1, label="resampled below (default)"
         )
-    axis.set_ylim(0.0, 1.05)
-    axis.set_xlabel("training step")
-    axis.set_ylabel("effective sample size / pool size")
+    axis.set(ylim=(0.0, 1.05), xlabel="training step", ylabel="effective sample size / pool size")
     axis.set_title(f"mean over {window} steps; bands are the range over seeds", fontsize=10)
     axis.legend(frameon=False, loc="lower left", ncols=2, fontsize=9)
     return figure
@@ -140,10 +138,7 @@ def accuracy_dots(
     return figure
 
 
-def density(
-    planar: PlanarDensity,
-    labels: Sequence[int],
-) -> Figure:
+def density(planar: PlanarDensity, labels: Sequence[int]) -> Figure:
     """The learned density in the principal plane, the embeddings as dots in their class's colour.
 
     A class's name stands at the median of its dots.
@@ -169,13 +164,8 @@ def density(
         name.set(ha="center", va="center", path_effects=[withStroke(linewidth=3, foreground="w")])
     means = planar.means.cpu().numpy()
     axis.plot(*means.T, "x", color="black", markersize=4, markeredgewidth=0.8, label="prototypes")
-    axis.set_xlim(low[0], high[0])
-    axis.set_ylim(low[1], high[1])
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.set_xlabel("first principal direction")
-    axis.set_ylabel("second principal direction")
-    axis.set_aspect("equal")
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[], aspect="equal")
+    axis.set(xlabel="first principal direction", ylabel="second principal direction")
     axis.set_title(
         f"test embeddings in the plane of their largest variance ({planar.explained:.0%} of it);\n"
         "shaded: density of the learned mixture",

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.settings.fields import choice, option, ranged
-from harness.settings.methods import BankSettings
-from harness.settings.registry import config
+from harness.settings import BankSettings, choice, config, option, ranged
+from harness.settings.registry import registered
 
 
 @config("bank", "fifo", "FIFO")
@@ -68,6 +67,5 @@ class SMCBankSettings(BankSettings):
 
     def problems_inside(self) -> Iterator[str]:
         """Algorithm 2 has no options."""
-        algorithm_2 = ("multinomial", None, True)
-        if self.name == "smc_paper" and tuple(self.options().values()) != algorithm_2:
+        if self.name == "smc_paper" and self.options() != registered("bank")[self.name].values:
             yield "bank=smc_paper is Algorithm 2: change options of bank=smc"

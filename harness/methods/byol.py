@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.settings.fields import choice, ranged
-from harness.settings.methods import MethodSettings
-from harness.settings.registry import config
+from harness.settings import MethodSettings, choice, config, ranged
 
 if TYPE_CHECKING:
     from harness.methods.modules.base import Method
@@ -39,4 +37,5 @@ class BYOLSettings(MethodSettings):
 
         predictor = BYOLPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
         head = self.projection_head(context)
-        return BYOL(context, self, NegativeCosineSimilarity(), head, predictor)
+        criterion = NegativeCosineSimilarity()
+        return BYOL(context, self, criterion, head, prediction_head=predictor)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.methods.byol import BYOLSettings
-from harness.settings.fields import choice, option, ranged
-from harness.settings.registry import config
+from harness.settings import choice, config, option, ranged
 
 if TYPE_CHECKING:
     from harness.methods.modules.base import Method
@@ -70,4 +69,5 @@ class GMJEMDNSettings(BYOLSettings):
             gather_distributed=context.gather,
         )
         kind: type[BYOL | GMJEMDN] = BYOL if self.momentum_encoder else GMJEMDN
-        return kind(context, self, criterion, self.projection_head(context), predictor)
+        head = self.projection_head(context)
+        return kind(context, self, criterion, head, prediction_head=predictor)

@@ -6,13 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.settings.fields import choice, option, ranged
-from harness.settings.methods import BankSettings, MethodSettings
-from harness.settings.registry import config
+from harness.settings import BankSettings, MethodSettings, choice, config, option, ranged
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from harness.methods.modules.base import Method
     from harness.methods.modules.context import BuildContext
 
@@ -63,16 +59,20 @@ class MoCoSettings(MethodSettings):
         from lightly.loss import NTXentLoss
 
         from gmje_plugin import SMCMemoryBankModule, SMCNTXentLoss
+        from harness.methods.modules.bank_labels import BankLabels
         from harness.methods.modules.contrastive import MoCo
 
         bank = context.bank
-        criterion: nn.Module
+        criterion: NTXentLoss
         if bank is not None and bank.is_queue and not self.in_batch_negatives:
             criterion = NTXentLoss(
                 self.temperature,
                 memory_bank_size=(bank.size, self.output_dim),
                 gather_distributed=context.gather,
             )
+            queue = criterion.memory_bank
+            for name, buffer in list(queue.named_buffers(recurse=False)):
+                queue.register_buffer(name, buffer)  # lightly leaves it out of checkpoints
         else:
             criterion = SMCNTXentLoss(
                 self.temperature,
@@ -82,4 +82,6 @@ class MoCoSettings(MethodSettings):
                 ),
                 in_batch_negatives=self.in_batch_negatives,
             )
-        return MoCo(context, self, criterion, self.projection_head(context))
+        head = self.projection_head(context)
+        bank_labels = BankLabels(criterion.memory_bank.size[0])
+        return MoCo(context, self, criterion, head, bank_labels=bank_labels)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.settings.fields import choice, ranged
-from harness.settings.methods import MethodSettings
-from harness.settings.registry import config
+from harness.settings import MethodSettings, choice, config, ranged
 
 if TYPE_CHECKING:
     from harness.methods.modules.base import Method
@@ -37,9 +35,9 @@ class NNCLRSettings(MethodSettings):
         from harness.methods.modules.nnclr import NNCLR
 
         criterion = NTXentLoss(self.temperature, gather_distributed=context.gather)
-        memory_bank = context.memory_bank(
+        bank = context.memory_bank(
             SMCNNMemoryBankModule, self.output_dim, temperature=self.temperature
         )
         head = self.projection_head(context)
         predictor = NNCLRPredictionHead(self.output_dim, self.predictor_dim, self.output_dim)
-        return NNCLR(context, self, criterion, head, predictor, memory_bank)
+        return NNCLR(context, self, criterion, head, prediction_head=predictor, memory_bank=bank)

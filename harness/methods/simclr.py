@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.settings.fields import choice, ranged
-from harness.settings.methods import MethodSettings
-from harness.settings.registry import config
+from harness.settings import MethodSettings, choice, config, ranged
 
 if TYPE_CHECKING:
     from torch import nn

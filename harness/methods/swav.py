@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.settings.fields import choice, ranged
-from harness.settings.methods import MethodSettings
-from harness.settings.registry import config
+from harness.settings import MethodSettings, choice, config, ranged
 
 if TYPE_CHECKING:
     from harness.methods.modules.base import Method
@@ -34,6 +32,7 @@ class SwAVSettings(MethodSettings):
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""
         from lightly.loss import SwaVLoss
+        from lightly.models.modules import SwaVPrototypes
 
         from harness.methods.modules.swav import SwAV
 
@@ -43,4 +42,6 @@ class SwAVSettings(MethodSettings):
             self.sinkhorn_epsilon,
             sinkhorn_gather_distributed=context.gather,
         )
-        return SwAV(context, self, criterion, self.projection_head(context))
+        head = self.projection_head(context)
+        prototypes = SwaVPrototypes(self.output_dim, self.num_prototypes)
+        return SwAV(context, self, criterion, head, prototypes=prototypes)

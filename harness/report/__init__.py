@@ -16,8 +16,6 @@ from harness.report.reading import Run, experiments, read, untrained
 from harness.report.summary import sections
 from harness.settings import SettingsError
 
-__all__ = ["main", "write_report"]
-
 _MARKDOWN, _HTML, _RECORDS = "report.md", "report.html", "runs.json"
 _RECORDED = ("title", "seed", "data", "metrics", "wall_time_s", "commit", "command")
 
@@ -43,9 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     left_out = write_report(asked.folders, asked.out)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    print(asked.out / _MARKDOWN)
-    print(asked.out / _HTML)
-    print(asked.out / _RECORDS)
+    for name in (_MARKDOWN, _HTML, _RECORDS):
+        print(asked.out / name)
 
 
 def write_report(folders: Sequence[Path], out: Path) -> list[str]:
@@ -65,7 +62,7 @@ def write_report(folders: Sequence[Path], out: Path) -> list[str]:
     gathered = experiments(folders)
     tables, repeated = sections([*untrained(gathered), *runs])
     left_out += repeated
-    unfinished = [run for run in runs if run.results is None]
+    unfinished = [run for run in runs if not run.results]
     parts = [
         *page.results(tables, unfinished, left_out),
         *latents.build(gathered),
@@ -83,14 +80,11 @@ def write_report(folders: Sequence[Path], out: Path) -> list[str]:
 
 def _records(runs: Sequence[Run]) -> str:
     """The finished runs' metrics as JSON, under each machine that they were measured on."""
-    machines: list[dict[str, Any]] = []
-    for results in (run.results for run in runs if run.results is not None):
+    machines: dict[str, dict[str, Any]] = {}
+    for results in (run.results for run in runs if run.results):
         machine = {name: results[name] for name in ("hardware", "versions")}
-        same = (other for other in machines if other.items() >= machine.items())
-        there = next(same, None)
-        if there is None:
-            machines.append(there := {**machine, "runs": []})
+        there = machines.setdefault(json.dumps(machine, sort_keys=True), {**machine, "runs": []})
         there["runs"].append({name: results[name] for name in _RECORDED})
-    for machine in machines:
+    for machine in machines.values():
         machine["runs"].sort(key=lambda record: (record["title"], record["seed"]))
-    return json.dumps(machines, indent=1) + "\n"
+    return json.dumps([*machines.values()], indent=1) + "\n"

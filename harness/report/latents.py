@@ -37,9 +37,7 @@ _PICTURES = {
 }
 
 
-def build(
-    found: Sequence[tuple[Path, Mapping[str, Any]]],
-) -> Iterator[str | Table | Picture]:
+def build(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> Iterator[str | Table | Picture]:
     """The parts of every finished run of mnist_latents; none if there is none.
 
     Args:
@@ -74,13 +72,8 @@ def _run(results: Mapping[str, Any], folder: Path, *, name: str) -> Iterator[str
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Every table of ``results.json`` of the experiment."""
-    return [
-        _table_2(results),
-        _fits(results),
-        _samples(results),
-        _out_of_distribution(results),
-        _completion(results),
-    ]
+    kinds = (_table_2, _fits, _samples, _out_of_distribution, _completion)
+    return [of_kind(results) for of_kind in kinds]
 
 
 def _table_2(results: Mapping[str, Any]) -> Table:

@@ -16,15 +16,7 @@ from harness.metrics import METRICS, metric
 from harness.report.markdown import Bold, Picture, Table, bullets, commands, escape, heading
 from harness.report.pictures import every_run, figure_8
 from harness.report.reading import Run
-from harness.report.summary import (
-    Row,
-    Section,
-    Source,
-    deviations,
-    differences,
-    option,
-    sources,
-)
+from harness.report.summary import Row, Section, Source, deviations, differences, option, sources
 from harness.tracking import RESULTS
 
 Part = str | Table | Picture
@@ -78,7 +70,7 @@ def _headline(tables: Sequence[Section], unfinished: Sequence[Run]) -> Iterator[
 
 def _facts(tables: Sequence[Section]) -> Iterator[tuple[str, str]]:
     runs = _runs(tables)
-    found = [run.results or {} for run in runs]
+    found = [run.results for run in runs]
     yield "data", _counted(one["data"] for one in found)
     yield "seeds", ", ".join(map(str, sorted({int(one["seed"]) for one in found})))
     commits = [one["commit"] or "not known" for one in found]
@@ -162,16 +154,13 @@ def _section(section: Section, printed: Sequence[Source]) -> Iterator[Part]:
 
 def _seconds(row: Row) -> str:
     """The mean duration of the runs that went through in one go; others tell of their end only."""
-    times = [
-        run.results["wall_time_s"]
-        for run in row.runs
-        if run.results and run.epochs and not _resumed(run)
-    ]
+    through = [run for run in row.runs if run.epochs and not _resumed(run)]
+    times = [run.results["wall_time_s"] for run in through]
     return f"{fmean(times):.0f}" if times else "—"
 
 
 def _resumed(run: Run) -> bool:
-    return bool((run.results or {}).get("resumed_at_step"))
+    return bool(run.results.get("resumed_at_step"))
 
 
 def _not_the_papers(section: Section, source: Source) -> Iterator[Part]:
@@ -234,13 +223,12 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[Part]:
 
 def _reached(run: Run) -> float:
     """The epochs that a run has logged."""
-    logged = [(np.isfinite(curve).nonzero()[0][-1] + 1, curve) for curve in run.curves.values()]
-    shares = [last / len(curve) for last, curve in logged]
+    shares = ((np.isfinite(z).nonzero()[0][-1] + 1) / len(z) for z in run.curves.values())
     return run.epochs * max(shares, default=0.0)
 
 
 def _how_to_rerun(tables: Sequence[Section]) -> Iterator[Part]:
-    found = [run.results or {} for run in _runs(tables)]
+    found = [run.results for run in _runs(tables)]
     yield heading(2, "How to rerun")
     yield escape(
         "In a checkout at the commit above, with the versions above. A command on a finished "

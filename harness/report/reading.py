@@ -49,13 +49,13 @@ class Run:
         config: Its settings by their dotted names.
         curves: For each quantity that was logged, its means over parts of an epoch (or a whole one
             in a long training), shape (points,), NaN where nothing was logged.
-        results: What ``results.json`` holds; None if the training has not finished.
+        results: What ``results.json`` holds; nothing if the training has not finished.
     """
 
     folder: Path
     config: Mapping[str, Any]
     curves: Mapping[str, Array]
-    results: Mapping[str, Any] | None
+    results: Mapping[str, Any]
 
     @property
     def epochs(self) -> int:
@@ -148,7 +148,7 @@ def _is_training(folder: Path) -> bool:
 def _read_run(folder: Path) -> tuple[Run, list[str]]:
     config = _settings(folder / CONFIG)
     _check(folder / CONFIG, config, _NEEDED_SETTINGS)
-    results = _results(folder / RESULTS) if (folder / RESULTS).exists() else None
+    results = _results(folder / RESULTS) if (folder / RESULTS).exists() else {}
     try:
         curves, remarks = _curves(folder / METRICS_FILE, epochs=config["trainer.epochs"])
     except _DamagedError as error:

@@ -92,7 +92,7 @@ def sections(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
     left_out: list[str] = []
     untrained: dict[str, dict[int, Run]] = {}
     for run in runs:
-        if run.results is None:
+        if not run.results:
             continue
         if run.epochs == 0:
             untrained.setdefault(_start(run), {})[run.config["seed"]] = run
@@ -195,8 +195,8 @@ def _section(
 ) -> Section:
     runs = [[group[seed] for seed in sorted(group)] for group in groups]
     configs = [_matters(group[0]) for group in runs]
-    first = runs[0][0].results or {}
-    titles = _distinct([str((group[0].results or {})["title"]) for group in runs], configs)
+    first = runs[0][0].results
+    titles = _distinct([str(group[0].results["title"]) for group in runs], configs)
     rows = [Row(*parts) for parts in zip(titles, configs, runs, strict=True)]
     rows.sort(key=lambda row: _by_number(row.title))
     shared = {name: value for name, value in configs[0].items() if not _OF_A_ROW.fullmatch(name)}

@@ -17,6 +17,7 @@ from harness.settings.parts import (
     LoggerSettings,
     TrainerSettings,
 )
+from harness.settings.registry import schema
 
 
 @dataclass
@@ -51,6 +52,7 @@ class ExperimentSettings:
             yield "trainer.devices and trainer.num_nodes are for benchmark and banks"
 
 
+@schema("quickstart")
 @dataclass
 class QuickstartSettings(ExperimentSettings):
     """Pipelines that differ by one line, each over several seeds from ``seed`` on."""
@@ -74,6 +76,7 @@ class QuickstartSettings(ExperimentSettings):
             yield "experiment.rows must hold at least one row"
 
 
+@schema("single_run")
 @dataclass
 class SingleRunSettings(ExperimentSettings):
     """One method from one seed, as in the paper's Experiment 2 (Huang 2026, Sec. 5.2)."""
@@ -93,6 +96,7 @@ class SingleRunSettings(ExperimentSettings):
             yield f"experiment=banks compares banks, and {settings.method.name} has none"
 
 
+@schema("synthetic")
 @dataclass
 class SyntheticSettings(ExperimentSettings):
     """The paper's Experiment 1 (Huang 2026, Sec. 5.1), over several seeds from ``seed`` on."""
@@ -146,6 +150,7 @@ class LatentRowSettings:
             yield "method.entropy_weight must be above 0, for the average of prototypes_ema"
 
 
+@schema("mnist_latents")
 @dataclass
 class MNISTLatentsSettings(ExperimentSettings):
     """Encoders, decoders and latent densities of MNIST (Huang 2026, Sec. 5.3, App. P.4)."""
@@ -185,6 +190,7 @@ class MNISTLatentsSettings(ExperimentSettings):
             yield "trainer.epochs must be at least 1 for mnist_latents"
 
 
+@schema("failure_modes")
 @dataclass
 class FailureModesSettings(ExperimentSettings):
     """Failures of the paper's objectives beside their remedies; only the seed can be chosen."""
@@ -193,6 +199,7 @@ class FailureModesSettings(ExperimentSettings):
     name: str = choice("failure_modes")
 
 
+@schema("settings")
 @dataclass
 class Settings:
     """Everything one can ask of ``python -m harness``."""

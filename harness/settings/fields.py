@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import field
 from typing import Any
 
@@ -19,15 +18,16 @@ def option(default: str | bool, *, help: str) -> Any:
 def ranged(
     default: float | None,
     *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     help: str,
 ) -> Any:
     """A number with inclusive (``low``, ``high``) and exclusive (``above``, ``below``) bounds."""
     bounds = {"at least": low, "at most": high, "above": above, "below": below}
-    return field(default=default, metadata={"bounds": bounds, "help": help})
+    given = {word: bound for word, bound in bounds.items() if bound is not None}
+    return field(default=default, metadata={"bounds": given, "help": help})
 
 
 def share(*, help: str) -> Any:
@@ -37,7 +37,7 @@ def share(*, help: str) -> Any:
 
 def ranged_list(*default: int, low: int, high: int, help: str) -> Any:
     """Whole numbers, each with inclusive bounds."""
-    bounds = {"at least": low, "at most": high, "above": -math.inf, "below": math.inf}
+    bounds = {"at least": low, "at most": high}
     return field(default_factory=lambda: list(default), metadata={"bounds": bounds, "help": help})
 
 

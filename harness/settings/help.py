@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
@@ -112,11 +111,7 @@ def _values(item: Field[Any]) -> str:
         return ""
     words = " | ".join(map(as_typed, item.metadata.get("choices", ())))
     bounds: Mapping[str, float] = item.metadata.get("bounds", {})
-    signs = [
-        f"{sign} {bounds[word]:.10g}"
-        for word, sign in _SIGNS.items()
-        if math.isfinite(bounds.get(word, math.inf))
-    ]
+    signs = [f"{sign} {bounds[word]:.10g}" for word, sign in _SIGNS.items() if word in bounds]
     kind = f"{item.type} {', '.join(signs)}".replace("None", "null").strip()
     return f" ({words or kind.replace(' ', _SPACE)})"
 

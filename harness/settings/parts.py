@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from harness.settings.fields import choice, option, ranged, ranged_list, share
-from harness.settings.registry import CONFIGS, config
+from harness.settings.registry import CONFIGS, config, schema
 
 # Mean and standard deviation of each channel, or of any, by which others normalise.
 NORMALIZATIONS = {
@@ -19,6 +19,7 @@ NORMALIZATIONS = {
 _DATA_SETS = sorted({file.stem for file in (CONFIGS / "data").glob("*.yaml")} - {"digits"})
 
 
+@schema("views")
 @dataclass
 class ViewSettings:
     """The parts of a random view in the order in which they act, all off here.
@@ -56,6 +57,7 @@ class ViewSettings:
     )
 
 
+@schema("data")
 @dataclass
 class DataSettings:
     """Which images, how they are split, held and augmented."""
@@ -156,6 +158,7 @@ class TimmSettings(BackboneSettings):
     )
 
 
+@schema("trainer")
 @dataclass
 class TrainerSettings:
     """How long and on what to train; the learning rate belongs to the method."""
@@ -201,6 +204,7 @@ class TrainerSettings:
             )
 
 
+@schema("evaluation")
 @dataclass
 class EvaluationSettings:
     """What frozen features are measured by."""

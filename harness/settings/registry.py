@@ -57,6 +57,16 @@ def config(
     return register
 
 
+def schema(name: str) -> Callable[[type[_Settings]], type[_Settings]]:
+    """Registers a dataclass of settings as ``schema/name``, which a YAML file builds on."""
+
+    def register(settings: type[_Settings]) -> type[_Settings]:
+        ConfigStore.instance().store(group="schema", name=name, node=settings)
+        return settings
+
+    return register
+
+
 def registered(group: str) -> Mapping[str, Registered]:
     """The choices of a group that are dataclasses, by name; the first of a dataclass is its own."""
     return _REGISTERED.get(group, {})

@@ -12,52 +12,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    InterpolationKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from harness.settings import parts
 from harness.settings.command_line import explain, hint
-from harness.settings.experiments import (
-    GROUPS,
-    ExperimentSettings,
-    FailureModesSettings,
-    MNISTLatentsSettings,
-    QuickstartSettings,
-    Settings,
-    SingleRunSettings,
-    SyntheticSettings,
-)
+from harness.settings.experiments import GROUPS, ExperimentSettings, Settings
 from harness.settings.fields import SettingsError
 from harness.settings.registry import CONFIGS
 
-_SCHEMAS = {
-    "settings": Settings,
-    "quickstart": QuickstartSettings,
-    "single_run": SingleRunSettings,
-    "synthetic": SyntheticSettings,
-    "failure_modes": FailureModesSettings,
-    "mnist_latents": MNISTLatentsSettings,
-    "data": parts.DataSettings,
-    "views": parts.ViewSettings,
-    "trainer": parts.TrainerSettings,
-    "evaluation": parts.EvaluationSettings,
-}
-
 
 def register_schemas() -> None:
-    """Makes the schemas known to Hydra, as the group ``schema`` that the YAML files build on."""
-    importlib.import_module("harness.methods")  # each registers itself
-    for name, schema in _SCHEMAS.items():
-        ConfigStore.instance().store(group="schema", name=name, node=schema)
+    """Makes methods and banks known to Hydra, as all else is once this package is imported."""
+    importlib.import_module("harness.methods")
 
 
 @contextmanager
@@ -79,7 +49,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         SettingsError: If a value is missing, out of its range, or not known to the schema.
     """
     try:
-        settings = OmegaConf.to_object(config)
+        settings = cast("Settings", OmegaConf.to_object(config))
     except InterpolationKeyError as error:  # of what trainer=paper takes from the experiment
         name = config.experiment.name
         raise SettingsError(
@@ -87,12 +57,9 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         ) from error
     except OmegaConfBaseException as error:
         raise SettingsError(one_line(error)) from error
-    if not isinstance(settings, Settings):
-        raise SettingsError(f"the config must have the schema Settings, got {type(settings)}.")
     problems = list(_unused(settings.experiment, overrides)) or [
         *_unknown_keys(OmegaConf.to_container(config), asdict(settings)),
-        *_out_of_range(settings),
-        *_not_together(settings),
+        *_wrong(settings),
     ]
     if problems:
         raise SettingsError("; ".join(problems))
@@ -167,26 +134,20 @@ def _parts(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, settings
 
 
-def _out_of_range(settings: Settings) -> Iterator[str]:
-    for name, item, value in (
-        (f"{path}{item.name}", item, getattr(part, item.name))
-        for path, part in _parts(settings)
-        for item in fields(part)
-    ):
-        choices: Sequence[str | bool] = item.metadata.get("choices", ())
-        if choices and value not in choices:
-            allowed = ", ".join(str(word) for word in choices)
-            yield f"{name} must be one of {allowed}, got {value!r}"
-        bounds = item.metadata.get("bounds", {})
-        numbers = value if isinstance(value, list) else [value]
-        if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
-            wanted = [f"{word} {bound}" for word, bound in bounds.items() if abs(bound) < math.inf]
-            yield f"{name} must be finite, {' and '.join(wanted)}, got {value!r}"
-
-
-def _not_together(settings: Settings) -> Iterator[str]:
-    """Options that are each valid but not together: each dataclass has its own rules."""
+def _wrong(settings: Settings) -> Iterator[str]:
+    """Options that are out of their range, or valid but not together: each part has its rules."""
     for path, part in _parts(settings):
+        for item in fields(part):
+            name, value = f"{path}{item.name}", getattr(part, item.name)
+            choices: Sequence[str | bool] = item.metadata.get("choices", ())
+            if choices and value not in choices:
+                allowed = ", ".join(str(word) for word in choices)
+                yield f"{name} must be one of {allowed}, got {value!r}"
+            bounds = item.metadata.get("bounds", {})
+            numbers = value if isinstance(value, list) else [value]
+            if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
+                wanted = [f"{word} {bound}" for word, bound in bounds.items()]
+                yield f"{name} must be finite, {' and '.join(wanted)}, got {value!r}"
         yield from (f"{path}{problem}" for problem in getattr(part, "problems", tuple)())
 
 
@@ -194,6 +155,6 @@ def _inside(value: float, bounds: dict[str, float]) -> bool:
     """Whether a number is finite and within its bounds (NaN is within none)."""
     return (
         math.isfinite(value)
-        and bounds["at least"] <= value <= bounds["at most"]
-        and bounds["above"] < value < bounds["below"]
+        and bounds.get("at least", value) <= value <= bounds.get("at most", value)
+        and bounds.get("above", -math.inf) < value < bounds.get("below", math.inf)
     )

@@ -13,14 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 # Where results go, who is told of them, how the work is shared out.
-NEUTRAL = (
-    "output_root",
-    "overwrite",
-    "logger",
-    "data.keep",
-    "data.workers",
-    "experiment.workers",
-)
+NEUTRAL = ("output_root", "overwrite", "logger", "data.keep", "data.workers", "experiment.workers")
 
 
 def is_neutral(name: str) -> bool:
@@ -56,14 +49,11 @@ def deciding(overrides: Sequence[str], config: DictConfig) -> list[str]:
 def _compose_to(config: DictConfig, overrides: Sequence[Override]) -> bool:
     try:
         composed = compose("config", overrides=[item.input_line or "" for item in overrides])
-        return bool(_values(composed) == _values(config))
+        one, other = (OmegaConf.to_container(each, resolve=True) for each in (composed, config))
+        return one == other
     # The assertion is OmegaConf's, of an option of a group of which nothing is chosen any more.
     except (AssertionError, HydraException, OmegaConfBaseException):
         return False
-
-
-def _values(config: DictConfig) -> Any:
-    return OmegaConf.to_container(config, resolve=True)
 
 
 def _as_one_writes_it(item: Override, config: DictConfig) -> str:

@@ -24,12 +24,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CONFIG, METRICS_FILE, RESULTS, CHECKPOINT = (
-    "config.yaml",
-    "metrics.csv",
-    "results.json",
-    "checkpoints/last.ckpt",
-)
+CONFIG, METRICS_FILE, RESULTS = "config.yaml", "metrics.csv", "results.json"
+CHECKPOINT = "checkpoints/last.ckpt"
 _LOCK = ".lock"
 # Of file systems without flock, as Lustre's and NFS's may be.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -116,7 +112,8 @@ class RunFolder:
         """Refuses a folder of another run, with the difference, and one that is no run."""
         config = self.path / CONFIG
         if not config.exists():
-            if self.path.exists() and any(map(_is_of_somebody, self.path.iterdir())):
+            own = (_LOCK, CONFIG + UNFINISHED)  # of a run that was killed in its first moment
+            if self.path.exists() and any(each.name not in own for each in self.path.iterdir()):
                 raise SettingsError(f"{self.path} is not empty and not the folder of a run")
             return
         if self.settings.overwrite:
@@ -139,11 +136,6 @@ class RunFolder:
             if OmegaConf.select(config, name) is not None:
                 OmegaConf.update(config, name, OmegaConf.select(defaults, name))
         return OmegaConf.to_yaml(config)
-
-
-def _is_of_somebody(child: Path) -> bool:
-    """Whether a file is not just what a run leaves that was killed in its first moment."""
-    return child.name not in (_LOCK, CONFIG + UNFINISHED)
 
 
 @contextmanager

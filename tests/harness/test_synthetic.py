@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from io import StringIO
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from rich.console import Console
 from scipy import stats
 from torch import Generator, Tensor
 from torch.distributions import (
@@ -286,6 +289,22 @@ def test_the_folder_and_the_results(ran: tuple[Path, str]) -> None:
             gap = f" {row['excess_nll'][0]:.2f} "
             assert any(line.strip().startswith(row["title"]) and gap in line for line in lines)
     assert {"versions", "hardware", "commit", "command", "wall_time_s"} <= set(results)
+
+
+def test_a_terminal_of_80_columns_shows_every_number_of_ten_seeds() -> None:
+    path = Path(__file__).parents[2] / "harness/results/experiment1/results.json"
+    results = json.loads(path.read_text())
+    told = StringIO()
+    experiments.synthetic.show(results, Console(file=told, width=80))
+    tables, _ = told.getvalue().split("gap: ")
+    assert "…" not in tables  # rich's mark of what it has cut off
+    lines = tables.splitlines()
+    for dataset in results["datasets"].values():
+        for row in dataset["rows"].values():
+            error, noise = (fmean(row[name]) for name in ("branch_rmse", "noise"))
+            assert any(
+                row["title"] in line and f" {error:.3f} {noise:.3f} " in line for line in lines
+            )
 
 
 def test_figures_are_pictures_of_something(ran: tuple[Path, str]) -> None:

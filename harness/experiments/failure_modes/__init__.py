@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from harness.experiments.failure_modes.demonstrations import DEMONSTRATIONS
 from harness.figures.failure_modes import Curves, Demonstration, end, failure_panels
 from harness.files import write_figures
+from harness.metrics import terminal_table
 from harness.settings import FailureModesSettings
 from harness.tracking import RunFolder
-
-__all__ = ["make", "show", "summary"]
 
 
 def make(
@@ -63,9 +60,7 @@ def _headlines(made: Mapping[str, Any]) -> list[float]:
 
 def show(results: Mapping[str, Any], console: Console) -> None:
     """Prints both numbers of each demonstration."""
-    table = Table(
-        title=f"Failure modes, seed {results['seed']}", title_justify="left", box=box.SIMPLE_HEAD
-    )
+    table = terminal_table(f"Failure modes, seed {results['seed']}")
     table.add_column("what fails: what is measured")
     for heading in ("failure", "remedy"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -26,6 +26,7 @@ from gmje_plugin import (
     SMCMemoryBankModule,
 )
 from harness.figures.failure_modes import Curves, Demonstration
+from harness.keyed_random import seeded
 
 ROWS, DIM = 256, 8  # of the free vectors
 ROW_RATE = 0.02 * ROWS  # learning rate of free vectors, whose losses are means over the rows
@@ -117,8 +118,7 @@ def identity_collapse(seed: int) -> Demonstration:
     target = branch - 1.0 + noise * residual
 
     def deviations(inputs: Tensor) -> list[float]:
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator
-            torch.manual_seed(seed)
+        with seeded(seed):
             head = GMJEMDNHead(inputs.shape[1], 32, 1, scale="exp")  # as printed, unbounded
         criterion = GMJEMDNLoss(guard=None)
 

@@ -5,31 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from harness import workers
 from harness.data import ImageData
 from harness.experiments.mnist_latents import jobs
 from harness.experiments.mnist_latents.drawing import draw_completions
+from harness.metrics import terminal_table
 from harness.report.latents import tables
 from harness.settings import MNISTLatentsSettings
 from harness.tracking import RunFolder
-
-__all__ = ["make", "show", "summary"]
 
 
 def make(
     folder: RunFolder, experiment: MNISTLatentsSettings, images: ImageData, console: Console
 ) -> dict[str, Any]:
     """Trains, samples and measures every row."""
-    workers.run_jobs(
-        jobs.every_job(folder, experiment),
-        workers=experiment.workers,
-        threads=folder.settings.trainer.threads,
-        console=console,
-    )
+    waiting, threads = jobs.every_job(folder, experiment), folder.settings.trainer.threads
+    workers.run_jobs(waiting, workers=experiment.workers, threads=threads, console=console)
     found = jobs.results(folder, experiment)
     draw_completions(found["completion"], folder.path)
     return {"data": images.variant, "seed": folder.settings.seed, **found}
@@ -45,9 +38,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     """Prints the tables."""
     console.print(results["data"], soft_wrap=True)
     for found in tables(results):
-        table = Table(
-            title=found.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-        )
+        table = terminal_table(found.caption)
         for column, heading in enumerate(found.header):
             table.add_column(heading, justify="right" if column else "left", no_wrap=not column)
         for row in found.rows:

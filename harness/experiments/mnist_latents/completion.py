@@ -89,12 +89,10 @@ class Completer(AdamModule):
                 self.criterion = GMJEMDNLoss(guard=None)
             case "gje":
                 self.criterion = GJEEntropyLoss()
-            case "gmje":
+            case _:
                 self.criterion = GMJEPrototypeLoss(
                     dim, num_prototypes, temperature=_TEMPERATURE, correlation=0.0
                 )
-            case _:
-                raise NotImplementedError(f"no completion by {kind}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The criterion of the half's embedding and the whole's."""
@@ -185,9 +183,7 @@ def conditionals(
             # The error of the point prediction makes it a density to compare with.
             points = normalize(head(contexts.float()), dim=1)
             scale = float((points - targets).square().mean().sqrt())
-            return {
-                "jepa": lambda z: Independent(Normal(normalize(head(z), dim=1), scale), 1),
-            }
+            return {"jepa": lambda z: Independent(Normal(normalize(head(z), dim=1), scale), 1)}
         case "mdn":
             return {"mdn": head}
         case "gje":

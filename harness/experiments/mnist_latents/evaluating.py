@@ -60,9 +60,15 @@ class GenerationEvaluator:
 
     def metrics(self, images: Tensor) -> dict[str, float]:
         """Every metric of images, uint8, shape (N, 1, 32, 32)."""
-        found = generation.generation_metrics(self.real, *self.classifier.classify(images))
+        features, probabilities = self.classifier.classify(images)
         distances, _ = self.nearest(images[evenly_spaced(len(images), 500)])
-        return {**found, "nearest": float(distances.median())}
+        return {
+            "frechet": generation.frechet_distance(self.real, features),
+            # Neighbours of all, and not of every second image, would take most of the time.
+            **generation.neighbourhood_metrics(self.real[::2], features[::2]),
+            **generation.label_statistics(probabilities),
+            "nearest": float(distances.median()),
+        }
 
     def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (N,), (N,)
         """Distance of images to the nearest training image, over pixels in [-1, 1], and which."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.backbones import strided_blocks
+from harness.fitting import with_cosine
 from harness.views import to_pixels
 
 _CHUNK = 1000
@@ -92,28 +94,14 @@ class Classifier(AdamModule):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 1
-        for width in (32, 64, 128):
-            layers += [
-                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
-            channels = width
+        layers = strided_blocks(1, 32, 64, 128)
         layers += [nn.Flatten(), nn.Linear(2048, self.num_features), nn.ReLU()]
         self.network = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.head = nn.Linear(self.num_features, num_classes)
 
     def configure_optimizers(self) -> Any:
         """Adam with a cosine schedule, for accuracy in few epochs."""
-        optimizer = super().configure_optimizers()
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return with_cosine(super().configure_optimizers(), self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Cross-entropy."""

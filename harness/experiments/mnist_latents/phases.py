@@ -67,16 +67,14 @@ class Phases:
         """Trains a row's encoder; its results."""
         folder, title = self._encoder_folder(name), self.experiment.rows[name].title
         try:
-            return runs.run_training(
-                folder.settings, self.data, folder, title=title, name=name, report=self.report
-            )
+            return runs.run_training(self.data, folder, title=title, name=name, report=self.report)
         except SettingsError as error:
             raise SettingsError(f"experiment.rows.{name}: {error}") from error
 
     def row(self, name: str) -> TrainedRow:
         """Trains a row's encoder and decoder, or loads what is trained."""
         results, folder = self.encoder(name), self._encoder_folder(name)
-        method = training.load(folder.settings, self.data, folder)
+        method = training.load(self.data, folder)
         train, test = self._embeddings(name, method)
         with seeded(self.settings.seed):
             decoder = Decoder(train)
@@ -107,12 +105,5 @@ class Phases:
 
     def fit(self, module: pl.LightningModule, name: str, *, epochs: int) -> None:
         """Trains a module on the training images, in a folder of its own."""
-        path = self.folder.path / name / "last.ckpt"
-        fit(
-            module,
-            self.data.train,
-            self.settings,
-            path=path,
-            epochs=epochs,
-            callbacks=[EpochProgress(self.report)],
-        )
+        path, told = self.folder.path / name / "last.ckpt", [EpochProgress(self.report)]
+        fit(module, self.data.train, self.settings, path=path, epochs=epochs, callbacks=told)

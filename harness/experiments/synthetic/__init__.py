@@ -8,9 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from harness import workers
 from harness.experiments.synthetic.datasets import DATASETS
@@ -18,24 +16,11 @@ from harness.experiments.synthetic.models import MODELS
 from harness.experiments.synthetic.study import Study, run
 from harness.figures.synthetic import gaps
 from harness.files import write_figures
-from harness.metrics import METRICS
+from harness.metrics import METRICS, terminal_table
 from harness.settings import SyntheticSettings
 from harness.tracking import RunFolder
 from harness.workers import Job
 
-__all__ = ["make", "show", "summary"]
-
-_COLUMNS = (
-    "excess_nll",
-    "wasserstein",
-    "near_branches",
-    "coverage_50",
-    "coverage_90",
-    "branch_rmse",
-    "noise",
-    "weight_error",
-    "fit_cpu_s",
-)
 _LEGEND = (
     "gap: conditional NLL above the truth's, nats; W1: Wasserstein distance to the truth; near:\n"
     "% of the mass within 3 noise deviations of a branch; 50, 90: % of the targets in regions\n"
@@ -113,17 +98,15 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     """Prints a table a dataset, of means over the seeds."""
     console.print(results["data"], soft_wrap=True)
     for dataset in results["datasets"].values():
-        table = Table(
-            title=f"{dataset['title']}; mean over {len(results['seeds'])} seeds (± deviation)",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
+        title = f"{dataset['title']}; mean over {len(results['seeds'])} seeds (± deviation)"
+        table = terminal_table(title, padding=0)  # all columns in 80
         table.add_column("model", no_wrap=True)
-        for name in _COLUMNS:
+        measured = set().union(*dataset["rows"].values())
+        columns = [name for name in METRICS if name in measured]
+        for name in columns:
             table.add_column(METRICS[name].label, justify="right", no_wrap=True)
         for name, row in dataset["rows"].items():
-            cells = [_cell(column, row[column]) if column in row else "" for column in _COLUMNS]
+            cells = [_cell(column, row[column]) if column in row else "" for column in columns]
             table.add_row(row["title"], *cells, end_section=name == "truth")
         console.print(table)
     console.print(_LEGEND, soft_wrap=True)

@@ -18,11 +18,7 @@ _LEAST_WEIGHT = 0.05  # of a branch that a prediction has
 
 
 def score(
-    predicted: GaussianMixtures,
-    truth: GaussianMixtures,
-    *,
-    noise: float,
-    seed: int,
+    predicted: GaussianMixtures, truth: GaussianMixtures, *, noise: float, seed: int
 ) -> dict[str, float]:
     """Metrics, averaged over the contexts.
 

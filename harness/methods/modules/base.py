@@ -45,10 +45,10 @@ class Method(pl.LightningModule):
         settings: Of the method.
         criterion: The loss; its parameters, if any, are trained too.
         projection_head: Maps features to embeddings.
-        prediction_head: Maps embeddings to what is compared with others, where there is one.
+        parts: What else it consists of, such as a ``prediction_head``, by the attributes' names.
     """
 
-    prediction_head: nn.Module
+    prediction_head: nn.Module  # of the methods that have one
     online_probe: OnlineLinearClassifier
     last_loss: Tensor  # of the last step
     online_accuracy: float | None = None  # of the probe on test images, when it was last measured
@@ -59,15 +59,15 @@ class Method(pl.LightningModule):
         settings: MethodSettings,
         criterion: nn.Module,
         projection_head: nn.Module,
-        prediction_head: nn.Module | None = None,
+        **parts: nn.Module,
     ) -> None:
         super().__init__()
         self.backbone = context.backbone
         self.views = context.views
         self.criterion = criterion
         self.projection_head = projection_head
-        if prediction_head is not None:
-            self.prediction_head = prediction_head
+        for name, part in parts.items():
+            self.add_module(name, part)
         self.method_settings = settings
         self.trainer_settings = context.trainer
 
@@ -162,11 +162,7 @@ class Method(pl.LightningModule):
         groups: list[dict[str, Any]] = [
             {"params": [p for p in decayed if p.requires_grad]},
             {"params": [p for p in plain if p.requires_grad], "weight_decay": 0.0},
-            {
-                "params": list(probe.parameters()),
-                "weight_decay": 0.0,
-                "lr": _PROBE_LEARNING_RATE,
-            },
+            {"params": list(probe.parameters()), "weight_decay": 0.0, "lr": _PROBE_LEARNING_RATE},
         ]
         optimizer = _optimizer(self.method_settings, groups)
         steps = int(self.trainer.estimated_stepping_batches)

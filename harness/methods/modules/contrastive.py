@@ -6,10 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.methods.moco import MoCoSettings
 from harness.methods.modules.bank_labels import BankLabels
 from harness.methods.modules.base import Method, Step
-from harness.methods.modules.context import BuildContext
 from harness.methods.modules.momentum import MomentumMethod
 
 
@@ -61,24 +59,10 @@ class SimCLR(Method):
 class MoCo(MomentumMethod):
     """MoCo v2 (Chen et al. 2020) with any ``criterion(query, key)`` that holds a memory bank.
 
-    Args:
-        context: As in :class:`MomentumMethod`.
-        settings: As in :class:`MomentumMethod`.
-        criterion: The loss, with its memory bank.
-        projection_head: As in :class:`Method`.
+    Arguments are those of :class:`MomentumMethod`, besides ``bank_labels``.
     """
 
-    def __init__(
-        self,
-        context: BuildContext,
-        settings: MoCoSettings,
-        criterion: nn.Module,
-        projection_head: nn.Module,
-    ) -> None:
-        super().__init__(context, settings, criterion, projection_head)
-        for name, buffer in list(self.bank.named_buffers(recurse=False)):
-            self.bank.register_buffer(name, buffer)  # lightly leaves its queue out of checkpoints
-        self.bank_labels = BankLabels(self.bank.size[0])
+    bank_labels: BankLabels
 
     @property
     def bank(self) -> Any:

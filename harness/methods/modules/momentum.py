@@ -22,7 +22,7 @@ class MomentumMethod(Method):
             each step.
         criterion: As in :class:`Method`.
         projection_head: As in :class:`Method`.
-        prediction_head: As in :class:`Method`.
+        parts: As in :class:`Method`.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class MomentumMethod(Method):
         settings: BYOLSettings | MoCoSettings,
         criterion: nn.Module,
         projection_head: nn.Module,
-        prediction_head: nn.Module | None = None,
+        **parts: nn.Module,
     ) -> None:
-        super().__init__(context, settings, criterion, projection_head, prediction_head)
+        super().__init__(context, settings, criterion, projection_head, **parts)
         self.encoder_momentum = settings.encoder_momentum
         self.backbone_momentum = copy.deepcopy(self.backbone)
         self.projection_head_momentum = copy.deepcopy(projection_head)

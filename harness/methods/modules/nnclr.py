@@ -5,34 +5,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from harness.methods.modules.base import Method, Step
-from harness.methods.modules.context import BuildContext
 from harness.methods.modules.contrastive import of_bank
-from harness.settings import MethodSettings
 
 
 class NNCLR(Method):
     """NNCLR (Dwibedi et al. 2021): an embedding's nearest neighbour in a bank is the positive.
 
-    Args:
-        context: As in :class:`Method`.
-        settings: As in :class:`Method`.
-        criterion: Called as ``criterion(neighbours, predictions)``, both ways round.
-        projection_head: As in :class:`Method`.
-        prediction_head: As in :class:`Method`.
-        memory_bank: Answers with nearest neighbours.
+    Arguments are those of :class:`Method`, besides ``prediction_head`` and ``memory_bank``, which
+    answers with nearest neighbours; the criterion is called as ``criterion(neighbours,
+    predictions)``, both ways round.
     """
 
-    def __init__(
-        self,
-        context: BuildContext,
-        settings: MethodSettings,
-        criterion: nn.Module,
-        projection_head: nn.Module,
-        prediction_head: nn.Module,
-        memory_bank: nn.Module,
-    ) -> None:
-        super().__init__(context, settings, criterion, projection_head, prediction_head)
-        self.memory_bank = memory_bank
+    memory_bank: nn.Module
 
     def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
         """The criterion both ways; the second view's embeddings enter the bank."""
