@@ -129,7 +129,8 @@ class _Quickstart:
             )
         for name, row in self.experiment.rows.items():
             if isinstance(row.method, ParametricGMJESettings):
-                drawn["density"] = self._density(name)
+                key = f"density_{name}" if "density" in drawn else "density"
+                drawn[key] = self._density(name)
         return drawn
 
     def _density(self, name: str) -> Figure:

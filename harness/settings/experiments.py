@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -70,10 +71,14 @@ class QuickstartSettings(ExperimentSettings):
     )
 
     def problems_in(self, settings: Settings) -> Iterator[str]:
-        """Besides, it needs a row."""
+        """Besides, it needs rows that its figures can tell apart."""
         yield from super().problems_in(settings)
         if not self.rows:
             yield "experiment.rows must hold at least one row"
+        titles = Counter(row.title for row in self.rows.values())
+        for name, row in self.rows.items():
+            if titles[row.title] > 1:
+                yield f"experiment.rows.{name}.title must be its own, {row.title!r} is another's"
 
 
 @schema("single_run")

@@ -105,7 +105,7 @@ def _unknown_keys(config: Any, declared: Mapping[str, Any], path: str = "") -> I
 def _unused(experiment: ExperimentSettings, overrides: Sequence[str]) -> Iterator[str]:
     """What was typed for an experiment that does not use it, in one sentence."""
     names = [
-        word.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
+        word.lstrip("+~").partition("=")[0].rpartition("@")[2].replace("/", ".")
         for word in overrides
     ]
     unused = [

@@ -161,7 +161,9 @@ def test_an_interrupted_one_repeats_no_finished_training(ran: tuple[Path, str]) 
 
 
 def test_a_sweep_runs_once_for_each_value(tmp_path: Path) -> None:
-    asked = ["-m", "seed=4,5", "logger=csv", *ASKED, *only("simclr")]
+    rows = ["method@experiment.rows.simclr.method=parametric_gmje"]
+    rows += only("simclr", "simclr_prototype")
+    asked = ["-m", "seed=4,5", "logger=csv", *ASKED, *rows]
     done = harness(*asked, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = sorted((tmp_path / "outputs" / "quickstart").glob("*/results.json"))
@@ -169,6 +171,8 @@ def test_a_sweep_runs_once_for_each_value(tmp_path: Path) -> None:
     for path in found:
         assert sorted(p.name for p in (path.parent / "figures").iterdir()) == [
             "accuracy.png",
+            "density.png",
+            "density_simclr_prototype.png",
             "loss.png",
         ]
         assert not (path.parent / "wandb").exists()

@@ -41,6 +41,7 @@ WRONG = {
     "trainer.epochs=true": "trainer.epochs: Value 'True' of type 'bool' could not be converted",
     "seed=": "seed: Value '' of type 'str' could not be converted to Integer",
     "experiment.rows=3": "experiment.rows: Cannot assign int",
+    "experiment.rows.byol.title=SimCLR": "experiment.rows.byol.title must be its own, 'SimCLR' is",
     "data.split=null": "data.split: field 'data.split' is not Optional",
     # out of range
     "trainer.epochs=-1": "trainer.epochs must be finite, at least 0, got -1",
