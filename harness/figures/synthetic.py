@@ -171,7 +171,7 @@ def arms(
     *,
     title: str,
 ) -> Figure:
-    """Arms at angles drawn from each model for one place of the hand.
+    """Arms at angles drawn from each model for one position of the hand.
 
     Args:
         models: For each title, the elbows and hands of S arms.
@@ -188,8 +188,8 @@ def arms(
         axis.set_title(name, fontsize=10)
         axis.set_aspect("equal")
     axes[0].set(xlim=(-0.02, 1.0), ylim=(-0.02, 1.0))
-    figure.supxlabel("horizontal place; the upper arm has length 0.8", fontsize=10)
-    figure.supylabel("vertical place", fontsize=10)
+    figure.supxlabel("horizontal position; the upper arm has length 0.8", fontsize=10)
+    figure.supylabel("vertical position", fontsize=10)
     figure.suptitle(f"{title}: arms drawn from each model for the hand at the cross", fontsize=10)
     return figure
 
@@ -207,9 +207,9 @@ def gaps(facets: Mapping[str, Mapping[str, Sequence[float]]], *, label: str) -> 
         count, columns=count, width=10.0 / count, height=height, sharex=True, sharey=True
     )
     for axis, (title, found) in zip(axes, facets.items(), strict=True):
-        for place, values in enumerate(found.values()):
-            axis.plot(values, [place] * len(values), "o", color=BLUE, markersize=5, alpha=0.4)
-            axis.plot(np.median(values), place, "|", color="black", markersize=13)
+        for row, values in enumerate(found.values()):
+            axis.plot(values, [row] * len(values), "o", color=BLUE, markersize=5, alpha=0.4)
+            axis.plot(np.median(values), row, "|", color="black", markersize=13)
         axis.set_title(title, fontsize=10)
         axis.set_xscale("log")
         axis.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)

@@ -132,7 +132,7 @@ class SmallCNNSettings(BackboneSettings):
     name: str = choice("small_cnn", "cifar_cnn", "mnist_cnn")
     width: int = ranged(16, low=1, high=1024, help="Channels of the first layer, doubled by each.")
     strides: list[int] = ranged_list(1, 2, 2, low=1, high=4, help="Stride of each layer.")
-    pool: bool = option(True, help="Features are means over the image; false: one for each place.")
+    pool: bool = option(True, help="Features are means over the image; false: one a position.")
 
 
 @config("backbone", "resnet18")

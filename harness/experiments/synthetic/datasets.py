@@ -23,7 +23,7 @@ class Dataset:
     Attributes:
         title: What tables and figures call it.
         contexts: From uniform numbers in [0, 1], shape (N, d_c), to contexts of the same shape.
-        branches: From contexts to the branches' places there, shape (N, K, d).
+        branches: From contexts to the branches' positions there, shape (N, K, d).
         grid: Test points a side of [0, 1] x ..., evenly spaced.
     """
 
@@ -71,7 +71,7 @@ def joints(
 def arm_solutions(
     hand: Tensor,  # shape: (N, 2)
 ) -> Tensor:  # shape: (N, 2, 2)
-    """The angles (shoulder, elbow) that reach a place, elbow to the right and to the left."""
+    """The angles (shoulder, elbow) that reach a position, elbow to the right and to the left."""
     squared = hand.square().sum(dim=1)
     cosine = (squared - UPPER_ARM**2 - FOREARM**2) / (2 * UPPER_ARM * FOREARM)
     elbow = cosine.clamp(-1.0, 1.0).acos()
