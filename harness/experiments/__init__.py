@@ -68,13 +68,14 @@ def _log_summary(
     settings: Settings, folder: Path, columns: Sequence[str], cells: Sequence[Sequence[Any]]
 ) -> None:
     """Logs the folder's figures and a table as a run of its own, where the logger takes them."""
-    labels: dict[str, Any] = {
-        "name": "summary",
-        "group": settings.experiment.name,
-        "job_type": "summary",
-        "config": {**dict(leaves(asdict(settings))), **provenance()},
-    }
-    with curve_loggers(settings.logger, folder, **labels) as loggers:
+    with curve_loggers(
+        settings.logger,
+        folder,
+        name="summary",
+        group=settings.experiment.name,
+        job_type="summary",
+        config={**dict(leaves(asdict(settings))), **provenance()},
+    ) as loggers:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 for picture in sorted((folder / "figures").glob("*.png")):

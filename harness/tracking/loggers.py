@@ -37,16 +37,26 @@ def check_logger(settings: LoggerSettings) -> None:
 
 @contextmanager
 def curve_loggers(
-    settings: LoggerSettings, folder: Path, *, rows: Sequence[MetricsRow] = (), **labels: Any
+    settings: LoggerSettings,
+    folder: Path,
+    *,
+    name: str,
+    group: str,
+    job_type: str,
+    config: dict[str, Any],
+    rows: Sequence[MetricsRow] = (),
 ) -> Iterator[list[Logger]]:
     """The logger that the settings name, ended with the block; none for "csv".
 
     Args:
         settings: Which.
         folder: The run's folder, below which files go.
+        name: Of the run.
+        group: Of runs that belong together.
+        job_type: What kind of run of the group.
+        config: What W&B shows as the run's config.
         rows: What an interrupted run has logged up to its checkpoint: it is logged again, as files
             cannot be cut back; online, W&B keeps what it has.
-        labels: What W&B calls the run: ``name``, ``group``, ``job_type`` and ``config``.
 
     Raises:
         SettingsError: If W&B cannot be reached.
@@ -63,6 +73,7 @@ def curve_loggers(
         if not _is_online(settings):
             shutil.rmtree(folder / "wandb", ignore_errors=True)
         with _staging(folder / "wandb"):
+            labels = {"name": name, "group": group, "job_type": job_type, "config": config}
             run = _wandb_run(settings, folder, **labels)
             try:
                 yield [_replayed(_ContinuedWandbLogger(run), rows)]
