@@ -52,6 +52,7 @@ def title(settings: Settings) -> str:
     if bank is not None:
         words += [registry.title("bank", bank.name), f"M = {bank.size}"]
     words.append(method.suffix())
+    words.append(f"{method.num_views} views" if method.num_views > 2 else "")
     return ", ".join(filter(None, words))
 
 

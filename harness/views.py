@@ -1,4 +1,4 @@
-"""Two batched augmentations of every image, on the device.
+"""Batched augmentations of every image, on the device.
 
 What an image gets is a function of (seed, epoch, index of the image, view) alone: random numbers
 come from a hash of these, not from a generator, so that batch order, workers, a resumed run and
@@ -62,7 +62,7 @@ class _RandomView:
 
 
 class Views(_RandomView):
-    """Makes the two views of a batch.
+    """Makes the views of a batch.
 
     Args:
         settings: How strong each part is.
@@ -87,34 +87,35 @@ class Views(_RandomView):
         indices: Tensor,  # shape: (B,)
         *,
         epoch: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Returns two normalised views, each of shape (B, C, H, W) and float32.
+        count: int = 2,
+    ) -> tuple[Tensor, ...]:
+        """Returns normalised views, each of shape (B, C, H, W) and float32.
 
         Args:
             images: The images, uint8.
             indices: Theirs in the training set, int64.
             epoch: Each epoch shows other views.
+            count: How many; another number of them is other views.
         """
-        uniforms = self._uniforms(images, indices, epoch, count=2 * _COUNT)
-        # Both views' affine maps come first, so that they do not depend on what else there is.
-        maps, others = uniforms.tensor_split((2 * _SIZES[0],), dim=1)
-        of_views = zip(maps.chunk(2, dim=1), others.chunk(2, dim=1), strict=True)
+        uniforms = self._uniforms(images, indices, epoch, count=count * _COUNT)
+        # The views' affine maps come first, so that they do not depend on what else there is.
+        maps, others = uniforms.tensor_split((count * _SIZES[0],), dim=1)
+        of_views = zip(maps.chunk(count, dim=1), others.chunk(count, dim=1), strict=True)
         draws = torch.stack([torch.cat(parts, dim=1) for parts in of_views])
         chunk = len(images)
         if images.device.type == "cpu":
-            chunk = max(1, _CHUNK // (2 * images[0].numel()))
+            chunk = max(1, _CHUNK // (count * images[0].numel()))
         parts = zip(torch.split(images, chunk), torch.split(draws, chunk, dim=1), strict=True)
-        first, second = torch.cat([self._augmented(*part) for part in parts], dim=1)
-        return first, second
+        return torch.cat([self._augmented(*part) for part in parts], dim=1).unbind()
 
     def _augmented(
         self,
         images: Tensor,  # shape: (N, C, H, W)
-        draws: Tensor,  # shape: (2, N, _COUNT)
-    ) -> Tensor:  # shape: (2, N, C, H, W)
-        pixels = to_pixels(images).repeat(2, 1, 1, 1)
+        draws: Tensor,  # shape: (V, N, _COUNT)
+    ) -> Tensor:  # shape: (V, N, C, H, W)
+        pixels = to_pixels(images).repeat(len(draws), 1, 1, 1)
         pixels = augment(pixels, Draws.of(draws.flatten(0, 1)), self.settings)
-        return normalize(pixels, mean=self.mean, std=self.std).view(2, *images.shape)
+        return normalize(pixels, mean=self.mean, std=self.std).view(-1, *images.shape)
 
 
 class ProbeView(_RandomView):

@@ -158,7 +158,7 @@ def _loop(
     if settings.trainer.compile:
         module.backbone.compile()
     if of_views:
-        module.views = lambda views, indices, *, epoch: views  # noqa: ARG005
+        module.views = lambda views, indices, **_: views  # noqa: ARG005
     # What a method asks of Lightning's Trainer, in the middle of an epoch, at no step that is
     # logged.
     module.trainer = SimpleNamespace(

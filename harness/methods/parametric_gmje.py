@@ -43,6 +43,9 @@ class ParametricGMJESettings(MethodSettings):
         below=1.0,
         help="Share of the history in each update of the second moment; the loss's default.",
     )
+    eps: float = ranged(
+        1e-4, low=0.0, help="Added to the variances in the entropy; the loss's default."
+    )
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""
@@ -56,5 +59,6 @@ class ParametricGMJESettings(MethodSettings):
             correlation=self.correlation,
             entropy_weight=self.entropy_weight,
             momentum=self.ema_momentum,
+            eps=self.eps,
             gather_distributed=gather,
         )

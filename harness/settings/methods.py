@@ -62,6 +62,9 @@ class MethodSettings:
     )
     hidden_dim: int = ranged(512, low=1, help="Width of the projection head. [R]")
     output_dim: int = ranged(128, low=1, help="Dimensions of an embedding. [R]")
+    num_views: int = ranged(
+        2, low=2, help="Views of an image; of more, the criterion's mean over their pairs."
+    )
 
     def build(self, context: BuildContext) -> Method:
         """The untrained method, with weights from torch's global generator.
@@ -87,6 +90,8 @@ class MethodSettings:
 
     def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
         """Options that are each valid but not together; most methods have no bank."""
+        if self.num_views > 2 and self.family != "SimCLR":
+            yield f"method.num_views must be 2 for {self.name}"
         if bank is not None and not self.has_bank:
             with_bank = [name for name, it in registered("method").items() if it.settings.has_bank]
             yield f"bank is for {_listed(with_bank, 'and')}, not for {self.name}"

@@ -240,6 +240,20 @@ def test_simclr_with_the_entropy_is_the_sum_of_both_losses() -> None:
     assert method.suffix() == "Gaussian entropy"
 
 
+@pytest.mark.parametrize("num_views", [2, 4])
+def test_of_more_than_two_views_the_loss_is_the_mean_over_pairs(num_views: int) -> None:
+    method = SimCLRSettings(name="simclr", num_views=num_views, hidden_dim=64, output_dim=16)
+    module = build(RowSettings("a", method))
+    module.eval()  # so that batch norm gives the same twice
+    views = module.views(DATA.train.images[:32], torch.arange(32), epoch=0, count=num_views)
+    z = [module(view) for view in views]
+    pairs = [(i, j) for i in range(num_views) for j in range(i)]
+    expected = [NTXentLoss(method.temperature)(z[i], z[j]) for i, j in pairs]
+    assert len(expected) == num_views * (num_views - 1) / 2
+    found = module.step(views).loss
+    assert torch.allclose(found, torch.stack(expected).mean(), atol=1e-6)
+
+
 def lightly_bank(rows: torch.Tensor) -> NNMemoryBankModule:
     """lightly's, holding the same."""
     bank = NNMemoryBankModule(size=tuple(rows.shape))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import training
+from harness import runs, training
 from harness.data import ImageData, ImageSet, load
-from harness.methods.modules.base import Method
+from harness.methods.modules.base import Method, Step
+from harness.methods.modules.contrastive import SimCLR
 from harness.settings import Settings, SettingsError
 from harness.tracking import MetricsFile, RunFolder
 from tests.harness.commands import harness, settings
@@ -91,6 +92,23 @@ def test_other_optimizers(optimizer: str, rate: float, data: ImageData, tmp_path
     _, rows = train(options, data, tmp_path / "a")
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert losses[-1] < losses[0]
+
+
+def test_a_step_makes_as_many_views_as_the_method_asks_for(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    step = SimCLR.step
+
+    def watched(self: SimCLR, views: tuple[torch.Tensor, ...]) -> Step:
+        made.append([len(view) for view in views])
+        return step(self, views)
+
+    monkeypatch.setattr(SimCLR, "step", watched)
+    options = asked("simclr", "method.num_views=3", "trainer.batch_size=256")
+    train(options, data, tmp_path / "a")
+    assert made == [[256] * 3] * 5
+    assert runs.title(options) == "SimCLR, 3 views"
 
 
 def test_half_precision_is_near_full_precision(data: ImageData, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Views: equal to torchvision's transforms, and a function of seed, epoch, index and view alone."""
 
 import math
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -130,6 +130,18 @@ def test_seed_epoch_index_and_view_each_change_every_image(name: str) -> None:
     of_seed, _ = Views(STRENGTHS[name], **unit(PRESETS[name]), seed=4)(images, indices, epoch=0)
     for other in (second, of_epoch, of_seed, first.roll(1, dims=0)):
         assert ((first - other).abs().amax(dim=(1, 2, 3)) > 1e-3).all()
+
+
+def test_more_than_two_views_are_functions_of_each_image_too() -> None:
+    images, indices = pictures(3), torch.arange(COUNT)
+    make = Views(STRENGTHS["simclr_paper"], **unit(3), seed=3)
+    whole = make(images, indices, epoch=0, count=4)
+    part = make(images[5:9], indices[5:9], epoch=0, count=4)
+    for view, again in zip(whole, part, strict=True):
+        assert view.shape == images.shape
+        assert torch.equal(view[5:9], again)
+    for one, other in combinations(whole, 2):
+        assert ((one - other).abs().amax(dim=(1, 2, 3)) > 1e-3).all()
 
 
 def test_the_global_generator_is_left_alone() -> None:

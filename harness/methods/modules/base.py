@@ -21,7 +21,7 @@ _PROBE_LEARNING_RATE = 0.1  # as the paper's linear probe
 
 
 class Step(NamedTuple):
-    """What a method makes of a batch's two views.
+    """What a method makes of a batch's views.
 
     Attributes:
         loss: What is minimised, shape ().
@@ -79,8 +79,8 @@ class Method(pl.LightningModule):
         )
 
     @abstractmethod
-    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
-        """The loss of a batch's two views."""
+    def step(self, views: tuple[Tensor, ...]) -> Step:  # shapes: (B, C, H, W)
+        """The loss of a batch's views."""
 
     def compare(self, *embeddings: Any) -> Tensor:  # shape: ()
         """The criterion of embeddings, in full precision whatever the networks run in."""
@@ -111,7 +111,8 @@ class Method(pl.LightningModule):
     ) -> Tensor:
         """Loss of a batch of (images, labels, indices), logged with its parts, and the probe's."""
         images, labels, indices = batch
-        step = self.step(self.views(images, indices, epoch=self.current_epoch))
+        count = self.method_settings.num_views
+        step = self.step(self.views(images, indices, epoch=self.current_epoch, count=count))
         self.observe(step, labels)
         self.last_loss = step.loss.detach()
         if self.global_step % self.trainer_settings.log_every == 0:

@@ -16,7 +16,7 @@ class BYOL(MomentumMethod):
     ``criterion(prediction, target)``, both ways round.
     """
 
-    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
+    def step(self, views: tuple[Tensor, ...]) -> Step:  # shapes: (B, C, H, W)
         """Moves the target encoder; the criterion both ways."""
         self.move_momentum_encoder()
         features = [self.backbone(view) for view in views]
@@ -40,7 +40,7 @@ class GMJEMDN(Method):
     ``criterion(density, target)``, both ways round.
     """
 
-    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
+    def step(self, views: tuple[Tensor, ...]) -> Step:  # shapes: (B, C, H, W)
         """The criterion both ways."""
         features = [self.backbone(view) for view in views]
         first, second = (normalize(self.projection_head(h).float(), dim=1) for h in features)

@@ -21,7 +21,7 @@ class BuildContext:
     Attributes:
         backbone: The network whose features are evaluated, untrained.
         bank: The memory bank, for a method that has one.
-        views: Makes two views of a batch of images.
+        views: Makes the views of a batch of images.
         trainer: How it is trained.
         seed: Of the bank's random numbers.
     """

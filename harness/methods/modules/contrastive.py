@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from harness.methods.modules.bank_labels import BankLabels
@@ -50,10 +52,12 @@ class SimCLR(Method):
         embeddings: Tensor = self.projection_head(self.backbone(images))
         return embeddings
 
-    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
-        """The criterion of the two views' embeddings."""
+    def step(self, views: tuple[Tensor, ...]) -> Step:  # shapes: (B, C, H, W)
+        """The criterion's mean over all pairs of views, a composite likelihood for densities."""
         features = self.backbone(views[0])
-        return Step(self.compare(self.projection_head(features), self(views[1])), features)
+        embeddings = [self.projection_head(features), *map(self, views[1:])]
+        losses = [self.compare(*pair) for pair in combinations(embeddings, 2)]
+        return Step(torch.stack(losses).mean(), features)
 
 
 class MoCo(MomentumMethod):
@@ -69,7 +73,7 @@ class MoCo(MomentumMethod):
         """The criterion's memory bank."""
         return self.criterion.memory_bank
 
-    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
+    def step(self, views: tuple[Tensor, ...]) -> Step:  # shapes: (B, C, H, W)
         """Moves the key encoder; the criterion of queries and keys."""
         self.move_momentum_encoder()
         features = self.backbone(views[0])

@@ -18,7 +18,7 @@ class NNCLR(Method):
 
     memory_bank: nn.Module
 
-    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
+    def step(self, views: tuple[Tensor, ...]) -> Step:  # shapes: (B, C, H, W)
         """The criterion both ways; the second view's embeddings enter the bank."""
         features = [self.backbone(view) for view in views]
         first, second = (self.projection_head(h) for h in features)

@@ -17,7 +17,7 @@ class SwAV(Method):
 
     prototypes: SwaVPrototypes
 
-    def step(self, views: tuple[Tensor, Tensor]) -> Step:  # shapes: (B, C, H, W)
+    def step(self, views: tuple[Tensor, ...]) -> Step:  # shapes: (B, C, H, W)
         """The swapped prediction's cross-entropy."""
         self.prototypes.normalize()
         features = [self.backbone(view) for view in views]
