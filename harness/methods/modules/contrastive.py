@@ -40,7 +40,8 @@ class Sum(nn.Module):
 class SimCLR(Method):
     """SimCLR (Chen et al. 2020) with any head and ``criterion(out0, out1)``.
 
-    So also VICReg (Bardes et al. 2022), GJE with the Gaussian entropy and Parametric GMJE.
+    So also VICReg (Bardes et al. 2022), GJE with the Gaussian entropy and Parametric GMJE. Of more
+    than two views, what is logged beside the loss is of the last two.
     Arguments are those of :class:`Method`.
     """
 
