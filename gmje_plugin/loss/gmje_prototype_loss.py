@@ -74,6 +74,9 @@ class GMJEPrototypeLoss(ShowsOptions):
             prototype, under an isotropic covariance: temperature * [[I, c I], [c I, I]]. Default:
             None, 1 - 1 / (4 temperature d entropy_weight), or 0 where that is negative; 0 for
             learned covariances and without entropy.
+        tied: Whether the two halves of a prototype are one, as for two views of one kind. Untied
+            halves learn to explain how the views of an image differ, in the place of the encoder.
+            Default: False, for contexts and targets of different kinds, as in the paper.
         learn_temperature: Whether an isotropic covariance is learned too.
         learn_weights: Whether the prototypes' weights are learned instead of uniform.
         normalize: Whether each view, and each view's half of a prototype, has unit norm.
@@ -108,6 +111,7 @@ class GMJEPrototypeLoss(ShowsOptions):
         shared: bool = True,
         temperature: float = 0.1,
         correlation: float | None = None,
+        tied: bool = False,
         learn_temperature: bool = False,
         learn_weights: bool = False,
         normalize: bool = True,
@@ -130,6 +134,7 @@ class GMJEPrototypeLoss(ShowsOptions):
         self.covariance = covariance
         self.shared = shared
         self.temperature = check_positive("temperature", temperature)
+        self.tied = tied
         self.learn_temperature = learn_temperature
         self.learn_weights = learn_weights
         self.normalize = normalize
@@ -160,7 +165,7 @@ class GMJEPrototypeLoss(ShowsOptions):
         generator = Generator().manual_seed(self.seed)
         half = torch.randn(self.num_prototypes, self.input_dim, generator=generator)
         half = F.normalize(half, dim=1) if self.normalize else half
-        self.prototypes = nn.Parameter(half.repeat(1, 2))
+        self.prototypes = nn.Parameter(half if self.tied else half.repeat(1, 2))
         self.logits = nn.Parameter(
             torch.zeros(self.num_prototypes), requires_grad=self.learn_weights
         )
@@ -206,7 +211,7 @@ class GMJEPrototypeLoss(ShowsOptions):
             self._check_ranks(self)
         with torch.autocast(device_type=out0.device.type, enabled=False):
             z = self._views(torch.cat([out0.to(dtype), out1.to(dtype)], dim=1))
-            log_probs = self._component_log_probs(z, self._views(self.prototypes.to(dtype)))
+            log_probs = self._component_log_probs(z, self._means(dtype))
             log_weights = self.logits.to(dtype).log_softmax(dim=0)
             loss = nll = -torch.logsumexp(log_probs + log_weights, dim=1).mean()
             terms = {"nll": nll.detach()}
@@ -236,7 +241,7 @@ class GMJEPrototypeLoss(ShowsOptions):
                 covariances = covariances[:, 0] if self.covariance == "isotropic" else covariances
             return JointGaussianMixture(
                 weights=self.logits.to(dtype).softmax(dim=0),
-                means=self._views(self.prototypes.to(dtype)),
+                means=self._means(dtype),
                 covariances=covariances,
                 split=self.input_dim,
                 scale_tril=factors,
@@ -245,6 +250,10 @@ class GMJEPrototypeLoss(ShowsOptions):
     def _views(self, z: Tensor) -> Tensor:
         """The rows, each view's half of unit norm if ``normalize``; shape (N, 2 * input_dim)."""
         return _unit_halves(z) if self.normalize else z
+
+    def _means(self, dtype: torch.dtype) -> Tensor:  # shape: (K, 2 * input_dim)
+        means = self.prototypes.to(dtype)
+        return self._views(means.repeat(1, 2) if self.tied else means)
 
     def _factor(self, dtype: torch.dtype) -> Tensor:  # shape: (1 | K, D, D)
         return math.sqrt(self.temperature) * learned_factor(self.raw_factor.to(dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.settings import MethodSettings, choice, config, ranged
+from harness.settings import MethodSettings, choice, config, option, ranged
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,9 @@ class ParametricGMJESettings(MethodSettings):
         below=1.0,
         help="Correlation of the two views' features given the prototype; 0 is the paper's.",
     )
+    tied: bool = option(
+        False, help="Whether a prototype has one mean for both views; the paper's has two."
+    )
     entropy_weight: float = ranged(
         1.0, low=0.0, help="Weight of the entropy, 0 is off; the loss's default."
     )
@@ -57,6 +60,7 @@ class ParametricGMJESettings(MethodSettings):
             covariance=self.covariance,
             temperature=self.temperature,
             correlation=self.correlation,
+            tied=self.tied,
             entropy_weight=self.entropy_weight,
             momentum=self.ema_momentum,
             eps=self.eps,
