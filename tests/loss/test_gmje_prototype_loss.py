@@ -16,6 +16,7 @@ DIM, NUM = 3, 5
 KINDS: dict[str, dict[str, object]] = {
     "isotropic": {},
     "correlated": {"correlation": 0.6},
+    "tied": {"correlation": 0.6, "tied": True},
     "diagonal": {"covariance": "diagonal"},
     "full": {"covariance": "full"},
 }
@@ -50,7 +51,8 @@ def nats(criterion: GMJEPrototypeLoss, out0: Tensor, out1: Tensor) -> Tensor:
 
 def oracle(criterion: GMJEPrototypeLoss, out0: Tensor, out1: Tensor) -> Tensor:
     """Huang 2026, Eq. 14-16, as a mixture of full matrices made from the same parameters."""
-    halves = [out0, out1, criterion.prototypes[:, :DIM], criterion.prototypes[:, DIM:]]
+    prototypes = criterion.prototypes
+    halves = [out0, out1, prototypes[:, :DIM], prototypes[:, 0 if criterion.tied else DIM :]]
     if criterion.normalize:
         halves = [half / half.norm(dim=1, keepdim=True) for half in halves]
     z, means = torch.cat(halves[:2], dim=1), torch.cat(halves[2:], dim=1)
@@ -266,7 +268,9 @@ def test_unit_norm_makes_scales_irrelevant() -> None:
     assert raw(3.0 * out0, 0.2 * out1).item() != pytest.approx(raw(out0, out1).item())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Tied prototypes have the arithmetic of correlated ones, but a gradient of the views' sums alone: at
+# offset 100 the sums' own rounding is 1e-4 of deviations of 0.07.
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"tied"}))
 @pytest.mark.parametrize("temperature", [0.005, 10.0])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_float32_is_close_to_float64(kind: str, temperature: float, offset: float) -> None:
@@ -292,6 +296,18 @@ def test_float32_is_close_to_float64(kind: str, temperature: float, offset: floa
         for value, criterion in ((loss, narrow), (expected, wide))
     )
     assert (gradient - reference).norm() < 1e-4 * reference.norm()
+
+
+def test_tied_prototypes_leave_the_views_differences_to_the_alignment() -> None:
+    """Untied halves explain how views differ in the encoder's place (30 epochs: 3 points lost)."""
+    out0, out1 = views()
+    middle = 0.5 * (out0 + out1)
+    for kind, expected in (("tied", True), ("correlated", False)):
+        criterion = make(kind, normalize=False)
+        temperature = 0.4 * criterion.log_scale.exp()
+        alignment = (out0 - out1).square().sum(dim=1).mean() / (4.0 * temperature * (1.0 - 0.6))
+        added = nats(criterion, out0, out1) - nats(criterion, middle, middle)
+        assert torch.allclose(added, alignment) == expected
 
 
 def test_prototypes_start_from_the_seed_with_equal_unit_halves() -> None:
