@@ -268,8 +268,8 @@ def test_unit_norm_makes_scales_irrelevant() -> None:
     assert raw(3.0 * out0, 0.2 * out1).item() != pytest.approx(raw(out0, out1).item())
 
 
-# Tied prototypes have the arithmetic of correlated ones, but a gradient of the views' sums alone: at
-# offset 100 the sums' own rounding is 1e-4 of deviations of 0.07.
+# Tied prototypes have the arithmetic of correlated ones, but a gradient of the views' sums alone:
+# at offset 100 the sums' own rounding is 1e-4 of deviations of 0.07.
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"tied"}))
 @pytest.mark.parametrize("temperature", [0.005, 10.0])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
