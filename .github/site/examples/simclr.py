@@ -35,7 +35,7 @@ def loader() -> DataLoader:
 if __name__ == "__main__":
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = SimCLR().to(device)
-    criterion = GMJEPrototypeLoss(input_dim=128, num_prototypes=16).to(device)
+    criterion = GMJEPrototypeLoss(128, num_prototypes=16, tied=True, eps=0.1).to(device)
     # The prototypes are parameters: they are trained too.
     optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.06)
     for (x0, x1), _ in loader():

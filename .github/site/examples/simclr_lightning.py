@@ -14,7 +14,7 @@ class LitSimCLR(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.model = SimCLR()
-        self.criterion = GMJEPrototypeLoss(input_dim=128, num_prototypes=16)
+        self.criterion = GMJEPrototypeLoss(128, num_prototypes=16, tied=True, eps=0.1)
 
     def training_step(self, batch: tuple[list[Tensor], Tensor]) -> Tensor:
         """The loss of a batch; its parts go to the logger."""
