@@ -171,6 +171,15 @@ def test_gmje_mdn_as_a_contrastive_bound() -> None:
     assert module.backbone.network[0].weight.grad.abs().sum() > 0
 
 
+def test_parametric_gmje_takes_its_options() -> None:
+    options = {"temperature": 0.05, "correlation": 0.96, "tied": True, "eps": 0.1}
+    words = [f"method.{name}={value}" for name, value in options.items()]
+    module = training.build(settings("experiment=benchmark", "method=parametric_gmje", *words), DATA)
+    assert {name: getattr(module.criterion, name) for name in options} == options
+    loss_of_a_batch(module).backward()
+    assert module.criterion.prototypes.grad.abs().sum() > 0
+
+
 def test_all_methods_of_a_seed_start_from_one_backbone() -> None:
     weights = [build(row).backbone.state_dict() for row in ROWS.values()]
     for other in weights[1:]:
