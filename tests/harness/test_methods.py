@@ -174,7 +174,9 @@ def test_gmje_mdn_as_a_contrastive_bound() -> None:
 def test_parametric_gmje_takes_its_options() -> None:
     options = {"temperature": 0.05, "correlation": 0.96, "tied": True, "eps": 0.1}
     words = [f"method.{name}={value}" for name, value in options.items()]
-    module = training.build(settings("experiment=benchmark", "method=parametric_gmje", *words), DATA)
+    module = training.build(
+        settings("experiment=benchmark", "method=parametric_gmje", *words), DATA
+    )
     assert {name: getattr(module.criterion, name) for name in options} == options
     loss_of_a_batch(module).backward()
     assert module.criterion.prototypes.grad.abs().sum() > 0
