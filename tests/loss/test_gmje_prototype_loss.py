@@ -268,13 +268,13 @@ def test_unit_norm_makes_scales_irrelevant() -> None:
     assert raw(3.0 * out0, 0.2 * out1).item() != pytest.approx(raw(out0, out1).item())
 
 
-# Tied prototypes have the arithmetic of correlated ones, but a gradient of the views' sums alone:
-# at offset 100 the sums' own rounding is 1e-4 of deviations of 0.07.
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"tied"}))
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("temperature", [0.005, 10.0])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_float32_is_close_to_float64(kind: str, temperature: float, offset: float) -> None:
     # Far from the origin, norms of 1e4 and products of them must not cancel.
+    if (kind, temperature, offset) == ("tied", 0.005, 100.0):
+        pytest.skip("its gradient is of the views' sums, rounded by 1e-4 of deviations of 0.07")
     wide = GMJEPrototypeLoss(
         64,
         32,
@@ -285,7 +285,7 @@ def test_float32_is_close_to_float64(kind: str, temperature: float, offset: floa
     )
     wide.prototypes.data += offset
     generator = Generator().manual_seed(0)
-    z = wide.prototypes.detach()[torch.randint(32, (50,), generator=generator)]
+    z = wide.mixture().means.detach()[torch.randint(32, (50,), generator=generator)]
     z = z + temperature**0.5 * torch.randn(z.shape, generator=generator)
     narrow, wide = wide, copy.deepcopy(wide).double()
     loss = narrow(z[:, :64], z[:, 64:])
