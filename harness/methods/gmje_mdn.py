@@ -47,6 +47,12 @@ class GMJEMDNSettings(BYOLSettings):
     )
     guard_weight: float = ranged(1.0, low=0.0, help="Weight of the guard; the loss's default.")
 
+    def suffix(self) -> str:
+        """Says which guard there is, if not the loss's default."""
+        if self.guard == "entropy":
+            return ""
+        return "no guard" if self.guard == "none" else f"{self.guard} guard"
+
     def build(self, context: BuildContext) -> Method:
         """As :meth:`MethodSettings.build` says."""
         from gmje_plugin import GMJEMDNHead, GMJEMDNLoss

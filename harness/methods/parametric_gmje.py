@@ -28,11 +28,12 @@ class ParametricGMJESettings(MethodSettings):
     temperature: float = ranged(
         0.1, above=0.0, help="Variance of an isotropic covariance, start of the others. [R]"
     )
-    correlation: float = ranged(
-        0.0,
+    correlation: float | None = ranged(
+        None,
         low=0.0,
         below=1.0,
-        help="Correlation of the two views' features given the prototype; 0 is the paper's.",
+        help="Correlation of the two views' features given the prototype; null is the loss's "
+        "default, 0 the paper's.",
     )
     tied: bool = option(
         False, help="Whether a prototype has one mean for both views; the paper's has two."
@@ -49,6 +50,10 @@ class ParametricGMJESettings(MethodSettings):
     eps: float = ranged(
         1e-4, low=0.0, help="Added to the variances in the entropy; the loss's default."
     )
+
+    def suffix(self) -> str:
+        """Says whether prototypes are tied."""
+        return "tied prototypes" if self.tied else ""
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""

@@ -21,11 +21,12 @@ from gmje_plugin import (
     SMCMemoryBankModule,
     SMCNTXentLoss,
 )
-from harness import training
+from harness import runs, training
 from harness.data import load
 from harness.methods.banks import FIFOBankSettings, SMCBankSettings
 from harness.methods.modules.base import Method
 from harness.methods.nnclr import NNCLRSettings
+from harness.methods.parametric_gmje import ParametricGMJESettings
 from harness.methods.simclr import SimCLRSettings
 from harness.settings import MethodSettings, QuickstartSettings, RowSettings
 from tests.harness.commands import settings
@@ -163,9 +164,9 @@ def test_gmje_mdn_without_a_momentum_encoder_learns_its_targets() -> None:
 
 
 def test_gmje_mdn_as_a_contrastive_bound() -> None:
-    options = ("method=gmje_mdn", "method.guard=contrastive", "method.init_scale=0.3")
+    options = ("method=gmje_mdn", "method.guard=contrastive", "method.init_scale=0.4")
     module = training.build(settings("experiment=benchmark", *options), DATA)
-    assert (module.criterion.guard, module.prediction_head.init_scale) == ("contrastive", 0.3)
+    assert (module.criterion.guard, module.prediction_head.init_scale) == ("contrastive", 0.4)
     loss_of_a_batch(module).backward()
     assert module.terms().keys() == {"train/nll", "train/guard"}
     assert module.backbone.network[0].weight.grad.abs().sum() > 0
@@ -180,6 +181,29 @@ def test_parametric_gmje_takes_its_options() -> None:
     assert {name: getattr(module.criterion, name) for name in options} == options
     loss_of_a_batch(module).backward()
     assert module.criterion.prototypes.grad.abs().sum() > 0
+
+
+def test_parametric_gmje_has_the_losss_own_correlation_unless_told() -> None:
+    for dim in (16, 64):
+        found = ParametricGMJESettings(output_dim=dim).criterion(gather=False)
+        assert found.correlation == GMJEPrototypeLoss(dim, 2).correlation > 0.0
+    paper = settings("experiment=benchmark", "method=parametric_gmje", "scale=paper").method
+    assert isinstance(paper, ParametricGMJESettings)
+    assert paper.correlation == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        ("method=gmje_mdn", "GMJE-MDN, contrastive guard"),
+        ("method=gmje_mdn method.guard=entropy", "GMJE-MDN"),
+        ("method=gmje_mdn method.guard=none", "GMJE-MDN, no guard"),
+        ("method=parametric_gmje", "Parametric GMJE, tied prototypes"),
+        ("method=parametric_gmje method.tied=false", "Parametric GMJE"),
+    ],
+)
+def test_titles_name_the_variant_of_a_loss(options: str, title: str) -> None:
+    assert runs.title(settings("experiment=benchmark", *options.split())) == title
 
 
 def test_all_methods_of_a_seed_start_from_one_backbone() -> None:
