@@ -161,11 +161,10 @@ def shift_hue(
     largest = torch.maximum(torch.maximum(red, green), blue)
     chroma = largest - torch.minimum(torch.minimum(red, green), blue)
     inverse = chroma.clamp_min(1e-12).reciprocal_()  # grayscale has no hue; any will do
-    sixths = torch.where(
-        largest == red,
-        (green - blue) * inverse,
-        torch.where(largest == green, (blue - red) * inverse + 2.0, (red - green) * inverse + 4.0),
-    )
+    # By weights 0 and 1: of bool masks torch.where takes 20 times the time on a CPU.
+    is_red, is_green = largest.clone().eq_(red), largest.clone().eq_(green)
+    of_green, of_blue = (blue - red).mul_(inverse).add_(2.0), (red - green).mul_(inverse).add_(4.0)
+    sixths = of_blue.lerp_(of_green, is_green).lerp_((green - blue).mul_(inverse), is_red)
     sixths = sixths.add_(6.0 * turns[:, None, None])
     numbers = torch.arange(5, 0, -2, device=pixels.device).view(1, 3, 1, 1)
     k = sixths[:, None] + numbers

@@ -182,8 +182,8 @@ def augment(
         order = draws.order.argsort(dim=1, stable=True)
         pixels = image_ops.color_jitter(pixels, jitter_factors(swings, settings), order)
     if settings.grayscale > 0.0:
-        chosen = (draws.grayscale < settings.grayscale).view(-1, 1, 1, 1)
-        pixels = torch.where(chosen, image_ops.grayscale(pixels), pixels)
+        chosen = (draws.grayscale < settings.grayscale).to(pixels.dtype).view(-1, 1, 1, 1)
+        pixels = pixels.lerp(image_ops.grayscale(pixels), chosen)
     return pixels
 
 
