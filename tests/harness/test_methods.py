@@ -287,7 +287,7 @@ def test_simclr_with_prototypes_is_the_sum_of_both_losses() -> None:
         floor = 0.1 * moment.diagonal().mean() * torch.eye(16)
         nats -= 0.5 * float(torch.logdet(moment + floor))
     expected = float(NTXentLoss(0.2)(out0, out1)) + 0.02 * nats
-    assert float(criterion(out0, out1)) == pytest.approx(expected, rel=1e-5)
+    assert float(criterion(out0, out1).detach()) == pytest.approx(expected, rel=1e-5)
     assert set(criterion.terms) == {"nll", "entropy"}
     assert any(p is criterion.second.prototypes for p in module.parameters())
     assert method.suffix() == "tied prototypes"
