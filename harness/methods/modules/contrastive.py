@@ -14,16 +14,17 @@ from harness.methods.modules.momentum import MomentumMethod
 
 
 class Sum(nn.Module):
-    """The sum of two losses of the same embeddings; ``terms`` are the second's."""
+    """A loss and, weighted, a second of the same embeddings, whose ``terms`` it has."""
 
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module, *, weight: float) -> None:
         super().__init__()
         self.first = first
         self.second: Any = second
+        self.weight = weight
 
     @property
     def terms(self) -> dict[str, Tensor]:
-        """Parts of the last loss."""
+        """Parts of the second loss, unweighted."""
         found: dict[str, Tensor] = self.second.terms
         return found
 
@@ -33,7 +34,7 @@ class Sum(nn.Module):
         out1: Tensor,  # shape: (B, output_dim)
     ) -> Tensor:  # shape: ()
         """Both losses of the two views' embeddings."""
-        loss: Tensor = self.first(out0, out1) + self.second(out0, out1)
+        loss: Tensor = self.first(out0, out1) + self.weight * self.second(out0, out1)
         return loss
 
 
