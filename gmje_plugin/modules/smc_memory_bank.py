@@ -50,7 +50,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
     Until M keys have come the bank only fills, in order, with uniform weights. A stock lightly
     loss sees the random initial entries in the places not yet filled, as it does with lightly's
     bank; ``SMCNTXentLoss`` leaves them out. Where no queries are given (a stock loss passes only
-    the keys), the keys stand in for them. A key with a NaN or infinite entry never enters.
+    the keys), the keys stand in for them. A key with a NaN or infinite entry never enters, and a
+    query with one does not count; without any that does, weights stay as they are.
 
     The state (``bank`` (M, dim), ``log_weights`` (M,), ``ages`` (M,) in steps, ``step``, ``count``
     of filled entries) is in ``state_dict``, so a resumed run goes on exactly, but is no buffer: DDP
@@ -351,12 +352,14 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         num_rejected = rejected.sum()
         self._rejected = self._rejected + num_rejected
         self._pool_size = size + batch - num_rejected
-        newcomers = self._newcomers(queries, particle_scores, key_scores)
-        log_weights = torch.cat(
-            [self.log_weights + particle_scores, newcomers.masked_fill(rejected, -math.inf)]
-        ).double()
+        counted = finite_rows(queries)
+        # Without a query nothing is known of anyone: the weights stay.
+        particle_scores = particle_scores.masked_fill(~counted.any(), 0.0)
+        newcomers = self._newcomers(counted, particle_scores, key_scores)
+        log_weights = torch.cat([self.log_weights + particle_scores, newcomers]).double()
         # Rows so large that their products overflow must not bring a NaN into the weights.
         log_weights.nan_to_num_(0.0, 1e30, -1e30)
+        log_weights[size:].masked_fill_(rejected, -math.inf)
         self._ess = effective_sample_size(log_weights)
         threshold = math.inf if self.ess_threshold is None else self.ess_threshold
         drawn = None
@@ -383,19 +386,20 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
 
     def _newcomers(
         self,
-        queries: Tensor,  # shape: (B, dim)
+        counted: Tensor,  # shape: (B,), whether a query is finite
         particle_scores: Tensor,  # shape: (M,)
         key_scores: Tensor,  # shape: (B,)
     ) -> Tensor:  # shape: (B,)
         """Log-weights of the keys beside the particles' ``log_weights + particle_scores``."""
         prior = -math.log(self.size[0])
-        if self.count_own_query:
-            return key_scores + prior
-        if len(queries) == 1:  # its own query is the only one: the mean over the particles
-            return particle_scores.logsumexp(dim=0, keepdim=True) + 2.0 * prior
+        counted = counted.to(key_scores.dtype)
+        total = counted.sum()
         # Scores are sums: a key's is over one query less than a particle's, if its own counts.
-        counted = finite_rows(queries).to(queries.dtype)
-        return key_scores + prior - (-counted / counted.sum()).log1p()
+        own = torch.zeros_like(counted) if self.count_own_query else counted
+        scores = key_scores + prior - (-own / total).log1p()
+        # Of a key without any other query nothing is known: the mean over the particles.
+        mean = particle_scores.logsumexp(dim=0) + 2.0 * prior
+        return torch.where(own == total, mean, scores)
 
     def _state_error(self, state: dict[str, Tensor]) -> str | None:
         (size, dim), bank, count = self.bank.shape, state["bank"], int(state["count"])

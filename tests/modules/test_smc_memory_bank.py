@@ -262,7 +262,7 @@ def test_every_scheme_keeps_pool_members_and_both_branches(resampling: str) -> N
     size=st.integers(1, 40),
     batches=st.lists(st.integers(1, 60), min_size=1, max_size=8),
     threshold=st.sampled_from([None, 0.0, 0.5, 1.0]),
-    damage=st.floats(0, 0.5),
+    damage=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
 def test_nothing_is_lost_or_made_up(

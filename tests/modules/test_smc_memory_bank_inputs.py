@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gmje_plugin import SMCMemoryBankModule
+from gmje_plugin import JointSMCLoss, SMCMemoryBankModule
+from gmje_plugin.resampling import SCHEMES
 from tests.banks import embeddings, full_bank, rows_of
 from tests.references.smc import pool_log_weights
 
@@ -37,14 +38,68 @@ def test_bad_rows_do_not_change_what_the_good_ones_do() -> None:
     )
 
 
-def test_all_rows_bad() -> None:
-    bank = full_bank()
-    before = rows_of(bank.bank)
-    bank.update(torch.full((8, 8), math.nan))
-    assert rows_of(bank.bank) == before
-    assert bank.diagnostics()["rejected"] == 8
-    bank(embeddings(8), update=True, queries=torch.full((8, 8), math.inf))
+@pytest.fixture(params=list(SCHEMES))
+def scheme(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.mark.parametrize("count_own_query", [False, True])
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.5, 1.0])
+def test_all_rows_bad(scheme: str, threshold: float | None, count_own_query: bool) -> None:
+    """One bad pixel does this by way of batch normalisation."""
+    bank = full_bank(resampling=scheme, ess_threshold=threshold, count_own_query=count_own_query)
+    held, weights = set(rows_of(bank.bank)), bank.log_weights.clone()
+    for _ in range(4):
+        bank.update(torch.full((8, 8), math.nan))
+        assert set(rows_of(bank.bank)) <= held
+        assert bank.diagnostics()["ess_ratio"] <= 1.0 + 1e-6
+    assert bank.diagnostics()["rejected"] == 32
+    assert bank.diagnostics()["age_max"] <= bank.step
+    if threshold == 0.0:
+        torch.testing.assert_close(bank.log_weights, weights)
+    bank.update(embeddings(8))
     assert torch.isfinite(bank.log_weights).all()
+
+
+@pytest.mark.parametrize("count_own_query", [False, True])
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.5, 1.0])
+def test_without_a_finite_query_all_are_weighed_as_if_they_were_equally_likely(
+    scheme: str, threshold: float | None, count_own_query: bool
+) -> None:
+    """As where training diverges and the momentum encoder has not followed yet."""
+    bank = full_bank(resampling=scheme, ess_threshold=threshold, count_own_query=count_own_query)
+    reference, keys = copy.deepcopy(bank), embeddings(8)
+
+    def equal(queries: Tensor, points: Tensor, *, skip_diagonal: bool = False) -> Tensor:
+        return torch.full((len(points),), math.log(len(queries) - skip_diagonal))
+
+    bank.update(keys, torch.full((8, 8), math.inf))
+    reference.update(keys, embeddings(8, seed=1), score=equal)
+    assert torch.equal(bank.bank, reference.bank)
+    torch.testing.assert_close(bank.log_weights, reference.log_weights)
+    torch.testing.assert_close(bank.effective_sample_size, reference.effective_sample_size)
+
+
+def test_one_finite_query_is_as_a_batch_of_one() -> None:
+    bank = full_bank()
+    alone, keys = copy.deepcopy(bank), embeddings(8)
+    alone.update(keys[3:4])
+    keys[torch.arange(8) != 3] = math.nan
+    bank.update(keys)
+    torch.testing.assert_close(bank.effective_sample_size, alone.effective_sample_size)
+
+
+def test_bad_pairs_leave_the_particles_of_algorithm_6() -> None:
+    criterion = JointSMCLoss(
+        4, 32, count_own_query=True, resampling="multinomial", ess_threshold=None
+    )
+    for seed in range(4):
+        criterion(*embeddings(8, seed=seed).chunk(2, dim=1))
+    held = set(rows_of(criterion.particles))
+    assert criterion(*torch.full((2, 8, 4), math.nan)).isnan()
+    assert set(rows_of(criterion.particles)) <= held
+    assert criterion(*embeddings(8, seed=4).chunk(2, dim=1)).isfinite()
 
 
 def test_huge_rows_bring_no_nan() -> None:
