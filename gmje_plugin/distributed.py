@@ -58,7 +58,8 @@ class ParameterCheck:
             return
         sums = torch.stack([p.double().abs().sum() for p in module.parameters()])
         of_all = torch.stack(gather(sums))
-        if not bool((of_all == of_all[0]).all()):
+        # Where all are NaN, that is for the loss to show.
+        if not torch.allclose(of_all, of_all[0].expand_as(of_all), rtol=0, atol=0, equal_nan=True):
             raise RuntimeError(
                 f"the parameters of {type(module).__name__} differ between ranks: wrap the loss, "
                 "too: criterion = DistributedDataParallel(criterion)."

@@ -108,8 +108,8 @@ def residual(
 ) -> Tensor:  # shape: (n,)
     """floor(n * w_j) copies of each particle, the rest multinomial from what is left over.
 
-    Unbiased; particle j is drawn at least floor(n * w_j) times. Arguments, result and errors are
-    the module's.
+    Unbiased; particle j is drawn at least floor(n * w_j) times, to the rounding of the log-weights.
+    Arguments, result and errors are the module's.
     """
     _check(log_weights, n, validate_args)
     weights = _weights(log_weights)

@@ -128,6 +128,7 @@ def everything(rank: int) -> dict[str, Any]:
         name: [losses_without_ddp(rank, name, wrap=wrap) for wrap in (False, True)]
         for name in WITH_PARAMETERS
     }
+    results["damaged"] = loss_of_damaged_prototypes()
     return results
 
 
@@ -208,6 +209,22 @@ def test_a_loss_with_parameters_outside_ddp_is_told(name: str, ranks: list[dict[
         forgotten, wrapped = results["forgotten"][name]
         assert wrapped is None
         assert "differ between ranks: wrap the loss, too" in forgotten
+
+
+def loss_of_damaged_prototypes() -> Tensor:
+    """The loss where both ranks' parameters are NaN, as after training has diverged."""
+    criterion = GMJEPrototypeLoss(DIM, 5, gather_distributed=True)
+    with torch.no_grad():
+        criterion.prototypes.fill_(torch.nan)
+    loss: Tensor = criterion(*torch.randn(2, BATCH, DIM)).detach()
+    return loss
+
+
+def test_nan_parameters_make_the_loss_nan_and_are_not_blamed_on_ddp(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for results in ranks:
+        assert results["damaged"].isnan()
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,14 @@ class JointMixture(nn.Module):
         return standard_normal((len(component), self.means.shape[1]), self.means, generator)
 
 
+def log_weights_of(
+    weights: Tensor,  # shape: (K,)
+) -> Tensor:  # shape: (K,)
+    """Normalised logarithms; a weight of 0 is -inf and gets the gradient 0, not NaN."""
+    zero = weights == 0
+    return torch.where(zero, 1.0, weights).log().masked_fill(zero, -torch.inf).log_softmax(dim=0)
+
+
 def mixture_of(logits: Tensor, components: Distribution) -> MixtureSameFamily:
     """A mixture of torch; unchecked, as its components are."""
     weights = Categorical(logits=logits, validate_args=False)

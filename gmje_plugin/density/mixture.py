@@ -22,7 +22,7 @@ from gmje_plugin.density.fitting import (
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import JointGaussian, check_other
-from gmje_plugin.density.joint_mixture import JointMixture, mixture_of
+from gmje_plugin.density.joint_mixture import JointMixture, log_weights_of, mixture_of
 from gmje_plugin.density.monte_carlo import MonteCarloEstimate, stratified_mean
 from gmje_plugin.validation import check_count, wide_dtype
 
@@ -81,11 +81,7 @@ class JointGaussianMixture(JointMixture):
             means, covariances, scale_tril, names=names, validate_values=validate_args
         )
         dtype = wide_dtype(weights, means, given)
-        zero = weights == 0
-        # Not log(0), whose gradient would be NaN.
-        log_weights = torch.where(zero, 1.0, weights.to(dtype)).log()
-        log_weights = log_weights.masked_fill(zero, -torch.inf).log_softmax(dim=0)
-        self.register_buffer("log_weights", log_weights)
+        self.register_buffer("log_weights", log_weights_of(weights.to(dtype)))
         self.components = JointGaussian(
             means.to(dtype), covariances, split, scale_tril=scale_tril, validate_args=False
         )

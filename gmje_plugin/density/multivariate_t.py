@@ -44,6 +44,18 @@ class MultivariateStudentT(Distribution):
         self.scale = torch.ones_like(self.df) if scale is None else scale.expand(loc.shape[:-1])
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
+    def expand(
+        self,
+        batch_shape: Size | list[int] | tuple[int, ...],
+        _instance: object = None,
+    ) -> MultivariateStudentT:
+        """The same distributions for a larger batch shape, as of any distribution of torch."""
+        batch, dim = Size(batch_shape), self.loc.shape[-1]
+        loc = self.loc.expand(*batch, dim)
+        last = batch[len(batch) + 2 - self.scale_tril.ndim :]
+        factor = self.scale_tril.expand(*last, dim, dim)
+        return MultivariateStudentT(self.df.expand(batch), loc, factor, self.scale.expand(batch))
+
     @property
     def mean(self) -> Tensor:  # shape: (..., D)
         """The location; NaN with 1 degree of freedom or fewer, as of torch's ``StudentT``."""

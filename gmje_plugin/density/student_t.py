@@ -20,7 +20,7 @@ from gmje_plugin.density.fitting import (
 )
 from gmje_plugin.density.fitting import covariance_floor as floor_of
 from gmje_plugin.density.gaussian import JointGaussian
-from gmje_plugin.density.joint_mixture import JointMixture, mixture_of
+from gmje_plugin.density.joint_mixture import JointMixture, log_weights_of, mixture_of
 from gmje_plugin.density.multivariate_t import (
     MultivariateStudentT,
     distances,
@@ -129,7 +129,7 @@ class JointStudentTMixture(JointMixture):
         if validate_args and not bool(((df > 0) & df.isfinite()).all()):
             raise ValueError(f"df must be positive and finite, got {df.tolist()}.")
         dtype = wide_dtype(weights, means, given, df)
-        self.register_buffer("log_weights", weights.to(dtype).log().log_softmax(dim=0))
+        self.register_buffer("log_weights", log_weights_of(weights.to(dtype)))
         self.register_buffer("df", df.to(dtype, copy=True))
         self.register_buffer("power", torch.tensor(power, dtype=dtype, device=means.device))
         self.components = JointGaussian(
@@ -164,6 +164,7 @@ class JointStudentTMixture(JointMixture):
             df_range: Bounds of the degrees of freedom; equal bounds fix them.
             max_steps: Largest number of EM steps.
             tolerance: EM stops when a step gains less than this in mean log-likelihood, in nats.
+                Degrees of freedom gain little and move last: 1e-6 where they matter themselves.
             covariance_floor: Share of the embeddings' own covariance that every step adds to the
                 scale matrices, as in ``JointGaussianMixture.fit``.
             generator: Source of the start's randomness. Default: torch's CPU generator.
@@ -246,7 +247,9 @@ class JointStudentTMixture(JointMixture):
             )
         check_points("z_c", z_c, self.split)
         check_points("z_t", z_t, self.means.shape[1] - self.split)
-        wide = copy.deepcopy(self).double()
+        # Buffers with a graph, of parameters given with a gradient, cannot be copied deeply.
+        copies = {id(buffer): buffer.detach().clone() for buffer in self.buffers()}
+        wide = copy.deepcopy(self, copies).double()
         z = join_views(z_c, z_t).to(wide.means)
         with torch.autocast(device_type=z.device.type, enabled=False):
             scale, df, power = calibration(

@@ -281,10 +281,11 @@ class GJEDualLoss(ShowsOptions):
         return data_fit, 0.5 * z_t.shape[1] * log_determinant
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *args: Any
     ) -> None:
-        """Makes room for a fit of any size, or for none."""
-        for name in _FIT:
-            saved = state_dict.get(prefix + name)
-            setattr(self, name, None if saved is None else torch.empty_like(saved))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        """Makes room for a fit of any size, or for none; keeps it if the state is of others."""
+        if local_metadata or any(name.startswith(prefix) for name in state_dict):
+            for name in _FIT:
+                saved = state_dict.get(prefix + name)
+                setattr(self, name, None if saved is None else torch.empty_like(saved))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)

@@ -73,7 +73,8 @@ class PredictedMixture(MixtureSameFamily):
         """Log-density of every target under every one of B mixtures, by one matrix product."""
         # Around the mean of all, where the squares of the distances cancel least.
         origin = self.means.detach().mean(dim=(0, 1))
-        value, means = value - origin, self.means - origin
+        value = value - origin
+        means = (self.means - origin).to(value.dtype)
         precisions = (-2.0 * self.log_scales).exp()[..., None]
         slopes = precisions * means
         constants = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -59,8 +60,9 @@ class SMCNNMemoryBankModule(SMCMemoryBankModule):
             raise ValueError("size must hold at least one entry to have neighbours, got 0.")
         self.follow(output)
         filled = self.bank[: self.count or None]
-        queries = normalize(output.detach().to(filled.dtype), dim=1)
-        nearest = (queries @ normalize(filled, dim=1).mT).argmax(dim=1)
+        with torch.autocast(device_type=filled.device.type, enabled=False):
+            queries = normalize(output.detach().to(filled.dtype), dim=1)
+            nearest = (queries @ normalize(filled, dim=1).mT).argmax(dim=1)
         neighbours = filled[nearest].to(output.dtype)
         if update:
             self.update(output)

@@ -53,3 +53,13 @@ class TestMultivariateStudentT:
         torch.testing.assert_close(
             found.variance[:, 0], torch.tensor([math.nan, math.inf, 3.0]), equal_nan=True
         )
+
+    def test_expands_as_torchs_distributions_do(self) -> None:
+        given = parameters("joint")
+        factor = torch.linalg.cholesky(given["scales"])
+        found = MultivariateStudentT(given["df"], given["means"], factor)
+        z = points(5, 1, DIM)
+        assert torch.equal(found.expand([5, 3]).log_prob(z), found.log_prob(z))
+        one = MultivariateStudentT(given["df"][:1], given["means"][:1], factor[:1])
+        close(one.expand([3]).log_prob(z), one.log_prob(z).expand(5, 3))
+        assert one.expand([3]).rsample().shape == (3, DIM)

@@ -145,6 +145,21 @@ def test_many_degrees_of_freedom_make_a_gaussian(coupling: str) -> None:
         torch.testing.assert_close(found, expected, **tolerance)
 
 
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_a_weight_of_zero_is_no_component(coupling: str) -> None:
+    given = parameters(coupling)
+    weights = torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64).requires_grad_()
+    density = JointStudentTMixture(**given | {"weights": weights}, split=SPLIT, coupling=coupling)
+    kept = {name: part[[0, 2]] for name, part in (given | {"weights": weights}).items()}
+    z = points(5, DIM)
+    found = density.log_prob(z)
+    without = JointStudentTMixture(**kept, split=SPLIT, coupling=coupling)
+    close(found.detach(), without.log_prob(z).detach())
+    found.sum().backward()
+    assert weights.grad is not None
+    assert torch.isfinite(weights.grad).all()
+
+
 class TestErrors:
     def test_no_marginal_of_an_independent_target(self) -> None:
         with pytest.raises(ValueError, match="no closed form"):

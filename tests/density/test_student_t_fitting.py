@@ -9,7 +9,7 @@ from torch import Generator
 
 from gmje_plugin import JointGaussianMixture, JointStudentTMixture
 from tests.density.points import points
-from tests.density.student_ts import COUPLINGS, DIM, SPLIT, density_of, heavy
+from tests.density.student_ts import COUPLINGS, DIM, SPLIT, density_of, heavy, parameters
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
@@ -218,3 +218,13 @@ class TestCalibration:
             found = density.calibrated(points(50, SPLIT), points(50, DIM - SPLIT))
         assert found.df.dtype == torch.float32
         torch.testing.assert_close(density.df, before)
+
+    def test_parameters_with_a_gradient_are_calibrated_as_their_values(self) -> None:
+        given = {name: part.requires_grad_() for name, part in parameters("independent").items()}
+        density = JointStudentTMixture(**given, split=SPLIT, coupling="independent")
+        z_c, z_t = points(50, SPLIT), points(50, DIM - SPLIT)
+        found = density.calibrated(z_c, z_t)
+        expected = density_of("independent").calibrated(z_c, z_t)
+        assert torch.equal(found.df, expected.df)
+        assert not found.df.requires_grad
+        assert density.df.requires_grad

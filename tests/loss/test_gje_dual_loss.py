@@ -227,6 +227,15 @@ def test_a_fit_travels_in_the_state_dict_of_a_parent(options: dict[str, Any]) ->
         resumed[0].predict(z_c)
 
 
+def test_a_state_of_others_leaves_the_fit() -> None:
+    z_c, z_t = views()
+    model = nn.ModuleDict({"net": nn.Linear(2, 2), "criterion": GJEDualLoss().fit(z_c, z_t)})
+    expected = model["criterion"].predict(z_c)[0]
+    for state in (nn.ModuleDict({"net": nn.Linear(2, 2)}).state_dict(), {}):
+        model.load_state_dict(state, strict=False)
+        assert torch.equal(model["criterion"].predict(z_c)[0], expected)
+
+
 def test_fit_takes_copies() -> None:
     z_c, z_t = views()
     criterion = GJEDualLoss().fit(z_c, z_t)

@@ -120,6 +120,21 @@ def test_contrastive_is_conditional_minus_aggregate() -> None:
     assert half.item() == pytest.approx((nll + 0.5 * guard).item(), rel=1e-10)
 
 
+@pytest.mark.parametrize("guard", ["contrastive", "entropy", None])
+@pytest.mark.parametrize("wide", ["targets", "head"])
+def test_float32_meets_float64(wide: str, guard: str | None) -> None:
+    module, z_c, z_t = head(), rows(DIM), rows(OUTPUT, seed=1)
+    criterion = GMJEMDNLoss(DIM, guard=guard)
+    expected = criterion(module(z_c), z_t)
+    criterion = GMJEMDNLoss(DIM, guard=guard)
+    if wide == "targets":
+        loss = criterion(module.float()(z_c.float()), z_t)
+        assert loss.dtype == torch.float64
+    else:
+        loss = criterion(module(z_c), z_t.float())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_contrastive_of_one_component_of_known_scale_is_infonce(dtype: torch.dtype) -> None:
     """From targets to contexts, of unit norm, with scale^2 for temperature."""

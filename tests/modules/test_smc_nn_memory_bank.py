@@ -90,6 +90,16 @@ def test_narrow_embeddings_get_neighbours_of_their_dtype() -> None:
     assert normalize(neighbours.float(), dim=1).isfinite().all()
 
 
+def test_neighbours_do_not_depend_on_autocast() -> None:
+    """Nearly parallel embeddings, as late in training: bfloat16 cannot tell their cosines apart."""
+    bank = SMCNNMemoryBankModule((64, DIM))
+    bank.update(1.0 + 0.01 * embeddings(64))
+    queries = 1.0 + 0.01 * embeddings(BATCH, seed=9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = bank(queries)
+    assert torch.equal(found, bank(queries))
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="size must hold at least one entry"):
         SMCNNMemoryBankModule(0)(embeddings(BATCH))
