@@ -275,24 +275,6 @@ def test_simclr_with_the_entropy_is_the_sum_of_both_losses() -> None:
     assert method.suffix() == "Gaussian entropy"
 
 
-def test_simclr_with_prototypes_is_the_sum_of_both_losses() -> None:
-    method = SimCLRSettings(name="simclr", temperature=0.2, prototype_weight=0.02, output_dim=16)
-    module = build(RowSettings("a", method))
-    criterion, out0, out1 = module.criterion, *torch.randn(2, 32, 16)
-    z0, z1 = (torch.nn.functional.normalize(out, dim=1) for out in (out0, out1))
-    pairs = torch.cat([z0, z1], dim=1)
-    nats = -float(criterion.second.mixture().log_prob(pairs).mean().detach())
-    for z in (z0.double(), z1.double()):
-        moment = z.T @ z / 32
-        floor = 0.1 * moment.diagonal().mean() * torch.eye(16)
-        nats -= 0.5 * float(torch.logdet(moment + floor))
-    expected = float(NTXentLoss(0.2)(out0, out1)) + 0.02 * nats
-    assert float(criterion(out0, out1).detach()) == pytest.approx(expected, rel=1e-5)
-    assert set(criterion.terms) == {"nll", "entropy"}
-    assert any(p is criterion.second.prototypes for p in module.parameters())
-    assert method.suffix() == "tied prototypes"
-
-
 @pytest.mark.parametrize("num_views", [2, 4])
 def test_of_more_than_two_views_the_loss_is_the_mean_over_pairs(num_views: int) -> None:
     method = SimCLRSettings(name="simclr", num_views=num_views, hidden_dim=64, output_dim=16)

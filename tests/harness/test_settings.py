@@ -65,9 +65,6 @@ WRONG = {
     "experiment.rows.moco_smc.bank=null": "experiment.rows.moco_smc.bank must be chosen for moco",
     "+bank@experiment.rows.byol.bank=smc": "experiment.rows.byol.bank is for moco, smc_gmje and",
     "experiment.rows.byol.method.num_views=3": "experiment.rows.byol.method.num_views must be 2",
-    "experiment=benchmark method=simclr method.entropy_weight=1 method.prototype_weight=1": (
-        "method.entropy_weight must be 0 with prototype_weight"
-    ),
     "trainer.devices=3": "trainer.batch_size must be a multiple of the 3 devices that share it",
     "evaluation.labels_per_class=0": "evaluation.labels_per_class must be finite, at least 1",
     "trainer.devices=0": "trainer.devices must be finite, at least 1, got 0",

@@ -14,17 +14,16 @@ from harness.methods.modules.momentum import MomentumMethod
 
 
 class Sum(nn.Module):
-    """A loss and, weighted, a second of the same embeddings, whose ``terms`` it has."""
+    """The sum of two losses of the same embeddings; ``terms`` are the second's."""
 
-    def __init__(self, first: nn.Module, second: nn.Module, *, weight: float) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
         self.first = first
         self.second: Any = second
-        self.weight = weight
 
     @property
     def terms(self) -> dict[str, Tensor]:
-        """Parts of the second loss, unweighted."""
+        """Parts of the last loss."""
         found: dict[str, Tensor] = self.second.terms
         return found
 
@@ -34,7 +33,7 @@ class Sum(nn.Module):
         out1: Tensor,  # shape: (B, output_dim)
     ) -> Tensor:  # shape: ()
         """Both losses of the two views' embeddings."""
-        loss: Tensor = self.first(out0, out1) + self.weight * self.second(out0, out1)
+        loss: Tensor = self.first(out0, out1) + self.second(out0, out1)
         return loss
 
 
