@@ -81,7 +81,8 @@ def _run(config: DictConfig) -> int:
         return _refuse(f"cannot write results: {error.strerror}{where}; what was whole stays")
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes either signal a SystemExit
         sent = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
-        _refuse(f"ended by {sent.name}; the same command goes on")
+        without = " without overwrite=true" if settings.overwrite else ""
+        _refuse(f"ended by {sent.name}; the same command{without} goes on")
         sys.exit(128 + sent)
     return 0
 

@@ -74,7 +74,7 @@ class OnlineProbeAccuracy(Callback):
 
     Args:
         data: The images.
-        every: Epochs from one measurement to the next.
+        every: Epochs from one measurement to the next; the last epoch's is made in any case.
     """
 
     def __init__(self, data: ImageData, *, every: int) -> None:
@@ -83,7 +83,9 @@ class OnlineProbeAccuracy(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs it as of the epoch's last step."""
-        if (trainer.current_epoch + 1) % self.every or not trainer.is_global_zero:
+        epoch = trainer.current_epoch + 1
+        skipped = epoch % self.every and epoch != trainer.max_epochs
+        if skipped or not trainer.is_global_zero:
             return
         method: Any = pl_module
         features, labels = encode(method.backbone, self.data.test, self.data)

@@ -83,14 +83,14 @@ def export_backbone(run: Path, out: Path) -> dict[str, Any]:
 
 
 def _last_checkpoint(run: Path) -> dict[str, Any]:
-    """The checkpoint of the most training steps."""
+    """The checkpoint of the most training steps; a linear probe's lies beside it."""
     paths = sorted(run.glob("checkpoints/*.ckpt"))
     if not paths:
         raise SettingsError(f"{run / 'checkpoints'} has no *.ckpt: nothing to export")
-    last = max(map(read_checkpoint, paths), key=lambda found: int(found["global_step"]))
-    if "backbone" not in last:
+    found = [each for each in map(read_checkpoint, paths) if "backbone" in each]
+    if not found:
         raise SettingsError(f"{run} has no checkpoint of a training: they describe no backbone")
-    return last
+    return max(found, key=lambda each: int(each["global_step"]))
 
 
 def _config(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 Tests marked gpu; speed and memory of banks, training steps and losses beside lightly's; then
 ResNet-18 at the paper's 200 epochs on CIFAR-10 (bf16, channels_last, compiled), a row at a time.
-After each step a small JSON file says what came of it. A step that is done is not repeated, and a
-row goes on where it was interrupted: the same command, given minutes again, does what is left. W&B
-is not needed.
+After each step a small JSON file says what came of it. A step that is done is not repeated, unless
+its options have changed, and a row goes on where it was interrupted: the same command, given
+minutes again, does what is left. W&B is not needed.
 
 Words like data.root=/where/it/is go to the rows' commands, after their own.
 """
@@ -144,17 +144,19 @@ def run_step(step: Step, out: Path, *, seconds: float) -> None:
         "seconds": round(_report(out, step)["seconds"] + time.monotonic() - started, 1),
         "last_lines": [line for line in told if line.strip()][-5:],
     }
-    results = sorted(step.folder.rglob("results.json")) if step.folder else []
-    if results:
-        report["results"] = read_json(results[0])
+    for path in step.folder.rglob("results.json") if step.folder else ():
+        results = read_json(path)
+        if results and results["command"] == list(step.command[2:]):
+            report["results"] = results
     write_text(out / f"{step.name}.json", json.dumps(report, indent=2) + "\n")
 
 
 def _report(out: Path, step: Step) -> dict[str, Any]:
-    """What is known of a step."""
-    none = {"state": "not begun", "seconds": 0.0, "last_lines": []}
-    found: dict[str, Any] = read_json(out / f"{step.name}.json") or none
-    return found
+    """What is known of a step, as it would be run now."""
+    found: dict[str, Any] | None = read_json(out / f"{step.name}.json")
+    if found and found["command"] == ["python", *step.command]:
+        return found
+    return {"state": "not begun", "seconds": 0.0, "last_lines": []}
 
 
 def _table(out: Path, steps: Sequence[Step]) -> Table:

@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from harness.files import write_text
 from harness.workers import limit_threads
 
 _COMMANDS = ("bank", "step", "losses", "mixture", "drop_in", "bank_error")
@@ -157,12 +158,17 @@ def write(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
     from harness.tracking import provenance  # Lightning and W&B take seconds to import
 
     asked = {name: value for name, value in vars(options).items() if name != "out"}
-    options.out.write_text(json.dumps({**asked, "rows": rows, **provenance()}, indent=2) + "\n")
+    write_text(options.out, json.dumps({**asked, "rows": rows, **provenance()}, indent=2) + "\n")
 
 
 def finish(rows: Sequence[dict[str, Any]], options: argparse.Namespace, *tables: Table) -> None:
     """Prints the tables, writes the file and says where."""
     write(rows, options)
+    show(options, *tables)
+
+
+def show(options: argparse.Namespace, *tables: Table) -> None:
+    """Prints the tables and says where their numbers are."""
     console = Console()
     for each in tables:
         console.print(each)

@@ -6,7 +6,8 @@ examples' SGD (learning rate 0.06, no momentum), and by LARS and AdamW at the se
 benchmarks. What is measured is the kNN accuracy of frozen features, beside that of the network at
 its start and with batch-norm statistics of the training views alone (learning rate 0).
 
-Rows are added to the file one by one; the same command goes on where it was interrupted.
+Rows are added to the file one by one, each with its commit and hardware; the same command goes on
+where it was interrupted. Data, steps, batch and device that differ have tables of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -28,9 +30,11 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from harness import drop_in
-from harness.bench import OneLineParser, count, finish, table, write
+from harness.bench import OneLineParser, count, show, table, write
 from harness.drop_in import Diff, data
+from harness.settings import SettingsError
 
+_TABLE = ("data", "steps", "batch", "device")  # what rows of a table share
 _STOCK, _STATISTICS, _UNTRAINED = "stock", "stock, learning rate 0", "untrained"
 
 
@@ -59,17 +63,35 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=count, default=147)
     parser.add_argument("--batch", type=count, default=64)
     options = parser.measurement(arguments)
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    rows = _earlier(options.out)
     for row in _measure(options, done=rows):
         rows.append(row)
         write(rows, options)
         Console().print(*row.values(), soft_wrap=True)
-    finish(rows, options, _table(rows))
+    show(options, *_tables(rows))
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    """The rows that the file has already."""
+    if not path.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+        whole = all(row.keys() >= {*_TABLE, "pipeline", "knn", "hardware"} for row in rows)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise SettingsError(f"--out: {path} is not of this bench: move it or name another")
+    return rows
 
 
 def _measure(options: Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows that are not there yet."""
-    images = data.images(options.data, options.root)
+    from harness.tracking import provenance  # Lightning and W&B take seconds to import
+
+    images, found = data.images(options.data, options.root), provenance()
+    device = found["hardware"]["gpu" if options.device == "cuda" else "cpu"]
+    made_by = {"hardware": device, "commit": found["commit"]}
     for pipeline, seed in product(options.pipelines, options.seeds):
         stock = drop_in.source(pipeline)
         texts = {_STOCK: stock} | {
@@ -88,6 +110,7 @@ def _measure(options: Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dic
                 "seed": seed,
                 "steps": options.steps,
                 "batch": options.batch,
+                "device": options.device,
             }
             for network, (optimizer, variant) in product(options.networks, trained)
         ]
@@ -108,7 +131,7 @@ def _measure(options: Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dic
                 )
             finite = all(math.isfinite(loss) for loss in losses)
             accuracy = data.knn(backbone, images, options.device) if finite else math.nan
-            yield row | {"finite": finite, "knn": round(100.0 * accuracy, 2)}
+            yield row | {"finite": finite, "knn": round(100.0 * accuracy, 2)} | made_by
 
 
 def _optimizers(
@@ -135,15 +158,25 @@ def _optimizers(
     }
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Mean kNN accuracy over the seeds; a training that was not finite is named."""
+def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """Mean kNN accuracy over the seeds, a table for what is compared with each other."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in _TABLE), []).append(row)
+    for words, found in groups.items():
+        told = ", ".join(f"{name} {word}" for name, word in zip(_TABLE, words, strict=True))
+        yield _table(found, f"kNN accuracy of frozen features, %; {told}")
+
+
+def _table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """A line a variant; a training that was not finite is named."""
     lines: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
     for row in rows:
         line = lines.setdefault((row["pipeline"], row["variant"]), {})
         line.setdefault((row["network"], row["optimizer"]), []).append(row["knn"])
     columns = list(dict.fromkeys((row["network"], row["optimizer"]) for row in rows))
     headings = ("pipeline", "variant", *map("\n".join, columns))
-    made = table("kNN accuracy of frozen features, %", *headings, words=2)
+    made = table(title, *headings, words=2)
     for words, found in lines.items():
         cells = (f"{mean(found[column]):.1f}" if column in found else "" for column in columns)
         made.add_row(*words, *cells)

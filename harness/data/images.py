@@ -180,7 +180,7 @@ def read_image(path: str | Path, size: int) -> Pixels:  # shape: (3, size, size)
         SettingsError: If the file is no image, or one whose values have no known range.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(str(path)) as opened:  # not NumPy's string, which the error would show
             image = _square(_eight_bits(opened).convert("RGB"), size)
     except Exception as error:  # PIL's decoders raise whatever they run into in a damaged file
         raise unreadable(path, error) from error

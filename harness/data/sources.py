@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.datasets import CIFAR10, MNIST
 
 from harness.data.folders import find_files, load_cached
-from harness.data.images import AnyImageSet, FileSet, ImageSet, evenly_spaced
+from harness.data.images import AnyImageSet, FileSet, ImageSet
 from harness.data.splits import split
 from harness.settings import DataSettings, SettingsError
 
@@ -165,13 +165,8 @@ def _fit_memory(*sets: FileSet) -> bool:
     return size <= _SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def channel_statistics(images: AnyImageSet) -> tuple[Tensor, Tensor]:  # shapes: (C,), (C,)
-    """Mean and standard deviation of each channel in [0, 1].
-
-    Of images left in their files, of 2,000 evenly spaced ones.
-    """
-    if isinstance(images, FileSet):
-        images = images.select(evenly_spaced(len(images), 2000)).load()
+def channel_statistics(images: ImageSet) -> tuple[Tensor, Tensor]:  # shapes: (C,), (C,)
+    """Mean and standard deviation of each channel in [0, 1]."""
     values = torch.arange(256, dtype=torch.float64) / 255.0
     counts = [channel.flatten().bincount(minlength=256) for channel in images.images.unbind(dim=1)]
     shares = torch.stack(counts).double() / images.images[:, 0].numel()
