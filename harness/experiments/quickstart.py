@@ -18,7 +18,7 @@ from harness import data, runs, tracking, training, workers
 from harness.data import ImageData
 from harness.evaluation import encode, evaluate
 from harness.evaluation.density import principal_plane
-from harness.figures.training import accuracy_dots, density, ess_curves, loss_curves
+from harness.figures.training import Curves, accuracy_dots, density, ess_curves, loss_curves
 from harness.files import write_figures
 from harness.methods.banks import SMCBankSettings
 from harness.methods.gmje_mdn import GMJEMDNSettings
@@ -121,12 +121,8 @@ class _Quickstart:
             )
         sizes = self._curves("bank/ess_ratio")
         if sizes:
-            logged = next(iter(sizes.values())).shape[1]
-            drawn["ess"] = ess_curves(
-                sizes,
-                thresholds=self._thresholds(),
-                window=max(1, logged // self.settings.trainer.epochs),
-            )
+            epochs = self.settings.trainer.epochs
+            drawn["ess"] = ess_curves(sizes, thresholds=self._thresholds(), epochs=epochs)
         for name, row in self.experiment.rows.items():
             if isinstance(row.method, ParametricGMJESettings):
                 key = f"density_{name}" if "density" in drawn else "density"
@@ -153,21 +149,25 @@ class _Quickstart:
             for name, row in self.experiment.rows.items()
         }
 
-    def _curves(self, column: str) -> dict[str, Any]:  # shapes: (seeds, steps)
-        """The values of a column of metrics.csv, for the title of each row that has it."""
+    def _curves(self, column: str) -> dict[str, Curves]:
+        """A column of metrics.csv over the steps, for the title of each row that has it."""
         found = {
-            title: np.array([curve(lines, column)[1] for lines in seeds])
+            title: [curve(lines, column) for lines in seeds]
             for title, seeds in self._logged.items()
         }
-        return {title: values for title, values in found.items() if values.size}
+        return {
+            title: (seeds[0][0], np.array([values for _, values in seeds]))
+            for title, seeds in found.items()
+            if seeds[0][0].size
+        }
 
-    def _mdn_terms(self) -> dict[str, dict[str, Any]]:  # shapes: (seeds, steps)
+    def _mdn_terms(self) -> dict[str, dict[str, Any]]:  # shapes: (seeds, N)
         """Likelihood and entropy guard of GMJE-MDN, in nats per dimension as its loss."""
         nll, guard = self._curves("train/nll"), self._curves("train/guard")
         return {
             row.title: {
-                "nll": nll[row.title] / row.method.output_dim,
-                "guard": row.method.guard_weight * guard[row.title] / row.method.output_dim,
+                "nll": nll[row.title][1] / row.method.output_dim,
+                "guard": row.method.guard_weight * guard[row.title][1] / row.method.output_dim,
             }
             for row in self.experiment.rows.values()
             if isinstance(row.method, GMJEMDNSettings) and row.method.guard == "entropy"

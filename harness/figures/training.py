@@ -28,6 +28,7 @@ from harness.figures.style import (
 )
 from harness.metrics import METRICS, Metric
 
+Curves = tuple[Array, Array]  # the steps, shape (N,), and the seeds' values there, (seeds, N)
 _SEED: dict[str, Any] = {"color": GREY, "markersize": 3, "alpha": 0.5}
 
 # At least 3:1 on white and on a dark page, and told apart without colour.
@@ -42,8 +43,8 @@ _LINES: tuple[dict[str, Any], ...] = tuple(
 
 
 def loss_curves(
-    curves: Mapping[str, Array],  # shapes: (seeds, steps)
-    terms: Mapping[str, Mapping[str, Array]],  # shapes: (seeds, steps)
+    curves: Mapping[str, Curves],
+    terms: Mapping[str, Mapping[str, Array]],  # shapes: (seeds, N)
     *,
     note: str = "",
 ) -> Figure:
@@ -53,12 +54,12 @@ def loss_curves(
 
     Args:
         curves: For each pipeline's title.
-        terms: For some titles, what the loss is the sum of, by their names.
+        terms: For some titles, what the loss is the sum of, by their names, at the same steps.
         note: Below the figure.
     """
     figure, axes = panels(len(curves), columns=3, width=4.0, height=2.4, sharex=True)
-    for axis, (title, values) in zip(axes, curves.items(), strict=True):
-        steps = np.arange(1.0, values.shape[1])
+    for axis, (title, (steps, values)) in zip(axes, curves.items(), strict=True):
+        steps = steps[1:]
         _band(axis, steps, values[:, 1:], color=BLUE, label="loss")
         for (name, parts), colour in zip(
             terms.get(title, {}).items(), (ORANGE, GREEN), strict=False
@@ -73,31 +74,33 @@ def loss_curves(
 
 
 def ess_curves(
-    curves: Mapping[str, Array],  # shapes: (seeds, steps)
+    curves: Mapping[str, Curves],
     *,
     thresholds: Collection[float],
-    window: int,
+    epochs: int,
 ) -> Figure:
     """Effective sample size of the banks over steps, as a share of the pool.
 
-    It jumps whenever a bank is resampled, so the curves are means over ``window`` steps.
+    It jumps whenever a bank is resampled, so the curves are means over an epoch's values.
 
     Args:
-        curves: For each pipeline's title, shape (seeds, steps).
+        curves: For each pipeline's title.
         thresholds: Where banks start to resample.
-        window: Steps to take the mean over.
+        epochs: Of each curve.
     """
     figure, (axis,) = panels(1, columns=1, width=8.0, height=3.4)
-    for (title, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
+    for (title, (steps, values)), style in zip(
+        curves.items(), itertools.cycle(_LINES), strict=False
+    ):
+        window = max(1, len(steps) // epochs)
         smooth = np.lib.stride_tricks.sliding_window_view(values, window, axis=1).mean(axis=-1)
-        steps = np.arange(window - 1.0, values.shape[1])
-        _band(axis, steps, smooth, color=colour, label=title)
+        _band(axis, steps[window - 1 :], smooth, **style, label=title)
     for threshold in thresholds:
         axis.axhline(
             threshold, color=GREY, linestyle="--", linewidth=1, label="resampled below (default)"
         )
     axis.set(ylim=(0.0, 1.05), xlabel="training step", ylabel="effective sample size / pool size")
-    axis.set_title(f"mean over {window} steps; bands are the range over seeds", fontsize=10)
+    axis.set_title("mean over an epoch's steps; bands are the range over seeds", fontsize=10)
     axis.legend(frameon=False, loc="lower left", ncols=2, fontsize=9)
     return figure
 

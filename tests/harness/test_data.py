@@ -222,6 +222,21 @@ def test_options_for_other_data_are_refused(tmp_path: Path) -> None:
     assert "data.name must be one of digits, cifar10" in refusal(DataSettings(name="mine"))
 
 
+def test_where_a_folder_is_kept_does_not_change_its_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.data._COUNTED", 5)  # of 12 images
+    views = ViewSettings(normalization="training_images")
+    found = [
+        data.load(folder_settings(image_folder(tmp_path / keep), keep=keep, views=views))
+        for keep in ("host", "files")
+    ]
+    assert torch.equal(found[0].mean, found[1].mean)
+    assert torch.equal(found[0].std, found[1].std)
+    every = found[0].train.images.double().mean(dim=(0, 2, 3)) / 255
+    assert not torch.allclose(found[0].mean.double(), every, rtol=0, atol=1e-4)
+
+
 # --- configs ------------------------------------------------------------------------------------
 
 

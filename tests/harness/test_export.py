@@ -178,6 +178,15 @@ def test_writes_the_last_checkpoint_into_the_run_over_an_older_export(
     assert all(line in told for line in [str(out), *_config(out)["load"]])
 
 
+def test_a_linear_probe_of_more_steps_is_not_the_training(tmp_path: Path) -> None:
+    """As of ``evaluation.probe=paper``, whose checkpoint lies beside the training's."""
+    _trained(tmp_path, SmallCNNSettings())
+    probe = {"state_dict": {}, "global_step": 500, "epoch": 100}
+    torch.save(probe, tmp_path / "checkpoints" / "probe.ckpt")
+    main(["export", str(tmp_path)])
+    assert (tmp_path / "export" / "model.safetensors").exists()
+
+
 def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as caught:
         main(["export", *arguments])

@@ -20,6 +20,7 @@ from harness.figures.training import (
 )
 
 CURVES = {f"method {n}": np.array([[3.0, 2.0, 1.0, 0.5], [5.0, 4.0, 3.0, 0.5]]) for n in range(4)}
+STEPS = np.array([0.0, 7.0, 14.0, 21.0])  # every seventh is logged
 FOUND = {
     "A": {"kNN": [0.9, 0.92], "linear": [0.95, 0.97]},
     "B": {"kNN": [0.88, 0.9], "linear": [0.91, 0.93]},
@@ -35,12 +36,13 @@ def drawn(figure: Figure) -> None:
 
 def test_loss_curves_are_means_over_seeds_in_a_panel_each_from_the_second_step_on() -> None:
     terms = {"method 2": {"nll": CURVES["method 2"] - 1.0, "guard": np.ones((2, 4))}}
-    figure = loss_curves(CURVES, terms, note="why it rises")
+    curves = {title: (STEPS, values) for title, values in CURVES.items()}
+    figure = loss_curves(curves, terms, note="why it rises")
     drawn(figure)
     panels = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title() for axis in panels] == list(CURVES)
     for axis in panels:
-        assert axis.lines[0].get_xydata().tolist() == [[1.0, 3.0], [2.0, 2.0], [3.0, 0.5]]
+        assert axis.lines[0].get_xydata().tolist() == [[7.0, 3.0], [14.0, 2.0], [21.0, 0.5]]
     assert [len(axis.lines) for axis in panels] == [1, 1, 3, 1]
     loss, *parts = panels[2].lines
     assert [line.get_label() for line in parts] == ["nll", "guard"]
@@ -61,12 +63,13 @@ def test_calibration_is_a_curve_a_density_beside_the_diagonal() -> None:
 
 
 def test_ess_curves_are_running_means_at_the_steps_they_end_at() -> None:
-    curves = dict(list(CURVES.items())[:2])
-    figure = ess_curves(curves, thresholds=[0.5], window=2)
+    curves = {title: (STEPS, values) for title, values in CURVES.items()}
+    figure = ess_curves(curves, thresholds=[0.5], epochs=2)
     drawn(figure)
     line = figure.axes[0].lines[0]
-    assert line.get_xdata().tolist() == [1, 2, 3]
+    assert line.get_xdata().tolist() == [7, 14, 21]
     assert line.get_ydata().tolist() == [3.5, 2.5, 1.25]
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 5
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == [*curves, "resampled below (default)"]
 

@@ -26,14 +26,12 @@ def report(out: Path, name: str) -> dict[str, Any]:
 
 
 def test_a_step_is_cut_off_and_goes_on(tmp_path: Path) -> None:
-    count = "import sys, time; f = open(sys.argv[1], 'a'); f.write('x'); f.flush()"
-    step = Step("row", ("-c", f"{count}; time.sleep(60)", str(tmp_path / "file")))
+    count = "import sys, time; f = open(sys.argv[1], 'a+'); f.write('x'); f.flush(); f.seek(0)"
+    words = f"{count}; time.sleep(60 if f.read() == 'x' else 0.5); print('at the end')"
+    step = Step("row", ("-c", words, str(tmp_path / "file")))
     gpu.run_step(step, tmp_path, seconds=3.0)
     assert report(tmp_path, "row")["state"] == "unfinished"
     first = report(tmp_path, "row")["seconds"]
-    step = Step(
-        "row", ("-c", f"{count}; time.sleep(0.5); print('at the end')", str(tmp_path / "file"))
-    )
     gpu.run_step(step, tmp_path, seconds=60.0)
     found = report(tmp_path, "row")
     assert (found["state"], found["last_lines"]) == ("done", ["at the end"])
@@ -59,6 +57,23 @@ def test_each_step_once_and_failed_ones_when_asked_for(
     printed = capsys.readouterr().out
     assert "broken" in printed
     assert "failed" in printed
+
+
+def test_a_step_of_other_options_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--quick first and the minutes that count after it, into the same folder."""
+    folder = tmp_path / "runs"
+    made = "import json, pathlib, sys; path = pathlib.Path(sys.argv[-1], sys.argv[2])"
+    made += "; path.mkdir(parents=True, exist_ok=True); path /= 'results.json'"
+    made += "; path.write_text(json.dumps({'command': sys.argv[2:], 'of': sys.argv[2]}))"
+    script = tmp_path / "made.py"
+    script.write_text(made)
+    for options in ("quick", "whole", "quick", "quick"):
+        step = Step("row", (str(script), "-", options, str(folder)), folder)
+        monkeypatch.setattr(gpu, "_steps", lambda *_, step=step, **__: [step])
+        gpu.main(["--device", "cpu", "--out", str(tmp_path), "--minutes", "5"])
+        assert report(tmp_path, "row")["results"]["of"] == options
 
 
 def test_a_row_where_wandb_is_not_installed(tmp_path: Path) -> None:
