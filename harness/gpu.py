@@ -12,6 +12,7 @@ Words like data.root=/where/it/is go to the rows' commands, after their own.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"--only: no such step: {', '.join(sorted(unknown))}")
     asked = [step for step in steps if not options.only or step.name in options.only]
     out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     over = ("done",) if options.only else ("done", "failed")
     console = Console()
     for step in asked:
@@ -125,14 +127,15 @@ def run_step(step: Step, out: Path, *, seconds: float) -> None:
         process = subprocess.Popen(
             [sys.executable, *step.command], cwd=_ROOT, stdout=log, stderr=subprocess.STDOUT
         )
+        state = "unfinished"
         try:
-            state = "failed" if process.wait(timeout=seconds) else "done"
-        except subprocess.TimeoutExpired:
-            state = "unfinished"
-            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                state = "failed" if process.wait(timeout=seconds) else "done"
+        finally:  # also where a signal ends this process
+            process.terminate()  # nothing to one that has ended
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=_TO_END)
-            process.kill()  # nothing to one that has ended
+            process.kill()
             process.wait()
     from harness.tracking import provenance  # Lightning takes seconds to import
 

@@ -26,7 +26,7 @@ from harness.views import Views
 
 
 def check(settings: Settings, data: ImageData) -> None:
-    """Raises ``SettingsError`` if there is no such GPU, or the images are too few or too small."""
+    """Raises ``SettingsError`` if there is no such GPU, the images or an option do not fit."""
     if settings.trainer.accelerator == "cuda":
         there = torch.cuda.device_count()
         if not there:
@@ -57,7 +57,10 @@ def check(settings: Settings, data: ImageData) -> None:
                 f"evaluation.labels_per_class must be at most the images of a class, {most}, got "
                 f"{labels}: null takes all"
             )
-    build_backbone(settings, data)
+    if settings.method is None:
+        build_backbone(settings, data)
+    else:
+        build(settings, data)
 
 
 def build_backbone(settings: Settings, data: ImageData) -> Backbone:
@@ -74,9 +77,13 @@ def build(settings: Settings, data: ImageData) -> Method:
     backbone = build_backbone(settings, data)
     views = Views(settings.data.views, mean=data.mean, std=data.std, seed=settings.seed)
     with seeded(settings.seed):
-        method = settings.method.build(
-            BuildContext(backbone, settings.bank, views, settings.trainer, settings.seed)
-        )
+        try:
+            method = settings.method.build(
+                BuildContext(backbone, settings.bank, views, settings.trainer, settings.seed)
+            )
+        except ValueError as error:  # of a loss or a head, whose arguments the options are
+            told = " ".join(str(error).split())
+            raise SettingsError(f"method={settings.method.name}: {told}") from error
         method.add_online_probe(data.num_classes)
     return method
 

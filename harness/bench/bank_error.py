@@ -52,6 +52,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--epochs", type=count, default=2, help="of updates; the last is measured")
     options = parser.measurement(arguments)
     *embeddings, temperature = _embeddings(options.overrides, options.device)
+    keys, largest = options.epochs * len(embeddings[1]), max(options.sizes)
+    if largest > keys:
+        parser.error(f"--sizes: {largest} entries are not full after --epochs of {keys} keys")
     rows = [
         {
             "bank": name,
@@ -95,8 +98,6 @@ def measure(
                 )
                 differences.append(log_z - exact)
                 misses.append((mean - gradient).square().sum(dim=1))
-    if not differences:
-        raise SettingsError(f"--sizes: {size} entries are not full after {epochs} epochs")
     difference, miss = torch.stack(differences), torch.stack(misses)
     return {
         "bias": float(difference.mean()),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.methods.byol import BYOLSettings
-from harness.settings import choice, config, option, ranged
+from harness.settings import BankSettings, choice, config, option, ranged
 
 if TYPE_CHECKING:
     from harness.methods.modules.base import Method
@@ -46,6 +47,12 @@ class GMJEMDNSettings(BYOLSettings):
         help="What keeps embeddings from collapse; marginal is Eq. 23's.",
     )
     guard_weight: float = ranged(1.0, low=0.0, help="Weight of the guard; the loss's default.")
+
+    def problems_with(self, bank: BankSettings | None) -> Iterator[str]:
+        """Besides, no option is for what is not there."""
+        yield from super().problems_with(bank)
+        if not self.momentum_encoder and self.encoder_momentum != type(self).encoder_momentum:
+            yield "method.encoder_momentum needs method.momentum_encoder=true"
 
     def suffix(self) -> str:
         """Says which guard there is, if not the loss's default."""

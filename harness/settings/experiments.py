@@ -75,6 +75,8 @@ class QuickstartSettings(ExperimentSettings):
         yield from super().problems_in(settings)
         if not self.rows:
             yield "experiment.rows must hold at least one row"
+        if settings.trainer.epochs < 1:
+            yield "trainer.epochs must be at least 1 for quickstart, which shows the untrained too"
         titles = Counter(row.title for row in self.rows.values())
         for name, row in self.rows.items():
             if titles[row.title] > 1:

@@ -81,6 +81,8 @@ def one_line(error: BaseException) -> str:
         lines = [line for line in str(error).splitlines() if not line.startswith("To append")]
         if any(line.startswith("Could not override 'bank'") for line in lines):
             return "bank: there is none to choose without a method that has one (method=moco, ...)"
+        if lines[0].startswith("Ambiguous value"):
+            return f"{lines[0]}: -m runs the command once for each"
         return " ".join(lines[:2])
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."
@@ -145,6 +147,8 @@ def _wrong(settings: Settings) -> Iterator[str]:
                 yield f"{name} must be one of {allowed}, got {value!r}"
             bounds = item.metadata.get("bounds", {})
             numbers = value if isinstance(value, list) else [value]
+            if value == []:
+                yield f"{name} must hold at least one number"
             if value is not None and bounds and not all(_inside(n, bounds) for n in numbers):
                 wanted = [f"{word} {bound}" for word, bound in bounds.items()]
                 yield f"{name} must be finite, {' and '.join(wanted)}, got {value!r}"

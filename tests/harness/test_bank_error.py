@@ -58,6 +58,9 @@ def test_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert error.value.code == 2
     assert "run python -m harness experiment=banks data=digits" in capsys.readouterr().err
     main(["experiment=banks", "logger=csv", *asked])
+    with pytest.raises(SystemExit):
+        measured("bank_error", *asked, "--sizes", "64", "1348", "--epochs", "1", folder=tmp_path)
+    assert "1348 entries are not full after --epochs of 1347 keys" in capsys.readouterr().err
     rows = measured("bank_error", *asked, *options, folder=tmp_path)["rows"]
     assert [row["bank"] for row in rows] == list(bank_error.BANKS)
     assert all(0.0 < row["error"] < 5.0 for row in rows)

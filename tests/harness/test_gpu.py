@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,24 @@ def test_a_step_of_other_options_is_not_done(
         monkeypatch.setattr(gpu, "_steps", lambda *_, step=step, **__: [step])
         gpu.main(["--device", "cpu", "--out", str(tmp_path), "--minutes", "5"])
         assert report(tmp_path, "row")["results"]["of"] == options
+
+
+def test_nothing_runs_on_where_the_command_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = "import os, signal, sys, time; open(sys.argv[1], 'w').write(str(os.getpid()))"
+    end += "; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    step = Step("row", ("-c", end, str(tmp_path / "pid")))
+    monkeypatch.setattr(gpu, "_steps", lambda *_, **__: [step])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as error:
+            gpu.main(["--device", "cpu", "--out", str(tmp_path), "--minutes", "5"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert error.value.code == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_row_where_wandb_is_not_installed(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ WRONG = {
     # out of range
     "trainer.epochs=-1": "trainer.epochs must be finite, at least 0, got -1",
     "backbone.strides=[1,9]": "backbone.strides must be finite, at least 1 and at most 4, got [1, ",
+    "backbone.strides=[]": "backbone.strides must hold at least one number",
     "seed=-1": "seed must be finite, at least 0 and at most 2147483648, got -1",
     f"{ROW}.method.temperature=0": f"{ROW}.method.temperature must be finite, above 0.0, got 0.0",
     f"{ROW}.method.temperature=inf": f"{ROW}.method.temperature must be finite, above 0.0, got i",
@@ -68,7 +69,12 @@ WRONG = {
     "trainer.devices=3": "trainer.batch_size must be a multiple of the 3 devices that share it",
     "evaluation.labels_per_class=0": "evaluation.labels_per_class must be finite, at least 1",
     "trainer.devices=0": "trainer.devices must be finite, at least 1, got 0",
+    "experiment=benchmark method=gmje_mdn method.encoder_momentum=0.3": (
+        "method.encoder_momentum needs method.momentum_encoder=true"
+    ),
+    "trainer.epochs=0": "trainer.epochs must be at least 1 for quickstart",
     # not Hydra's grammar
+    "seed=1,2": "Ambiguous value for argument 'seed=1,2': -m runs the command once for each",
     "epochs": "Error parsing override 'epochs'",
     "reports": "commands bench, export, gpu, report (did you mean 'report'?)",
 }

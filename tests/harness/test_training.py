@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness import runs, training
+from harness.__main__ import main
 from harness.data import ImageData, ImageSet, load
 from harness.methods.modules.base import Method, Step
 from harness.methods.modules.contrastive import SimCLR
@@ -70,6 +71,12 @@ def test_every_step_is_logged_with_the_loss_and_the_banks_state(
     assert probe.keys() == {"step", "epoch", "eval/online_accuracy"}
     assert probe["step"] == 20
     assert 0.1 < probe["eval/online_accuracy"] < 1.0
+
+
+def test_the_last_epoch_is_probed_whatever_the_interval(data: ImageData, tmp_path: Path) -> None:
+    options = asked("simclr", "trainer.epochs=3", "trainer.probe_every=2")
+    _, rows = train(options, data, tmp_path / "a")
+    assert [row["epoch"] for row in rows if "eval/online_accuracy" in row] == [1, 2]
 
 
 def test_the_online_probe_changes_nothing_else(data: ImageData, tmp_path: Path) -> None:
@@ -163,6 +170,23 @@ def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun's")
     with pytest.raises(SettingsError, match=r"2 processes were started: set trainer.devices"):
         training.check(SETTINGS, data)
+
+
+@pytest.mark.parametrize(
+    "option", ["method.covariance=diagonal", "method.temperature=1e-9", "method.correlation=1"]
+)
+def test_options_that_a_loss_refuses_are_told_before_there_is_a_folder(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = "simclr" if "temperature" in option else "parametric_gmje"
+    asked = ["experiment=benchmark", f"method={method}", "data=digits", "logger=csv"]
+    with pytest.raises(SystemExit) as error:
+        main([*asked, option, f"output_root={tmp_path}"])
+    assert error.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert option.partition(".")[2].partition("=")[0] in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_labels_than_a_class_has(data: ImageData) -> None:
