@@ -12,7 +12,6 @@ where it was interrupted. Data, steps, batch and device that differ have tables 
 
 from __future__ import annotations
 
-import json
 import math
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from harness import drop_in
 from harness.bench import OneLineParser, count, show, table, write
 from harness.drop_in import Diff, data
+from harness.files import read_json
 from harness.settings import SettingsError
 
 _TABLE = ("data", "steps", "batch", "device")  # what rows of a table share
@@ -75,12 +75,9 @@ def _earlier(path: Path) -> list[dict[str, Any]]:
     """The rows that the file has already."""
     if not path.exists():
         return []
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
-        whole = all(row.keys() >= {*_TABLE, "pipeline", "knn", "hardware"} for row in rows)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
+    found, needed = read_json(path), {*_TABLE, "pipeline", "knn", "hardware"}
+    rows: list[dict[str, Any]] | None = found.get("rows") if isinstance(found, dict) else None
+    if rows is None or not all(row.keys() >= needed for row in rows):
         raise SettingsError(f"--out: {path} is not of this bench: move it or name another")
     return rows
 
