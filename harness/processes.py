@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.lsf import LSFEnvironment
@@ -25,34 +27,32 @@ def environment(trainer: TrainerSettings) -> ClusterEnvironment:
     """Who has started the processes of a training.
 
     With one device in all, nobody: then ``RANK``, ``SLURM_PROCID`` and the like tell trainings
-    apart that share an allocation, not the processes of one.
+    apart that share an allocation, not the processes of one. ``torchrun`` starts those of one only.
 
     Raises:
         SettingsError: If the launcher has started another number of processes.
     """
-    if trainer.world_size == 1:
+    if trainer.world_size == 1 and not TorchElasticEnvironment.detect():
         return LightningEnvironment()
-    for kind in _LAUNCHERS:
-        if kind.detect():
-            try:
-                found = kind()
-                found.validate_settings(trainer.devices, trainer.num_nodes)
-            except (RuntimeError, ValueError) as error:
-                told = " ".join(str(error).split())
-                raise SettingsError(
-                    f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes} "
-                    f"do not fit the processes that were started: {told}"
-                ) from error
-            return found
-    return LightningEnvironment()
+    try:
+        found = next((kind() for kind in _LAUNCHERS if kind.detect()), LightningEnvironment())
+        found.validate_settings(trainer.devices, trainer.num_nodes)
+        processes = int(os.environ.get("WORLD_SIZE", trainer.world_size))
+        if processes != trainer.world_size:  # not all launchers look
+            raise ValueError(f"WORLD_SIZE is {processes}.")
+    except (RuntimeError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise SettingsError(
+            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes} do not fit "
+            f"the processes that were started: {told}"
+        ) from error
+    return found
 
 
 def is_first_process(trainer: TrainerSettings) -> bool:
     """Whether this is the process of a training that writes: the others only train."""
-    if trainer.world_size == 1:
-        return True
     found = environment(trainer)
-    return not (found.node_rank() or found.local_rank())
+    return trainer.world_size == 1 or not (found.node_rank() or found.local_rank())
 
 
 def be_first_process() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch._dynamo.exc import TorchDynamoException
@@ -35,14 +33,6 @@ def check(settings: Settings, data: ImageData) -> None:
             raise SettingsError(
                 f"trainer.devices is {settings.trainer.devices}, but torch sees {there} GPUs"
             )
-    devices = settings.trainer.world_size
-    processes = int(os.environ.get("WORLD_SIZE", devices))
-    together = devices > 1 or TorchElasticEnvironment.detect()  # or each is a training of its own
-    if together and processes != devices:
-        raise SettingsError(
-            f"{processes} processes were started: set trainer.devices (a machine) and "
-            f"trainer.num_nodes to match"
-        )
     batch_size = settings.trainer.batch_size
     if batch_size > len(data.train):
         raise SettingsError(

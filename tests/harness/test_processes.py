@@ -72,6 +72,14 @@ def test_one_process_of_all_machines_is_the_first(
     for name, value in {"WORLD_SIZE": "4", **told}.items():
         monkeypatch.setenv(name, value)
     assert is_first_process(TrainerSettings(devices=2, num_nodes=2)) == first
+
+
+@pytest.mark.parametrize("told", SECOND.values(), ids=SECOND)
+def test_beside_others_a_training_on_one_device_is_alone(
+    told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
     assert is_first_process(TrainerSettings())
 
 
@@ -80,3 +88,16 @@ def test_as_many_tasks_as_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"trainer.devices=2, .*--ntasks-per-node=4"):
         is_first_process(TrainerSettings(devices=2))
+
+
+@pytest.mark.parametrize(
+    ("told", "devices"),
+    [({"TORCHELASTIC_RUN_ID": "torchrun's"}, 1), ({"TORCHELASTIC_RUN_ID": "x"}, 3), ({}, 3)],
+)
+def test_as_many_processes_as_devices(
+    told: dict[str, str], devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", **told}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"trainer.devices={devices}, .* that were started"):
+        is_first_process(TrainerSettings(devices=devices))

@@ -164,14 +164,6 @@ def test_no_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "C++ compiler" in line
 
 
-def test_more_processes_than_devices(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    training.check(SETTINGS, data)  # a training of its own beside another
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun's")
-    with pytest.raises(SettingsError, match=r"2 processes were started: set trainer.devices"):
-        training.check(SETTINGS, data)
-
-
 @pytest.mark.parametrize(
     "option", ["method.covariance=diagonal", "method.temperature=1e-9", "method.correlation=1"]
 )
