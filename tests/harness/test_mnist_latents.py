@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.image import imread
+from rich.console import Console
 from torch import nn
 from torch.nn.functional import normalize
 
 from gmje_plugin import GMJEPrototypeLoss, JointGaussianMixture
 from harness import backbones
 from harness.data import ImageSet
+from harness.experiments import mnist_latents
 from harness.experiments.mnist_latents.completion import Completer, conditionals, most_ambiguous
 from harness.experiments.mnist_latents.densities import fit_densities
 from harness.experiments.mnist_latents.networks import Classifier, Decoder
@@ -125,6 +129,16 @@ def test_the_same_command_shows_it_again(ran: tuple[Path, str], results: dict[st
     assert shown(again.stdout)[:-2] == shown(ran[1])[:-2]
     for table in tables(results):
         assert all(len(row) in (1, len(table.header)) for row in table.rows)
+
+
+def test_a_terminal_of_80_columns_shows_every_number(results: dict[str, Any]) -> None:
+    results = copy.deepcopy(results)
+    for found in results["completion"].values():
+        found["nll"] = 1234567.0  # of a model that was hardly trained
+    told = io.StringIO()
+    mnist_latents.show(results, Console(file=told, width=80))
+    assert "1234567" in told.getvalue()
+    assert "…" not in told.getvalue()  # rich's mark of what it has cut off
 
 
 def test_the_report_shows_it(ran: tuple[Path, str], tmp_path: Path) -> None:

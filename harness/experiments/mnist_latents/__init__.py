@@ -38,7 +38,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     """Prints the tables."""
     console.print(results["data"], soft_wrap=True)
     for found in tables(results):
-        table = terminal_table(found.caption)
+        table = terminal_table(found.caption, padding=0)  # all columns in 80
         for column, heading in enumerate(found.header):
             table.add_column(heading, justify="right" if column else "left", no_wrap=not column)
         for row in found.rows:
