@@ -11,7 +11,7 @@ class ShowsOptions(nn.Module):
     """Mixin: ``repr`` names the constructor's arguments, which are attributes of the same name."""
 
     def extra_repr(self) -> str:
-        """The arguments as they are now, without those that a module below shows."""
+        """The arguments as they are now, without modules, which are shown below."""
         names = inspect.signature(type(self)).parameters
         values = {name: getattr(self, name) for name in names if hasattr(self, name)}
         return ", ".join(

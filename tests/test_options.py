@@ -1,5 +1,6 @@
 """What a loss, head or bank shows of itself."""
 
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -50,8 +51,13 @@ from gmje_plugin import (
         (lambda: JointSMCLoss(4, 8), "JointSMCLoss(\n  input_dim=4, num_particles=8, "),
     ],
 )
-def test_repr_shows_the_options(make: Callable[[], nn.Module], shown: str) -> None:
-    assert repr(make()).startswith(shown)
+def test_options_are_attributes_and_shown(make: Callable[[], nn.Module], shown: str) -> None:
+    module = make()
+    assert repr(module).startswith(shown)
+    missing = [
+        name for name in inspect.signature(type(module)).parameters if not hasattr(module, name)
+    ]
+    assert missing == []
 
 
 def test_repr_follows_what_was_changed() -> None:

@@ -43,7 +43,7 @@ class GJEDualLoss(ShowsOptions):
     Exact (Algorithm 3), it costs O(B^3). With ``num_features`` random Fourier features Phi of size
     D (Algorithm 4, Eq. 66-69) K becomes Phi Phi^T + noise I, is never built, and the loss costs
     O(B D^2 + D^3). With a linear kernel the process is the linear-Gaussian predictor of the primal
-    form (App. J).
+    form (App. J), and is worked out as such, with Phi = Z_c, in batches larger than d_c.
 
     The loss is asymmetric: it takes the targets ``out1`` as given, and with a gradient through
     them encoders lower it by sending targets to zero and then contexts to a constant (App. E).
@@ -166,8 +166,8 @@ class GJEDualLoss(ShowsOptions):
             z_c, z_t = out0.to(dtype), out1.to(dtype)
             if self.gather_distributed:
                 z_c, z_t = gather_rows(z_c), gather_rows(z_t)
-            parts = self._exact(z_c, z_t) if self.num_features is None else self._rff(z_c, z_t)
-            data_fit, half_log_det = (part / len(z_c) for part in parts)
+            parts = self._by_features if self._has_features(z_c) else self._by_kernel
+            data_fit, half_log_det = (part / len(z_c) for part in parts(z_c, z_t))
             loss = (data_fit + half_log_det) / z_t.shape[1] + 0.5 * LOG_2PI
         self.terms = {"data_fit": data_fit.detach(), "log_det": half_log_det.detach()}
         return loss
@@ -199,11 +199,14 @@ class GJEDualLoss(ShowsOptions):
                 torch.as_tensor(value, dtype=z_c.dtype, device=z_c.device)
                 for value in (self.length_scale, self.noise)
             )
-            features = self._features(z_c, z_c, length_scale)
-            factor = cholesky(self._regular(features), name="the kernel matrix")
-            right = z_t if self.num_features is None else features.mT @ z_t
-            # Random features are not taken against the contexts: one row tells size and dtype.
-            self.fit_inputs = z_c.clone() if self.num_features is None else z_c[:1].clone()
+            if self._has_features(z_c):
+                features = self._features(z_c, length_scale)
+                matrix, right = features.mT @ features, features.mT @ z_t
+                self.fit_inputs = z_c[:1].clone()  # for size and dtype alone
+            else:
+                matrix, right = self._kernel(z_c, z_c, length_scale), z_t
+                self.fit_inputs = z_c.clone()
+            factor = cholesky(self._with_noise(matrix), name="the kernel matrix")
             self.fit_factor, self.fit_length_scale, self.fit_noise = factor, length_scale, noise
             self.fit_weights = torch.cholesky_solve(right, factor)
         return self
@@ -235,41 +238,49 @@ class GJEDualLoss(ShowsOptions):
         check_device("z_c", inputs, z_c)
         z_c = z_c.to(inputs.dtype)
         with torch.autocast(device_type=z_c.device.type, enabled=False):
-            features = self._features(z_c, inputs, length_scale)
-            explained = mahalanobis(factor, features)
-            if self.num_features is None:
-                variance = gram_diagonal(z_c, kernel=self.kernel) - explained
-            else:
-                variance = noise * explained
+            if len(inputs) == 1:  # see ``fit``
+                features = self._features(z_c, length_scale)
+                return features @ weights, noise * mahalanobis(factor, features)
+            kernel_values = self._kernel(z_c, inputs, length_scale)
+            explained = mahalanobis(factor, kernel_values)
+            variance = gram_diagonal(z_c, kernel=self.kernel) - explained
             # The difference can round to below 0 at a fitted point.
-            return features @ weights, variance.clamp_min(0.0)
+            return kernel_values @ weights, variance.clamp_min(0.0)
 
-    def _features(
-        self, x: Tensor, inputs: Tensor, length_scale: float | Tensor
-    ) -> Tensor:  # shape: (N, len(inputs) | D)
-        """Kernel values with ``inputs``, or random features of ``x``."""
+    def _has_features(self, z_c: Tensor) -> bool:
+        """Whether the kernel is taken as products of features.
+
+        Those of a linear one are its inputs. Where they are fewer than the rows, the kernel matrix
+        is all but singular, and in float32 rounding is as large as the noise.
+        """
+        fewer = z_c.shape[1] < len(z_c)
+        return self.num_features is not None or (self.kernel == "linear" and fewer)
+
+    def _features(self, x: Tensor, length_scale: float | Tensor) -> Tensor:  # shape: (N, D)
         if self.num_features is None:
-            return gram(x, inputs, kernel=self.kernel, length_scale=length_scale)
+            return x
         drawn = random_fourier_frequencies(x.shape[1], self.num_features, seed=self.seed)
         frequencies, phases = (each.to(x) for each in drawn)
         return random_fourier_features(x, frequencies, phases, length_scale=length_scale)
 
-    def _regular(self, features: Tensor) -> Tensor:  # shape: (B, B) | (D, D)
-        """K = K_cc + noise I of kernel values, C = Phi^T Phi + noise I of random features."""
-        matrix = features if self.num_features is None else features.mT @ features
+    def _kernel(self, x: Tensor, y: Tensor, length_scale: float | Tensor) -> Tensor:
+        return gram(x, y, kernel=self.kernel, length_scale=length_scale)
+
+    def _with_noise(self, matrix: Tensor) -> Tensor:  # shape: (B, B) | (D, D)
+        """K = K_cc + noise I of kernel values, C = Phi^T Phi + noise I of features."""
         eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
         return matrix + self.noise * eye
 
-    def _exact(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
-        kernel_values = self._features(z_c, z_c, self.length_scale)
-        factor = cholesky(self._regular(kernel_values), name="the kernel matrix")
+    def _by_kernel(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
+        kernel_values = self._kernel(z_c, z_c, self.length_scale)
+        factor = cholesky(self._with_noise(kernel_values), name="the kernel matrix")
         data_fit = 0.5 * mahalanobis(factor, z_t.mT).sum()
         return data_fit, 0.5 * z_t.shape[1] * log_det(factor)
 
-    def _rff(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
-        features = self._features(z_c, z_c, self.length_scale)
+    def _by_features(self, z_c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (), ()
+        features = self._features(z_c, self.length_scale)
         batch, size = features.shape
-        factor = cholesky(self._regular(features), name="the feature matrix")
+        factor = cholesky(self._with_noise(features.mT @ features), name="the feature matrix")
         weights = torch.cholesky_solve(features.mT @ z_t, factor)
         # Eq. 68 as the minimum of ridge regression, a sum of squares: its difference of two large
         # numbers over a small noise would lose all digits in float32.

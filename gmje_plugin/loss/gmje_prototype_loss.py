@@ -51,8 +51,9 @@ class GMJEPrototypeLoss(ShowsOptions):
     give ``criterion.parameters()`` to the optimizer; in plain PyTorch DDP wrap the loss, too, or
     every rank learns prototypes of its own. Four things to know when choosing options:
 
-    - Where the temperature exceeds the largest variance of the embeddings in any direction (about
-      2/d for unit-norm views that agree), the likelihood draws all prototypes to one place.
+    - Where temperature * (1 + correlation) exceeds the largest variance of the embeddings in any
+      direction (about 2/d for unit-norm views that agree), the likelihood draws all prototypes to
+      one place.
     - With uncorrelated views (``correlation=0``, the paper's isotropic covariance) only a shared
       prototype holds the two views of an image together, which is too little to train encoders
       from scratch. A correlation c makes the likelihood also weigh their squared distance by

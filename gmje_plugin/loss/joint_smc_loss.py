@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ from gmje_plugin.validation import (
     takes_lightly_names,
     wide_dtype,
 )
+
+
+def _of_bank(name: str) -> property:
+    return property(attrgetter(f"memory_bank.{name}"))
 
 
 class JointSMCLoss(ShowsOptions):
@@ -76,6 +81,12 @@ class JointSMCLoss(ShowsOptions):
         >>> criterion.particles.shape
         torch.Size([512, 16])
     """
+
+    resampling = _of_bank("resampling")
+    ess_threshold = _of_bank("ess_threshold")
+    count_own_query = _of_bank("count_own_query")
+    gather_distributed = _of_bank("gather_distributed")
+    seed = _of_bank("seed")
 
     def __init__(
         self,

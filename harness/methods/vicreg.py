@@ -18,9 +18,9 @@ class VICRegSettings(MethodSettings):
 
     projection: ClassVar[str] = "VICRegProjectionHead"
     name: str = choice("vicreg")
-    invariance_weight: float = ranged(25.0, low=0.0, help="Weight of the invariance, lambda. [P]")
-    variance_weight: float = ranged(25.0, low=0.0, help="Weight of the variance, mu. [P]")
-    covariance_weight: float = ranged(1.0, low=0.0, help="Weight of the covariance, nu. [P]")
+    invariance_weight: float = ranged(25.0, low=0.0, help="Weight of the invariance, lambda. [R]")
+    variance_weight: float = ranged(25.0, low=0.0, help="Weight of the variance, mu. [R]")
+    covariance_weight: float = ranged(1.0, low=0.0, help="Weight of the covariance, nu. [R]")
 
     def criterion(self, *, gather: bool) -> nn.Module:
         """As :meth:`MethodSettings.criterion` says."""

@@ -1,6 +1,7 @@
 """The options of every command line: names, types, ranges, defaults and where each comes from.
 
-Marks on defaults: [P] printed in the paper, [R] chosen by us because the print is lost.
+Marks on defaults: [P] printed in the paper, [D] derived from what is, [R] chosen by us because the
+print is lost.
 """
 
 from harness.settings.command_line import COMMANDS as COMMANDS

@@ -91,7 +91,7 @@ class SingleRunSettings(ExperimentSettings):
     name: str = choice("benchmark", "banks")
     # What differs between its parts 2a (banks) and 2b (benchmark).
     paper_epochs: int = ranged(200, low=1, help="What trainer.epochs is at scale=paper. [P]")
-    bank_size: int = ranged(4096, low=1, help="What bank.size is. [P]")
+    bank_size: int = ranged(4096, low=1, help="What bank.size is. [R]; in 2a 256 [P]")
 
     def problems_in(self, settings: Settings) -> Iterator[str]:
         """It needs a method, with a bank or not as the method says."""
@@ -167,7 +167,7 @@ class MNISTLatentsSettings(ExperimentSettings):
     paper_epochs: int = ranged(50, low=1, help="What trainer.epochs is at scale=paper. [P]")
     decoder_epochs: int = ranged(50, low=1, help="Epochs of the decoders. [P]")
     workers: int = ranged(2, low=1, high=256, help="Processes, of trainer.threads each.")
-    num_components: int = ranged(50, low=1, help="Components of a mixture fitted by EM. [R]")
+    num_components: int = ranged(50, low=1, help="Components of a mixture fitted by EM. [D]")
     completed: str = option(
         "gmje",
         help="Row in whose embeddings whole images are completed from halves; not in the paper.",

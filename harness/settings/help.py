@@ -42,8 +42,9 @@ _RESULTS = (
 )
 _OPTIONS = (
     "Each is shown with its default and, in brackets, what it may be. Defaults marked [P] are "
-    "printed in the paper, [R] chosen by us because the print is lost. What a choice of a group "
-    "sets is said beside it; options that only some choices have stand below them."
+    "printed in the paper, [D] derived from printed figures, [R] chosen by us because the print is "
+    "lost. What a choice of a group sets is said beside it; options that only some choices have "
+    "stand below them."
 )
 _SIGNS = {"at least": ">=", "above": ">", "at most": "<=", "below": "<"}
 _LEFT = 36  # columns of what is typed

@@ -140,6 +140,34 @@ def test_the_linear_dual_is_the_primal(rows: int, dim: int, noise: float, seed: 
     assert log_det == pytest.approx(primal_log_det(z_c.numpy(), noise), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "dim", "noise"), [(256, 128, 1e-3), (1024, 128, 0.01)])
+def test_a_linear_kernel_of_many_rows_keeps_its_digits_in_float32(
+    rows: int, dim: int, noise: float
+) -> None:
+    z_c, z_t = views(rows, dim=dim)
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        context, target = z_c.to(dtype).requires_grad_(), z_t.to(dtype)
+        criterion = GJEDualLoss("linear", noise=noise)
+        loss = criterion(context, target)
+        (gradient,) = torch.autograd.grad(loss, context)
+        mean, variance = criterion.fit(context.detach(), target).predict(10.0 * target[:8])
+        found[dtype] = [part.double() for part in (loss.detach(), gradient, mean, variance)]
+    for narrow, wide in zip(*found.values(), strict=True):
+        assert float((narrow - wide).norm() / wide.norm()) < 1e-4
+
+
+def test_a_linear_kernel_of_one_pair_more_than_features_is_the_process() -> None:
+    """From the form with a matrix of the batch's size to that of the features' (App. J)."""
+    z_c, z_t = views(6, dim=5)
+    small, large = GJEDualLoss("linear"), GJEDualLoss("linear")
+    for rows, criterion in ((5, small), (6, large)):
+        kernel = z_c[:rows] @ z_c[:rows].mT + 0.1 * torch.eye(rows, dtype=z_c.dtype)
+        process = MultivariateNormal(z_c.new_zeros(rows), kernel)
+        expected = -process.log_prob(z_t[:rows].mT).mean() / rows
+        torch.testing.assert_close(criterion(z_c[:rows], z_t[:rows]), expected)
+
+
 @pytest.mark.parametrize("options", [{}, {"num_features": 6}])
 def test_gradcheck_of_a_learned_length_scale(options: dict[str, Any]) -> None:
     z_c, z_t = (view.requires_grad_() for view in views(6))

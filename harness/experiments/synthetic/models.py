@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from sklearn.cluster import KMeans
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 from torch import Generator, Tensor, nn
@@ -116,8 +117,11 @@ def _em(
     *,
     num_components: int,
 ) -> Fitted:
-    generator = Generator().manual_seed(seed)
-    return _of_mixture(JointGaussianMixture.fit(z_c, z_t, num_components, generator=generator))
+    """From the clusters of k-means, as scikit-learn's ``GaussianMixture`` starts [P]."""
+    pairs = torch.cat([z_c, z_t], dim=1)
+    clusters = KMeans(num_components, n_init=1, random_state=seed).fit(pairs.numpy())
+    init = torch.from_numpy(clusters.cluster_centers_)
+    return _of_mixture(JointGaussianMixture.fit(z_c, z_t, num_components, init=init))
 
 
 def _gas(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fitted:
@@ -136,7 +140,7 @@ def _mdn(z_c: Tensor, z_t: Tensor, settings: SyntheticSettings, seed: int) -> Fi
             settings.hidden_dim,
             z_t.shape[1],
             num_components=NUM_COMPONENTS,
-            scale="exp",  # [P]
+            scale="exp",  # as in Eq. 21
         )
     criterion = GMJEMDNLoss(guard=None)  # there is no encoder to guard
     optimizer = torch.optim.Adam(head.parameters(), lr=settings.mdn_learning_rate, fused=True)
