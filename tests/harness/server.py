@@ -7,6 +7,7 @@ seconds, or when the file of its n-th checkpoint is written.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import multiprocessing
@@ -15,6 +16,7 @@ import runpy
 import signal
 import sys
 import time
+import traceback
 from typing import Any
 
 import torch
@@ -79,8 +81,27 @@ def serve() -> bool:
     return False
 
 
+def run() -> int:
+    """The exit status of ``python -m harness``, as this process would have it."""
+    try:
+        runpy.run_module("harness", run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     gc.freeze()  # else each child's collector walks, and so copies, all that is imported here
     if serve():
-        runpy.run_module("harness", run_name="__main__", alter_sys=True)
+        status = run()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        # Python would take down all that is frozen, too, and bindings tell what they miss.
+        os._exit(status)
