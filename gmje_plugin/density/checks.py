@@ -35,6 +35,18 @@ def check_weights(weights: Tensor, means: Tensor, *, validate_values: bool) -> N
         raise ValueError(f"weights must be at least 0 and sum to 1, got {weights.tolist()}.")
 
 
+def check_df(df: Tensor, count: int, coupling: str, *, validate_values: bool) -> None:
+    """Raises ``ValueError`` unless each of some Student t has its degrees of freedom."""
+    shape = (count,) if coupling == "joint" else (count, 2)
+    if not isinstance(df, Tensor) or not df.is_floating_point() or df.shape != shape:
+        got = tuple(df.shape) if isinstance(df, Tensor) else df
+        raise ValueError(
+            f"df must be a floating tensor of shape {shape} with coupling={coupling!r}, got {got}."
+        )
+    if validate_values and not bool(((df > 0) & df.isfinite()).all()):
+        raise ValueError(f"df must be positive and finite, got {df.tolist()}.")
+
+
 def check_split(split: int | None, mean: Tensor) -> int:
     """Returns ``split`` if it leaves both views a dimension, else raises ``ValueError``."""
     if split is None or check_count("split", split) >= mean.shape[-1]:

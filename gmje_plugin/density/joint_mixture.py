@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -33,6 +35,49 @@ class JointMixture(nn.Module):
     def split(self) -> int:
         """Number of context dimensions."""
         return self.components.split
+
+    @abstractmethod
+    def condition(
+        self,
+        z_c: Tensor,  # shape: (..., split)
+    ) -> MixtureSameFamily:
+        """The density of the target given the context."""
+
+    def moments(
+        self,
+        z_c: Tensor,  # shape: (..., split)
+    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (..., d), (..., d, d), (..., d, d)
+        """Mean and both parts of the covariance of the target given the context.
+
+        Args:
+            z_c: Context embeddings, shape (..., split).
+
+        Returns:
+            The conditional mean, the aleatoric covariance (the components' own, averaged) and the
+            ambiguity (the covariance of their means), d = D - split. The last two add up to the
+            conditional covariance (Huang 2026, Eq. 105-106).
+
+        Raises:
+            ValueError: If the last dimension is not ``split``, or the covariance of a Student t is
+                infinite: it exists with more than 2 degrees of freedom only, which are
+                nu + ``split`` if ``coupling`` is "joint".
+        """
+        conditional = self.condition(z_c)
+        weights = conditional.mixture_distribution.probs
+        components = conditional.component_distribution
+        mean, shares = conditional.mean, weights * self._widths(components)
+        with torch.autocast(device_type=weights.device.type, enabled=False):
+            apart = components.mean - mean[..., None, :]
+            ambiguity = (weights[..., None] * apart).mT @ apart
+            own = self.components.conditional_covariance
+            if len(own) == 1:  # shared
+                shares = shares.sum(dim=-1, keepdim=True)
+            aleatoric = torch.tensordot(shares, own, dims=1)
+        return mean, self.components.held.as_matrix(aleatoric, mean.shape[-1]), ambiguity
+
+    def _widths(self, components: Any) -> Tensor | float:  # noqa: ARG002
+        """Factors, shape (..., K), on the components' conditional covariances."""
+        return 1.0
 
     @torch.no_grad()
     def sample(

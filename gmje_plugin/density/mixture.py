@@ -220,35 +220,6 @@ class JointGaussianMixture(JointMixture):
         log_joint = self.log_weights + context.log_density(self.means[:, : self.split], points)
         return mixture_of(log_joint, self.components.condition(points))
 
-    def moments(
-        self,
-        z_c: Tensor,  # shape: (..., split)
-    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (..., d), (..., d, d), (..., d, d)
-        """Mean and both parts of the covariance of the target given the context.
-
-        Args:
-            z_c: Context embeddings, shape (..., split).
-
-        Returns:
-            The conditional mean, the aleatoric covariance (the components' own, averaged) and the
-            ambiguity (the covariance of their means), d = D - split. The last two add up to the
-            conditional covariance (Huang 2026, Eq. 105-106).
-
-        Raises:
-            ValueError: If the last dimension is not ``split``.
-        """
-        conditional = self.condition(z_c)
-        weights = conditional.mixture_distribution.probs
-        mean = conditional.mean
-        with torch.autocast(device_type=weights.device.type, enabled=False):
-            centred = conditional.component_distribution.mean - mean[..., None, :]
-            ambiguity = (weights[..., None] * centred).mT @ centred
-            own = self.components.conditional_covariance
-            if len(own) == 1:  # shared
-                weights = weights.sum(dim=-1, keepdim=True)
-            within = torch.tensordot(weights, own, dims=1)
-        return mean, self.components.held.as_matrix(within, mean.shape[-1]), ambiguity
-
     @ordinary_tensors()
     def swapped(self) -> JointGaussianMixture:
         """The same density of [z_t | z_c], whose ``condition`` predicts contexts from targets.

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import MixtureSameFamily
 
-from gmje_plugin.density.checks import check_parameters, check_points, check_weights
+from gmje_plugin.density.checks import check_df, check_parameters, check_points, check_weights
+from gmje_plugin.density.covariance import Full
 from gmje_plugin.density.fitting import (
     assign_to_nearest,
     check_enough,
@@ -111,23 +112,15 @@ class JointStudentTMixture(JointMixture):
             raise ValueError(f"power must be 0 with coupling='joint', got {power}.")
         self.coupling = coupling
         check_weights(weights, means, validate_values=validate_args)
-        given, _ = check_parameters(
+        given, kind = check_parameters(
             means, scales, scale_tril, names=("means", "scales"), validate_values=validate_args
         )
-        if given.shape != (*means.shape, means.shape[1]):
+        if kind is not Full or len(given) != len(means):
             raise ValueError(
                 f"scales must have shape {(*means.shape, means.shape[1])}, "
                 f"got {tuple(given.shape)}."
             )
-        shape = (len(means),) if coupling == "joint" else (len(means), 2)
-        if not isinstance(df, Tensor) or not df.is_floating_point() or df.shape != shape:
-            got = tuple(df.shape) if isinstance(df, Tensor) else df
-            raise ValueError(
-                f"df must be a floating tensor of shape {shape} with coupling={coupling!r}, "
-                f"got {got}."
-            )
-        if validate_args and not bool(((df > 0) & df.isfinite()).all()):
-            raise ValueError(f"df must be positive and finite, got {df.tolist()}.")
+        check_df(df, len(means), coupling, validate_values=validate_args)
         dtype = wide_dtype(weights, means, given, df)
         self.register_buffer("log_weights", log_weights_of(weights.to(dtype)))
         self.register_buffer("df", df.to(dtype, copy=True))
@@ -338,41 +331,14 @@ class JointStudentTMixture(JointMixture):
         components = MultivariateStudentT(df, loc, factor, scale)
         return mixture_of(self.log_weights + log_probs, components)
 
-    def moments(
-        self,
-        z_c: Tensor,  # shape: (..., split)
-    ) -> tuple[Tensor, Tensor, Tensor]:  # shapes: (..., d), (..., d, d), (..., d, d)
-        """Mean and both parts of the covariance of the target given the context.
-
-        Args:
-            z_c: Context embeddings, shape (..., split).
-
-        Returns:
-            The conditional mean, the aleatoric covariance (the components' own, averaged) and the
-            ambiguity (the covariance of their means), d = D - split. The last two add up to the
-            conditional covariance (Huang 2026, Eq. 105-106).
-
-        Raises:
-            ValueError: If the last dimension is not ``split``, or the covariance is infinite:
-                it exists with more than 2 degrees of freedom only, which are nu + ``split`` if
-                ``coupling`` is "joint".
-        """
-        conditional = self.condition(z_c)
-        weights = conditional.mixture_distribution.probs
-        components: Any = conditional.component_distribution
+    def _widths(self, components: Any) -> Tensor:  # shape: (..., K)
         if bool((components.df <= 2).any()):
             raise ValueError(
                 "moments need more than 2 degrees of freedom given the context, got "
                 f"{float(components.df.min()):g}: fit with df_range=(2.1, 200.0), say."
             )
-        mean = conditional.mean
-        widths = components.scale.square() * components.df / (components.df - 2)
-        with torch.autocast(device_type=weights.device.type, enabled=False):
-            apart = components.loc - mean[..., None, :]
-            ambiguity = (weights[..., None] * apart).mT @ apart
-            own = self.components.conditional_covariance
-            aleatoric = torch.tensordot(weights * widths, own, dims=1)
-        return mean, aleatoric, ambiguity
+        widths: Tensor = components.scale.square() * components.df / (components.df - 2)
+        return widths
 
     def _noise(
         self,

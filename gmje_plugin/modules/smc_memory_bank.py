@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from gmje_plugin.distributed import gather_rows, require_distributed
 from gmje_plugin.log_sum_exp import column_log_sum_exp, finite_rows
 from gmje_plugin.modules.local_state import LocalState
+from gmje_plugin.modules.pool_weights import over_ranks, pool_log_weights
 from gmje_plugin.options import ShowsOptions
 from gmje_plugin.resampling import (
     SCHEMES,
@@ -253,8 +254,8 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
                     particle_scores = score(queries, self.bank)
                 if self.gather_distributed:
                     queries, keys = gather_rows(queries), gather_rows(keys)
-                    particle_scores = _over_ranks(particle_scores)
-                    key_scores = None if key_scores is None else _over_ranks(key_scores)
+                    particle_scores = over_ranks(particle_scores)
+                    key_scores = None if key_scores is None else over_ranks(key_scores)
                 if key_scores is None:
                     key_scores = score(queries, keys, skip_diagonal=not self.count_own_query)
                 self._reweigh(keys, queries, particle_scores, key_scores)
@@ -302,8 +303,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         self.bank = normalize(initial, dim=-1)
         self.log_weights = self.bank.new_full((size,), -math.inf)
         self.ages = self.bank.new_zeros(size, dtype=torch.int64)
-        self._ess = self.bank.new_zeros(())
-        self._pool_size = self.bank.new_zeros(())
+        self._ess = self._pool_size = self.bank.new_zeros(())
         self._rejected = self.bank.new_zeros((), dtype=torch.int64)
 
     def _start_anew(self) -> None:
@@ -340,8 +340,7 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
             self.ages = ages[stay]
         self.count = min(pool, size)
         self.log_weights[: self.count] = -math.log(max(self.count, 1))
-        self._ess = torch.full_like(self._ess, self.count)
-        self._pool_size = torch.full_like(self._pool_size, self.count)
+        self._ess = self._pool_size = torch.full_like(self._ess, self.count)
 
     def _reweigh(
         self, keys: Tensor, queries: Tensor, particle_scores: Tensor, key_scores: Tensor
@@ -352,14 +351,14 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
         num_rejected = rejected.sum()
         self._rejected = self._rejected + num_rejected
         self._pool_size = size + batch - num_rejected
-        counted = finite_rows(queries)
-        # Without a query nothing is known of anyone: the weights stay.
-        particle_scores = particle_scores.masked_fill(~counted.any(), 0.0)
-        newcomers = self._newcomers(counted, particle_scores, key_scores)
-        log_weights = torch.cat([self.log_weights + particle_scores, newcomers]).double()
-        # Rows so large that their products overflow must not bring a NaN into the weights.
-        log_weights.nan_to_num_(0.0, 1e30, -1e30)
-        log_weights[size:].masked_fill_(rejected, -math.inf)
+        log_weights = pool_log_weights(
+            self.log_weights,
+            particle_scores,
+            key_scores,
+            counted=finite_rows(queries),
+            rejected=rejected,
+            count_own_query=self.count_own_query,
+        )
         self._ess = effective_sample_size(log_weights)
         threshold = math.inf if self.ess_threshold is None else self.ess_threshold
         drawn = None
@@ -384,23 +383,6 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
             new_rows = keys[(kept.members - size).clamp_min(0)]
             self.bank.index_copy_(0, kept.slots, torch.where(new, new_rows, old_rows))
 
-    def _newcomers(
-        self,
-        counted: Tensor,  # shape: (B,), whether a query is finite
-        particle_scores: Tensor,  # shape: (M,)
-        key_scores: Tensor,  # shape: (B,)
-    ) -> Tensor:  # shape: (B,)
-        """Log-weights of the keys beside the particles' ``log_weights + particle_scores``."""
-        prior = -math.log(self.size[0])
-        counted = counted.to(key_scores.dtype)
-        total = counted.sum()
-        # Scores are sums: a key's is over one query less than a particle's, if its own counts.
-        own = torch.zeros_like(counted) if self.count_own_query else counted
-        scores = key_scores + prior - (-own / total).log1p()
-        # Of a key without any other query nothing is known: the mean over the particles.
-        mean = particle_scores.logsumexp(dim=0) + 2.0 * prior
-        return torch.where(own == total, mean, scores)
-
     def _state_error(self, state: dict[str, Tensor]) -> str | None:
         (size, dim), bank, count = self.bank.shape, state["bank"], int(state["count"])
         if bank.shape != (size, dim or bank.shape[-1]):
@@ -415,8 +397,3 @@ class SMCMemoryBankModule(ShowsOptions, LocalState, MemoryBankModule):  # type: 
     def _after_load(self) -> None:
         self._ess = effective_sample_size(self.log_weights)
         self._pool_size = torch.full_like(self._ess, self.count)
-
-
-def _over_ranks(scores: Tensor) -> Tensor:
-    """Scores for the queries of all ranks, from those for each rank's."""
-    return gather_rows(scores[None]).logsumexp(dim=0)
