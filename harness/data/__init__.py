@@ -41,7 +41,12 @@ def load(settings: DataSettings, *, seed: int = 0) -> ImageData:
     if settings.split == "validation":
         kept, held_out = split(train.labels, second=held_out_size(len(train)))
         train, test = train.select(kept), train.select(held_out)
-    num_classes = len(torch.unique(train.labels))
+    classes = torch.unique(torch.cat([train.labels, test.labels]))
+    num_classes = len(classes)
+    if int(classes[0]) != 0 or int(classes[-1]) != num_classes - 1:
+        raise ValueError(
+            f"labels of data={settings.name} must be 0 to K - 1, got {classes.tolist()}."
+        )
     if settings.imbalance > 1.0:
         train = train.select(imbalanced(train.labels, ratio=settings.imbalance, seed=seed))
     mean, std = _normalization(settings, train)

@@ -38,6 +38,20 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     labels: Tensor
     workers = 0  # a loader of resident images has nothing for processes to do
 
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for what a reader of a new data set may get wrong."""
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise ValueError(
+                f"images must be uint8 of shape (N, C, H, W), got {images.dtype} of shape "
+                f"{tuple(images.shape)}."
+            )
+        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels must be int64 of shape ({len(images)},), got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}."
+            )
+
     def __len__(self) -> int:
         return self.images.shape[0]
 

@@ -1,4 +1,4 @@
-"""Experiments, one a module.
+"""Experiments, one a module of its name.
 
 ``single_run`` is a training at a time, which several processes may share. The others gather many
 parts in one folder: each has ``make(folder, experiment, images, console)``, which returns what
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,18 @@ from pytorch_lightning.loggers import WandbLogger
 from rich.console import Console
 
 from harness import data, training
-from harness.experiments import failure_modes, mnist_latents, quickstart, single_run, synthetic
-from harness.settings import Settings
+from harness.experiments import single_run
+from harness.settings import Settings, SingleRunSettings
 from harness.tracking import RunFolder, check_logger, curve_loggers, leaves, provenance
-
-_GATHERING: dict[str, Any] = {
-    "quickstart": quickstart,
-    "synthetic": synthetic,
-    "mnist_latents": mnist_latents,
-    "failure_modes": failure_modes,
-}
 
 
 def run(settings: Settings, folder: RunFolder) -> None:
     """Runs the experiment that the settings are of, or shows what it has found before."""
     experiment = settings.experiment
-    module = _GATHERING.get(experiment.name)
-    if module is None:
+    if isinstance(experiment, SingleRunSettings):
         single_run.run(settings, folder)
         return
+    module: Any = import_module(f"{__name__}.{experiment.name}")
     console = Console()
     results = folder.finished_results()
     if results is not None:

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from harness import data, runs, training
+from harness.metrics import metric
 from harness.processes import is_first_process
 from harness.progress import named, reporting
 from harness.settings import Settings
@@ -25,8 +26,9 @@ def run(settings: Settings, folder: RunFolder) -> None:
     if not is_first:
         return
     console.print(f"{results['title']}, seed {results['seed']}; {results['data']}", soft_wrap=True)
-    for metric, value in results["metrics"].items():
-        console.print(f"  {metric:20}{value:8.4f}")
+    for name, value in results["metrics"].items():
+        shown = metric(name)
+        console.print(f"  {shown.label:18}{shown.text(value):>8}")
     console.print(f"{again}{folder.path}", soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from harness.settings import is_neutral
 _PAPER = Path(__file__).parents[1] / "results" / "paper.yaml"
 # What besides cannot change a metric. The options of an experiment say which trainings to run; what
 # acts is in the training's own.
-_NO_DIFFERENCE = re.compile(r"seed|experiment\.(?!name$).*|trainer\.(threads|log_every)")
+_NO_DIFFERENCE = re.compile(r"seed|experiment\.(?!name$).*|trainer\.(threads|(log|probe)_every)")
 # What makes the rows of one table; all else is the same for the whole table.
 _OF_A_ROW = re.compile(r"(method|bank)(\..*)?")
 
@@ -178,7 +178,7 @@ def _matters(run: Run) -> dict[str, Any]:
         for name, value in run.config.items()
         if not (is_neutral(name) or _NO_DIFFERENCE.fullmatch(name))
     }
-    if config.get("data.name") != "folder":
+    if config.get("data.name") in ("digits", "cifar10", "mnist"):
         config.pop("data.root", None)  # another machine's place for the same images
     return config
 

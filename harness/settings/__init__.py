@@ -13,6 +13,7 @@ from harness.settings.experiments import MNISTLatentsSettings as MNISTLatentsSet
 from harness.settings.experiments import QuickstartSettings as QuickstartSettings
 from harness.settings.experiments import RowSettings as RowSettings
 from harness.settings.experiments import Settings as Settings
+from harness.settings.experiments import SingleRunSettings as SingleRunSettings
 from harness.settings.experiments import SyntheticSettings as SyntheticSettings
 from harness.settings.fields import SettingsError as SettingsError
 from harness.settings.fields import choice as choice

@@ -61,6 +61,27 @@ def test_validation_images_are_held_out_of_the_training_images() -> None:
     assert held.variant.endswith("1077 training images, 270 validation images")
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "told"),
+    [
+        (torch.rand(4, 1, 8, 8), torch.arange(4), "images must be uint8 of shape"),
+        (torch.zeros(4, 8, 8, dtype=torch.uint8), torch.arange(4), r"got torch.uint8 of shape"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(3), r"int64 of shape \(4,\)"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.ones(4), "got torch.float32"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(1, 5), "must be 0 to K - 1"),
+    ],
+)
+def test_a_new_reader_is_told_what_it_gets_wrong(
+    images: torch.Tensor, labels: torch.Tensor, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: DataSettings) -> sources.Sets:
+        return ImageSet(images, labels), ImageSet(images, labels), "mine"
+
+    monkeypatch.setitem(sources.READERS, "mine", read)
+    with pytest.raises(ValueError, match=told):
+        data.load(DataSettings(name="mine"))
+
+
 # --- MNIST and CIFAR-10 -------------------------------------------------------------------------
 
 

@@ -95,7 +95,14 @@ def test_banks_have_their_titles_in_figure_8(tmp_path: Path) -> None:
 
 def test_options_that_change_no_result_do_not_part_runs(tmp_path: Path) -> None:
     training(tmp_path / "a", seed=1)
-    training(tmp_path / "b", "trainer.threads=2", "logger=csv", "data.root=/x", seed=2)
+    training(
+        tmp_path / "b",
+        "trainer.threads=2",
+        "trainer.probe_every=2",
+        "logger=csv",
+        "data.root=/x",
+        seed=2,
+    )
     rows = reported(tmp_path)[0].rows("configuration")
     assert [row["n"] for row in rows.values()] == ["2"]
 

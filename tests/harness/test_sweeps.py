@@ -1,7 +1,7 @@
 """The sweeps of configs/sweep: every trial that W&B can ask for is one that the harness runs.
 
 wandb has no schema of sweeps, and W&B's ``sweeps`` package, which has, needs numpy < 2. So that
-the files are valid, and how many trials its own search makes of them (36 and 45), was seen in an
+the files are valid, and how many trials its own search makes of them (36 and 50), was seen in an
 environment of its own, and is to be seen again after a change::
 
     python3 -m venv /tmp/sweeps && /tmp/sweeps/bin/pip install sweeps
