@@ -24,6 +24,7 @@ from gmje_plugin import (
     swap_memory_bank,
 )
 from tests import ddp
+from tests.losses import ALL, kinds
 
 BATCH, DIM, STEPS = 12, 4, 6
 
@@ -113,6 +114,10 @@ def train(rank: int, name: str, gather: bool, parts: int) -> dict[str, Any]:
 
 NAMES = ["smc", "paper", "simclr", "stock", "prototype", "entropy", "joint_entropy", "nll", "mdn"]
 NAMES += ["mdn_contrastive", "dual", "dual_features", "hsic", "joint_smc", "joint_smc_paper"]
+
+
+def test_every_loss_is_here() -> None:
+    assert kinds(criterion_of(name, False)[0] for name in NAMES) == ALL
 
 
 def everything(rank: int) -> dict[str, Any]:

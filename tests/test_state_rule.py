@@ -17,6 +17,7 @@ from gmje_plugin import (
     SMCMemoryBankModule,
     SMCNTXentLoss,
 )
+from tests.losses import ALL, kinds
 
 BATCH, DIM = 16, 4
 
@@ -43,6 +44,13 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "GMJEMDNLoss, entropy": lambda: Predicted("entropy"),
     "GMJEMDNLoss, marginal": lambda: Predicted("marginal"),
 }
+
+
+STATELESS = {"GJEEntropyLoss", "HSICLoss", "GJEDualLoss"}
+
+
+def test_every_loss_is_here_or_remembers_nothing() -> None:
+    assert kinds(make() for make in LOSSES.values()) == ALL - STATELESS
 
 
 def views(seed: int) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from gmje_plugin import (
     JointSMCLoss,
     SMCNTXentLoss,
 )
+from tests.losses import ALL, kinds
 
 DIM = 4
 
@@ -43,6 +44,10 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "dual": GJEDualLoss,
     "hsic": HSICLoss,
 }
+
+
+def test_every_loss_is_here() -> None:
+    assert kinds(make() for make in LOSSES.values()) == ALL
 
 
 def follow(criterion: nn.Module, call: Callable[..., Tensor]) -> list[Tensor]:

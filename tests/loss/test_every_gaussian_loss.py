@@ -34,6 +34,7 @@ from gmje_plugin.loss import (
 )
 from gmje_plugin.modules import mdn_head
 from gmje_plugin.validation import wide_dtype
+from tests.losses import ALL, kinds
 
 BATCH, DIM = 16, 3
 
@@ -108,6 +109,10 @@ WITH_PARAMETERS = [
     "dual learned features",
     "joint smc",
 ]
+
+
+def test_every_loss_but_the_contrastive_is_here() -> None:
+    assert kinds(make() for make in LOSSES.values()) == ALL - {"SMCNTXentLoss"}
 
 
 @pytest.fixture(params=LOSSES)
