@@ -89,8 +89,7 @@ class MoCo(MomentumMethod):
         if self.trainer.world_size > 1:
             gather: Any = self.all_gather
             keys, labels = gather(keys).flatten(0, 1), gather(labels).flatten(0, 1)
-        _, rows = self.bank(keys, update=False)
-        self.bank_labels.update(rows.T, keys, labels)
+        self.bank_labels.update(self.bank.bank, keys, labels)  # not what it gives, a copy
 
     def terms(self) -> dict[str, Tensor]:
         """Besides, the diagnostics of the bank, where it has any, and its false negatives."""
