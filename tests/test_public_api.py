@@ -1,5 +1,7 @@
+import ast
 import doctest
 import inspect
+import re
 import subprocess
 import sys
 
@@ -67,3 +69,14 @@ def test_importing_the_plugin_neither_needs_the_harness_nor_patches_lightly() ->
         "assert not {'harness', 'wandb', 'sklearn', 'matplotlib', 'hydra'} & new, new\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_documented_defaults_are_the_defaults(name: str) -> None:
+    component = getattr(gmje_plugin, name)
+    doc = inspect.getdoc(component) or ""
+    for option, parameter in inspect.signature(component).parameters.items():
+        if entry := re.search(rf"^    {option}: (.*?)(?=^    \S|^\S|\Z)", doc, re.S | re.M):
+            told = re.search(r"Default: (-?[\d.e-]*\d|None|True|False|\"\w+\")", entry[1])
+            if told:
+                assert ast.literal_eval(told[1]) == parameter.default, option

@@ -206,3 +206,16 @@ def test_every_public_class_is_registered(where: str) -> None:
             assert getattr(place, name) is getattr(package, name)
     finally:
         unregister()
+
+
+def test_a_swapped_bank_has_the_options_given() -> None:
+    options = {
+        "temperature": 0.3,
+        "resampling": "systematic",
+        "ess_threshold": 0.25,
+        "count_own_query": True,
+        "seed": 7,
+    }
+    criterion = NTXentLoss(0.3, (16, 8))
+    swap_memory_bank(criterion, **options)
+    assert {name: getattr(criterion.memory_bank, name) for name in options} == options

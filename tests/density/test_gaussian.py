@@ -363,3 +363,10 @@ def test_diagonal_and_isotropic_are_never_expanded(kind: str) -> None:
 
 def test_documentation() -> None:
     assert doctest.testmod(gaussian).failed == 0
+
+
+def test_a_fit_far_from_the_origin_keeps_its_digits_in_float32() -> None:
+    z = points(2000, DIM).float() + 1000.0
+    found = JointGaussian.fit(z[:, :SPLIT], z[:, SPLIT:])
+    expected = torch.cov(z.double().mT, correction=0)
+    torch.testing.assert_close(found.covariance.double(), expected, rtol=1e-4, atol=1e-5)

@@ -27,7 +27,7 @@ def test_dtype_is_the_widest_given() -> None:
 @pytest.mark.parametrize(
     ("match", "change"),
     [
-        ("weights must be at least 0 and sum to 1", {"weights": torch.tensor([0.5, 0.4])}),
+        ("weights must be at least 0 and sum to 1", {"weights": torch.tensor([0.5, 0.49])}),
         ("weights must be at least 0 and sum to 1", {"weights": torch.tensor([1.5, -0.5])}),
         ("weights must be at least 0 and sum to 1", {"weights": torch.tensor([math.nan, 1.0])}),
         (r"weights must have shape \(2,\)", {"weights": torch.ones(1)}),

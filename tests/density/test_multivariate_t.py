@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import multivariate_t
 
-from gmje_plugin.density.multivariate_t import MultivariateStudentT
+from gmje_plugin.density.multivariate_t import MultivariateStudentT, heavy_tails
 from tests.density.points import close, points
 from tests.density.student_ts import (
     DIM,
@@ -47,12 +47,17 @@ class TestMultivariateStudentT:
             assert ((draws.mean(dim=0) - expected).abs() < 5 * error).all()
 
     def test_moments_that_do_not_exist(self) -> None:
-        df = torch.tensor([1.0, 2.0, 3.0])
-        found = MultivariateStudentT(df, torch.zeros(3, 2), torch.eye(2))
-        assert found.mean.isnan().any(dim=1).tolist() == [True, False, False]
-        torch.testing.assert_close(
-            found.variance[:, 0], torch.tensor([math.nan, math.inf, 3.0]), equal_nan=True
-        )
+        df = torch.tensor([1.0, 1.5, 2.0, 3.0])
+        found = MultivariateStudentT(df, torch.zeros(4, 2), torch.eye(2))
+        assert found.mean.isnan().any(dim=1).tolist() == [True, False, False, False]
+        expected = torch.tensor([math.nan, math.inf, math.inf, 3.0])
+        torch.testing.assert_close(found.variance[:, 0], expected, equal_nan=True)
+
+    def test_draws_are_a_function_of_the_generator(self) -> None:
+        draws = [
+            heavy_tails(torch.tensor([3.0, 5.0]), torch.Generator().manual_seed(0)) for _ in "12"
+        ]
+        assert torch.equal(*draws)
 
     def test_expands_as_torchs_distributions_do(self) -> None:
         given = parameters("joint")

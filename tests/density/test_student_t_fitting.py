@@ -228,3 +228,10 @@ class TestCalibration:
         assert torch.equal(found.df, expected.df)
         assert not found.df.requires_grad
         assert density.df.requires_grad
+
+
+@pytest.mark.parametrize("bound", [2.5, 50.0])
+def test_degrees_of_freedom_start_within_their_bounds(bound: float) -> None:
+    views = heavy(100, df=3.0)
+    found = JointStudentTMixture.fit(*views, 1, df_range=(bound, bound), max_steps=1)
+    assert found.df.item() == pytest.approx(bound)

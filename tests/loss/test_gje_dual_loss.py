@@ -339,3 +339,15 @@ def test_a_copy_is_independent() -> None:
     copied = copy.deepcopy(criterion)
     criterion.fit(z_t, z_c)
     assert not torch.equal(copied.predict(z_c)[0], criterion.predict(z_c)[0])
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_a_fit_stays_as_it_was_when_its_embeddings_are_overwritten(kernel: str) -> None:
+    z_c, z_t = views(8)
+    criterion = GJEDualLoss(kernel).fit(z_c, z_t)
+    new = z_c[:3].clone()
+    expected = criterion.predict(new)
+    z_c.zero_()
+    z_t.zero_()
+    for found, before in zip(criterion.predict(new), expected, strict=True):
+        assert torch.equal(found, before)

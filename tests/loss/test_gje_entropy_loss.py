@@ -146,3 +146,9 @@ def test_numbers_out_of_range(name: str, value: object) -> None:
 def test_unknown_covariance() -> None:
     with pytest.raises(ValueError, match="covariance must be one of joint, marginal, got 'full'"):
         GJEEntropyLoss(covariance="full")
+
+
+def test_either_view_in_float64_makes_the_loss_float64() -> None:
+    first, second = torch.randn(2, 16, 4, generator=Generator().manual_seed(0)).unbind()
+    for pair in ((first.double(), second), (first, second.double())):
+        assert GJEEntropyLoss()(*pair).dtype == torch.float64

@@ -319,3 +319,15 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
 def test_views_of_another_size() -> None:
     with pytest.raises(ValueError, match="out0 must have 2 features"):
         JointSMCLoss(DIM, SIZE)(torch.randn(4, 3), torch.randn(4, 3))
+
+
+def test_a_mixture_stays_as_it_was_when_the_bank_moves_on() -> None:
+    criterion = JointSMCLoss(2, 16)
+    views = torch.randn(2, 3, 8, 2, generator=Generator().manual_seed(0))
+    for step in range(2):
+        criterion(views[0, step], views[1, step])
+    mixture = criterion.mixture()
+    means, weights = mixture.means.clone(), mixture.weights.clone()
+    criterion(views[0, 2], views[1, 2])
+    assert torch.equal(mixture.means, means)
+    assert torch.equal(mixture.weights, weights)

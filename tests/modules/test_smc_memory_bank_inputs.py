@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from gmje_plugin import JointSMCLoss, SMCMemoryBankModule
 from gmje_plugin.resampling import SCHEMES
@@ -230,3 +230,17 @@ def test_a_narrow_default_dtype_does_not_narrow_the_state(dtype: torch.dtype) ->
     for seed in range(4):
         bank(embeddings(8, seed=seed).to(dtype), update=True)
     assert bank.bank.dtype == bank.log_weights.dtype == torch.float32
+
+
+def test_algorithm_2_is_named_so() -> None:
+    bank = SMCMemoryBankModule.paper((16, 4))
+    named = bank.resampling, bank.ess_threshold, bank.count_own_query
+    assert named == ("multinomial", None, True)
+
+
+def test_ages_are_of_the_entries_that_have_come() -> None:
+    bank = SMCMemoryBankModule((16, 4))
+    for seed in (1, 2):
+        bank(torch.randn(4, 4, generator=Generator().manual_seed(seed)), update=True)
+    found = bank.diagnostics()
+    assert (float(found["age_mean"]), float(found["age_max"])) == (0.5, 1.0)
