@@ -385,3 +385,11 @@ def test_a_weight_of_zero_is_no_component() -> None:
 
 def test_documentation() -> None:
     assert doctest.testmod(mixture).failed == 0
+
+
+def test_draws_are_in_no_order_of_their_components() -> None:
+    means = torch.tensor([[-100.0, 0.0], [100.0, 0.0]])
+    mixture = JointGaussianMixture(torch.full((2,), 0.5), means, torch.ones(2), split=1)
+    first, _ = mixture.sample((100,), generator=torch.Generator().manual_seed(0)).unbind(dim=1)
+    assert bool((first[:-1] > first[1:] + 100.0).any())
+    assert bool((first[:-1] < first[1:] - 100.0).any())
