@@ -49,7 +49,7 @@ def run(command: Command, folder: Path, *overrides: str) -> Path:
     folder.mkdir()
     done = command(*ASKED, *overrides, folder=folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("knn_accuracy") == 1  # the first process alone prints
+    assert done.stdout.count("kNN %") == 1  # the first process alone prints
     (found,) = (folder / "outputs" / "banks").iterdir()
     return found
 
