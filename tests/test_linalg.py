@@ -81,6 +81,18 @@ def test_cholesky_for_a_narrower_dtype() -> None:
     assert factor[2].isnan().all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_bound_says_nothing_of_a_non_finite_matrix() -> None:
+    matrix = torch.full((2, 2), math.nan, dtype=torch.float64)
+    assert cholesky(matrix, smallest=torch.tensor([2.0, 2.0])).isnan().all()
+
+
+def test_a_diagonal_at_the_bound_is_lost() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 0.25], dtype=torch.float64))
+    with pytest.warns(RuntimeWarning, match="1 of 1 matrices were not positive definite"):
+        cholesky(matrix, smallest=torch.tensor([0.0, 0.5]))
+
+
 def test_cholesky_climbs_the_ladder() -> None:
     matrix = torch.diag(torch.tensor([1.0, 1.0, 1.0, -5e-7], dtype=torch.float64))
     with pytest.warns(RuntimeWarning, match=r"up to 7\.5e-07"):
@@ -188,6 +200,13 @@ def test_ema_is_the_recursion_from_the_first_batch() -> None:
         expected = 0.9 * expected + 0.1 * moment
         torch.testing.assert_close(ema(moment), expected)
     torch.testing.assert_close(ema.moment, expected)
+
+
+def test_ema_of_a_bad_first_batch_has_no_state() -> None:
+    ema = EMASecondMoment(3, momentum=0.9)
+    assert ema(torch.full((3, 3), math.nan)).isnan().all()
+    assert (ema.moment == 0.0).all()
+    assert ema.initialized == 0.0
 
 
 def test_ema_keeps_still_in_evaluation() -> None:

@@ -58,6 +58,19 @@ def test_counts(scheme: str, values: list[float], n: int, seed: int) -> None:
         assert ((counts - expected).abs() <= 2 + slack).all()
 
 
+def test_draws_of_the_strata_are_independent() -> None:
+    log_weights = torch.zeros(4)
+    drawn = {scheme: set() for scheme in ("stratified", "systematic")}
+    for scheme, pairs in drawn.items():
+        for seed in range(40):
+            generator = torch.Generator().manual_seed(seed)
+            pairs.add(
+                tuple(getattr(resampling, scheme)(log_weights, 2, generator=generator).tolist())
+            )
+    assert drawn["stratified"] == {(0, 2), (0, 3), (1, 2), (1, 3)}
+    assert drawn["systematic"] == {(0, 2), (1, 3)}
+
+
 def test_low_variance_schemes_have_less_variance_than_multinomial() -> None:
     log_weights = torch.randn(10, generator=torch.Generator().manual_seed(2))
     variance = {
@@ -194,6 +207,17 @@ def test_temper_reaches_the_target(values: list[float], share: float) -> None:
         assert float(resampling.effective_sample_size(more)) <= target * (1 + 1e-3)
 
 
+def test_temper_to_the_rounding_of_float64() -> None:
+    log_weights = torch.tensor([0.0, -1.0], dtype=torch.float64)
+    target = float(resampling.effective_sample_size(0.3 * log_weights))
+    assert float(resampling.temper(log_weights, target)) == pytest.approx(0.3, abs=1e-10)
+
+
+def test_temper_of_equal_weights_is_one() -> None:
+    for count in range(1, 50):
+        assert resampling.temper(torch.zeros(count, dtype=torch.float64), count) == 1
+
+
 def test_temper_limits() -> None:
     log_weights = torch.tensor([0.0, -1.0, -math.inf])
     assert resampling.temper(log_weights, 1.0) == 1
@@ -226,6 +250,11 @@ def test_count_distinct() -> None:
     assert resampling.count_distinct(rows[torch.arange(100) % 7]) == 7
     assert resampling.count_distinct(rows.double()[[0, 0, 1]]) == 2
     assert resampling.count_distinct(rows[:0]) == 0
+
+
+def test_float64_rows_are_told_apart() -> None:
+    rows = torch.tensor([[1.0, 2.0], [1.0 + 1e-12, 2.0]], dtype=torch.float64)
+    assert resampling.count_distinct(rows) == 2
 
 
 def select(

@@ -17,6 +17,7 @@ from gmje_plugin.density.fitting import (
     assign_to_nearest,
     covariance_floor,
     kmeans_plus_plus,
+    rounding,
     weighted_covariance,
 )
 
@@ -255,6 +256,23 @@ def test_the_floor_is_a_share_of_the_covariance(
     )
 
 
+def test_rounding_knows_no_sign() -> None:
+    z = torch.tensor([[-4.0, 1.0], [2.0, -3.0]], dtype=torch.float64)
+    found = rounding(z, torch.float32)
+    torch.testing.assert_close(found, 2.0**-23 * torch.tensor([4.0, 3.0], dtype=torch.float64))
+
+
+def test_the_floor_has_what_rows_are_rounded_by() -> None:
+    z = 1e4 + agreeing(1.0, dim=1)
+    share, variances, lost = 1e-12, z.var(dim=0, correction=0), rounding(z, torch.float32).square()
+    diagonal = covariance_floor(z, share, "diagonal", torch.float32)
+    torch.testing.assert_close(diagonal, share * variances + lost)
+    isotropic = covariance_floor(z, share, "isotropic", torch.float32)
+    torch.testing.assert_close(isotropic, share * variances.mean() + lost.mean())
+    full = covariance_floor(z, share, "full", torch.float32)
+    torch.testing.assert_close(full, share * z.mT.cov(correction=0) + lost.diag())
+
+
 def test_the_floor_where_nothing_is_seen() -> None:
     z = agreeing(3e-4, dim=2)
     z[:, 3] = 1000.1  # a constant, which has no variance but what rounding leaves
@@ -353,3 +371,5 @@ def test_bad_fits() -> None:
             JointGaussianMixture.fit(z_c, z, count, **options)
     with pytest.raises(ValueError, match="must have a positive variance"):
         JointGaussianMixture.fit(torch.ones(4, 2), torch.ones(4, 1), 2)
+    with pytest.raises(ValueError, match="that does not overflow float64, got inf"):
+        JointGaussianMixture.fit(1e200 * z, z, 2)

@@ -25,6 +25,8 @@ EYE = torch.eye(3)
         ("covariance must have shape", {"covariance": torch.ones(3, 1)}),
         ("covariance must be finite", {"covariance": EYE * math.inf}),
         ("covariance must be symmetric", {"covariance": EYE + EYE.roll(1, dims=0)}),
+        ("covariance must be symmetric", {"covariance": EYE + 1e-3 * EYE.roll(1, dims=0)}),
+        ("covariance must be symmetric", {"covariance": 1e-6 * (EYE + EYE.roll(1, dims=0))}),
         ("covariance must be positive semi-definite", {"covariance": -EYE}),
         ("covariance must be positive, got 0.0", {"covariance": torch.tensor([1.0, 0.0, 1.0])}),
         ("covariance must be positive, got -1.0", {"covariance": torch.tensor(-1.0)}),
@@ -51,6 +53,7 @@ def test_bad_parameters(match: str, change: dict[str, object]) -> None:
         ("scale_tril must be finite", EYE * math.nan),
         ("scale_tril must be lower triangular", EYE + EYE.roll(1, dims=1)),
         ("scale_tril must be lower triangular with a positive diagonal", -EYE),
+        ("with a positive diagonal", torch.tensor([1.0, 0.0, 1.0]).diag()),
     ],
 )
 def test_bad_factors(match: str, factor: object) -> None:
@@ -63,6 +66,13 @@ def test_values_are_not_read_without_validation() -> None:
     assert density.log_prob(torch.zeros(3)).isnan()
     density = JointGaussian(torch.zeros(3), EYE * math.nan, 1, validate_args=False)
     assert density.log_prob(torch.zeros(3)).isnan()
+    JointGaussian(torch.zeros(3), split=1, scale_tril=EYE * math.nan, validate_args=False)
+
+
+def test_a_divergence_has_the_wider_dtype() -> None:
+    narrow = JointGaussian(torch.zeros(3), EYE, 1)
+    wide = JointGaussian(torch.ones(3).double(), 2 * EYE.double(), 1)
+    assert narrow.kl(wide).dtype == wide.kl(narrow).dtype == torch.float64
 
 
 def test_bad_arguments_of_methods() -> None:

@@ -383,6 +383,34 @@ def test_a_weight_of_zero_is_no_component() -> None:
     assert set(torch.cdist(draws, 1e3 * means).argmin(dim=1).tolist()) == {0, 2}
 
 
+def test_loading_into_the_swapped_density_does_not_reach_this_one() -> None:
+    density, other = (JointGaussianMixture(*parameters("full", seed=s), SPLIT) for s in (0, 1))
+    z = points(5, DIM)
+    before = density.log_prob(z)
+    density.swapped().load_state_dict(other.swapped().state_dict())
+    assert torch.equal(density.log_prob(z), before)
+
+
+def test_draws_are_divided_evenly_and_not_fewer_than_asked_for() -> None:
+    density = JointGaussianMixture(*parameters("full"), SPLIT)
+
+    def entropy(num_samples: int) -> Tensor:
+        return density.entropy(num_samples=num_samples, generator=Generator().manual_seed(0)).value
+
+    assert COMPONENTS == 3
+    assert entropy(7) == entropy(9) != entropy(6)
+    assert entropy(1) == entropy(6)  # two each at least
+
+
+def test_draws_and_standard_errors_have_no_gradient() -> None:
+    leaves = [value.requires_grad_() for value in parameters("full")]
+    density = JointGaussianMixture(*leaves, SPLIT)
+    assert not density.sample((5,)).requires_grad
+    value, error = density.entropy(num_samples=6)
+    assert value.requires_grad
+    assert not error.requires_grad
+
+
 def test_documentation() -> None:
     assert doctest.testmod(mixture).failed == 0
 

@@ -72,6 +72,21 @@ def test_a_shared_covariance_is_one_for_each(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, COMPONENTS])
+def test_far_from_the_origin_in_float32(kind: str, count: int) -> None:
+    weights, means, covariances = parameters(kind)
+    covariances = 0.01 * covariances[:count]
+    # A power of 2 that float32 adds to values of its grid without rounding.
+    means, z = (2.0**-8 * (2.0**8 * each).round() for each in (means, points(6, DIM)))
+    exact = JointGaussianMixture(weights, means, covariances, SPLIT)
+    far = JointGaussianMixture(
+        weights.float(), (means + 2.0**12).float(), covariances.float(), SPLIT
+    )
+    found = far.log_prob((z + 2.0**12).float())
+    torch.testing.assert_close(found.double(), exact.log_prob(z), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradient_to_a_shared_covariance_is_the_sum_of_those_to_its_copies(kind: str) -> None:
     weights, means, covariances = parameters(kind)
     z = points(5, DIM)

@@ -212,6 +212,17 @@ def test_an_old_edge_goes_and_the_node_it_leaves_alone_with_it() -> None:
     assert gas.edges.tolist() == [[0, 2], [1, 2]]
 
 
+def test_of_two_nodes_left_alone_at_once_both_go() -> None:
+    """By hand: all edges of the winner turn 6; one of the lonely is the last node."""
+    gas = GrowingNeuralGas(1, 5, max_age=5).double()
+    gas._positions[:4] = torch.tensor([[0.0], [50.0], [1.0], [60.0]])
+    gas._edge_ages[0, [1, 3]] = gas._edge_ages[[1, 3], 0] = 5
+    gas._counters[0] = 4
+    gas.partial_fit(torch.tensor([[0.2]]))
+    assert gas.nodes.flatten().tolist() == pytest.approx([0.01, 1.0])
+    assert gas.edges.tolist() == [[0, 1]]
+
+
 def test_the_number_of_nodes() -> None:
     gas = GrowingNeuralGas(3, 6, max_age=1000, insert_every=10)
     assert gas.nodes.shape == (0, 3)
@@ -289,6 +300,7 @@ def test_bad_samples() -> None:
         samples[3, 1] = value
         with pytest.raises(ValueError, match="samples must be finite"):
             gas.partial_fit(samples)
+    GrowingNeuralGas(3).partial_fit(torch.eye(3)[[0, 0, 1]])  # different, but not in every feature
     for equal in (rows(1), torch.ones(5, 3)):
         with pytest.raises(ValueError, match="must hold two different rows to start from"):
             gas.partial_fit(equal)

@@ -129,6 +129,15 @@ class TestAgainstReferences:
         assert half.log_prob(z * math.nan).isnan().all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_are_a_function_of_the_generator(kind: str) -> None:
+    density = density_of(kind)
+    state = torch.get_rng_state()
+    one, other = (density.sample((50,), generator=Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_many_degrees_of_freedom_make_a_gaussian(coupling: str) -> None:
     given = parameters(coupling)
@@ -160,6 +169,16 @@ def test_a_weight_of_zero_is_no_component(coupling: str) -> None:
     assert torch.isfinite(weights.grad).all()
 
 
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_loading_does_not_reach_the_tensors_given(coupling: str) -> None:
+    given, other = parameters(coupling), density_of(coupling, seed=1)
+    before = {name: value.clone() for name, value in given.items()}
+    density = JointStudentTMixture(**given, split=SPLIT, coupling=coupling)
+    density.load_state_dict(other.state_dict())
+    for name, value in given.items():
+        assert torch.equal(value, before[name]), name
+
+
 class TestErrors:
     def test_no_marginal_of_an_independent_target(self) -> None:
         with pytest.raises(ValueError, match="no closed form"):
@@ -184,6 +203,7 @@ class TestErrors:
             ({"coupling": "other"}, "coupling must be one of"),
             ({"df": torch.ones(COMPONENTS, 2)}, r"df must be a floating tensor of shape \(3,\)"),
             ({"df": -torch.ones(COMPONENTS)}, "df must be positive"),
+            ({"df": torch.full((COMPONENTS,), math.inf)}, "df must be positive and finite"),
             ({"scales": torch.ones(COMPONENTS)}, r"scales must have shape \(3, 4, 4\)"),
             ({"power": 0.5}, "power must be 0"),
             ({"split": DIM}, "split must be below"),

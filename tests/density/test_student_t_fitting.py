@@ -1,5 +1,7 @@
 """Student's t mixtures fitted to data, and calibrated on other data."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Generator
 
 from gmje_plugin import JointGaussianMixture, JointStudentTMixture
-from tests.density.points import points
+from gmje_plugin.density.student_t_fitting import m_step, updated_df
+from tests.density.points import close, points
 from tests.density.student_ts import COUPLINGS, DIM, SPLIT, density_of, heavy, parameters
 
 
@@ -115,6 +118,64 @@ class TestFit:
         z_c, z_t = (view.float() for view in heavy(100, df=3.0))
         found = JointStudentTMixture.fit(z_c, z_t, 2, coupling=coupling)
         assert found.log_prob(torch.cat([z_c, z_t], dim=1)).dtype == torch.float32
+
+
+def test_a_component_without_rows_is_finite() -> None:
+    z, ones = points(20, 3), torch.ones(20, 2, 1, dtype=torch.float64)
+    empty = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(20, 2)
+    floor = torch.eye(3, dtype=torch.float64)
+    for precisions in (ones, ones.expand(-1, -1, 2)):
+        means, factors = m_step(z, empty, precisions, floor, 1)
+        assert means.isfinite().all()
+        close(factors[1] @ factors[1].mT, floor)
+        df = torch.full((2, precisions.shape[2]), 5.0, dtype=torch.float64)
+        dims = torch.tensor([3] if precisions.shape[2] == 1 else [1, 2])
+        # Nothing speaks for tails.
+        close(
+            updated_df(df, dims, empty, precisions, (1.0, 200.0))[1], torch.full_like(df[1], 200.0)
+        )
+
+
+def test_a_calibration_in_float32_is_that_in_float64_rounded() -> None:
+    density, pair = density_of("scaled").float(), (points(50, SPLIT), points(50, DIM - SPLIT))
+    found, exact = density.calibrated(*pair), copy.deepcopy(density).double().calibrated(*pair)
+    assert found.means.dtype == torch.float32
+    for name, value in found.state_dict().items():
+        torch.testing.assert_close(value.double(), exact.state_dict()[name].double(), msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_calibration_leaves_the_density_as_it_is(dtype: torch.dtype) -> None:
+    density = density_of("scaled").to(dtype)
+    before = copy.deepcopy(density.state_dict())
+    density.calibrated(points(50, SPLIT), points(50, DIM - SPLIT))
+    for name, value in density.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_tolerance_ends_the_steps() -> None:
+    def fit(**options: float) -> torch.Tensor:
+        generator = Generator().manual_seed(0)
+        return JointStudentTMixture.fit(
+            *heavy(100, df=3.0), 2, generator=generator, **options
+        ).means
+
+    assert torch.equal(fit(tolerance=1e9), fit(max_steps=2))
+    assert not torch.equal(fit(tolerance=1e9), fit(max_steps=3))
+
+
+def test_a_step_is_peel_and_mclachlans() -> None:
+    """Eq. 19 and 20: the location's weights sum to 1, the scale's are over the responsibilities."""
+    z = points(20, 3)
+    responsibilities = points(20, 2, seed=2).softmax(dim=1)
+    precisions = points(20, 2, seed=3).exp()
+    floor = torch.eye(3, dtype=torch.float64)
+    means, factors = m_step(z, responsibilities, precisions[..., None], floor, 1)
+    for k in range(2):
+        weights = responsibilities[:, k] * precisions[:, k]
+        close(means[k], weights / weights.sum() @ z)
+        scale = torch.einsum("n,ni,nj->ij", weights, z - means[k], z - means[k])
+        close(factors[k] @ factors[k].mT, scale / responsibilities[:, k].sum() + floor)
 
 
 def test_residual_of_one_dimension_is_scipys_fit() -> None:

@@ -247,6 +247,21 @@ def test_float64_stays_float64(criterion: nn.Module) -> None:
     torch.testing.assert_close(loss, narrow.double(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", sorted(name for name in LOSSES if not name.startswith("mdn")))
+@pytest.mark.parametrize("wide", [0, 1])
+def test_one_float64_view_makes_float64(name: str, wide: int) -> None:
+    pair = views()
+    pair[1 - wide] = pair[1 - wide].float()
+    loss = LOSSES[name]()(*pair)
+    assert loss.dtype == torch.float64
+    assert torch.equal(loss, LOSSES[name]()(*[view.double() for view in pair]))
+
+
+@pytest.mark.parametrize("name", ["prototype", "prototype full", "joint smc"])
+def test_float64_parameters_make_float64(name: str) -> None:
+    assert LOSSES[name]().double()(*views(dtype=torch.float32)).dtype == torch.float64
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("bad_views", [(0,), (1,), (0, 1)])
 def test_a_bad_row_shows_in_the_loss_and_leaves_no_trace(

@@ -223,9 +223,31 @@ def test_far_from_the_contexts_and_on_them(options: dict[str, Any]) -> None:
         torch.testing.assert_close(variance, torch.ones(len(z_c)).double())
 
 
+def test_a_fit_has_no_gradient() -> None:
+    criterion = GJEDualLoss(learn_length_scale=True, learn_noise=True)
+    criterion.fit(*(view.requires_grad_() for view in views()))
+    assert not any(buffer.requires_grad for buffer in criterion.buffers())
+
+
+@pytest.mark.parametrize("num_features", [None, 12])
+def test_a_fit_made_in_inference_mode_can_be_loaded_into(num_features: int | None) -> None:
+    criterion = GJEDualLoss(num_features=num_features)
+    with torch.inference_mode():
+        criterion.fit(*views())
+    assert not any(buffer.is_inference() for buffer in criterion.buffers())
+    criterion.load_state_dict(
+        GJEDualLoss(num_features=num_features).fit(*views(seed=1)).state_dict()
+    )
+    assert criterion.predict(views()[0].requires_grad_())[0].requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.*not positive definite:RuntimeWarning")
 def test_variance_does_not_round_below_zero() -> None:
     z_c, z_t = (view.float() for view in views(50))
     _, variance = GJEDualLoss(length_scale=5.0, noise=1e-4).fit(z_c, z_t).predict(z_c)
+    assert (variance >= 0.0).all()
+    # Squares of some 1e6 less as much: without the clamp half of the rows are below zero.
+    _, variance = GJEDualLoss("linear", noise=0.01).fit(1e3 * z_c, z_t).predict(1e3 * z_c)
     assert (variance >= 0.0).all()
 
 

@@ -41,6 +41,13 @@ def test_random_features_against_the_b_by_b_form(num_features: int, noise: float
     np.testing.assert_allclose(variance.numpy(), expected[1], rtol=1e-6, atol=1e-9)
 
 
+def test_a_fit_by_random_features_keeps_one_context_alone() -> None:
+    z_c, z_t = views()
+    kept = GJEDualLoss(num_features=5).fit(z_c, z_t).fit_inputs
+    assert kept is not None
+    assert kept.untyped_storage().nbytes() == z_c[:1].numel() * z_c.element_size()
+
+
 def test_random_features_keep_their_digits_in_float32() -> None:
     """As a difference of two traces over the noise (Eq. 75) the data fit has none left."""
     z_c, _ = views(200)

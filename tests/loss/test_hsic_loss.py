@@ -130,6 +130,21 @@ def test_a_constant_view_has_no_dependence_and_a_finite_gradient(
     assert second.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_far_from_the_origin_in_float32(kernel: str) -> None:
+    first, second = views()
+    far = [(1e3 + view).float() for view in (first, second)]
+    expected = HSICLoss(kernel)(*(view.double() - 1e3 for view in far))
+    torch.testing.assert_close(HSICLoss(kernel)(*far).double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_rounding_is_no_dependence() -> None:
+    """Rows that differ in their last bits alone count as constant, by the linear kernel too."""
+    z = 1e3 + 1e-4 * torch.randn(32, 4, generator=Generator().manual_seed(0))
+    assert len(z.unique(dim=0)) > 1
+    assert HSICLoss("linear")(z, z).abs() < 1e-3
+
+
 def test_mostly_equal_rows_have_a_finite_gradient() -> None:
     """The median distance is 0 though the rows are not all equal."""
     first = torch.zeros(15, 3, dtype=torch.float64)

@@ -69,8 +69,11 @@ def test_views_the_wrong_way_round_are_warned_of() -> None:
     criterion = SMCNTXentLoss(0.2, (32, 8))
     out0, out1 = batch_of(8)
     out1.requires_grad_()
-    with pytest.warns(UserWarning, match=r"the bank is not updated. The queries come first"):
+    with pytest.warns(
+        UserWarning, match=r"the bank is not updated. The queries come first"
+    ) as seen:
         criterion(out0, out1)
+    assert seen[0].filename == __file__
     assert criterion.memory_bank.count == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -193,6 +196,14 @@ def test_filling_masks_the_places_not_yet_filled() -> None:
     )
 
 
+def test_weights_are_uniform_while_the_bank_fills() -> None:
+    plain, weighted = (SMCNTXentLoss(0.2, (32, 8), weighted=each) for each in (False, True))
+    for seed in range(3):
+        batch = batch_of(8, seed=seed)
+        expected = value_and_gradients(plain, *batch)
+        torch.testing.assert_close(value_and_gradients(weighted, *batch), expected)
+
+
 def test_bank_is_constant_without_a_gradient() -> None:
     criterion = full(SMCNTXentLoss(0.2, (32, 8)))
     state = {name: value.clone() for name, value in criterion.memory_bank.state_dict().items()}
@@ -303,6 +314,25 @@ def test_half_inputs_and_autocast_compute_in_float32(dtype: torch.dtype) -> None
     torch.testing.assert_close(mixed, expected[0])
 
 
+@pytest.mark.parametrize("wide", [0, 1])
+def test_one_float64_view_makes_float64(wide: int) -> None:
+    batch = list(batch_of(8))
+    batch[wide] = batch[wide].double()
+    assert SMCNTXentLoss(0.05, (32, 8))(*batch).dtype == torch.float64
+
+
+def test_float32_after_float64() -> None:
+    """The bank stays float64: what is narrower is computed in its own dtype."""
+    criterion, narrow = (full(SMCNTXentLoss(0.05, (32, 8))) for _ in range(2))
+    wide = [out.double() for out in batch_of(8, seed=3)]
+    assert criterion(wide[0].requires_grad_(), wide[1]).dtype == torch.float64
+    narrow(wide[0].float().detach().requires_grad_(), wide[1].float())
+    loss, gradient, _ = value_and_gradients(criterion, *batch_of(8, seed=4))
+    expected = value_and_gradients(narrow, *batch_of(8, seed=4))
+    assert loss.dtype == gradient.dtype == torch.float32
+    torch.testing.assert_close((loss, gradient), expected[:2])
+
+
 def test_edges() -> None:
     one_row = full(SMCNTXentLoss(0.1, (32, 8)))
     assert torch.isfinite(value_and_gradients(one_row, *batch_of(1))[1]).all()
@@ -333,8 +363,11 @@ def test_takes_a_bank_and_leaves_its_options_alone() -> None:
     assert bank.temperature is None
 
 
-def test_the_bank_is_weighted_by_the_temperature_of_the_loss_at_the_time() -> None:
-    ours = full(SMCNTXentLoss(0.07, (32, 8)))
+@pytest.mark.parametrize("in_batch_negatives", [True, False])
+def test_the_bank_is_weighted_by_the_temperature_of_the_loss_at_the_time(
+    in_batch_negatives: bool,
+) -> None:
+    ours = full(SMCNTXentLoss(0.07, (32, 8), in_batch_negatives=in_batch_negatives))
     reference = copy.deepcopy(ours.memory_bank)
     for seed, temperature in enumerate((0.07, 0.2, 0.5)):  # a schedule
         ours.temperature = temperature

@@ -31,10 +31,32 @@ def test_resumes_exactly_through_a_parent_module_and_a_file() -> None:
 
 def test_loading_does_not_share_memory() -> None:
     bank, other = full_bank(), SMCMemoryBankModule((32, 8))
-    other.load_state_dict(bank.state_dict())
-    before = bank.bank.clone()
+    state = bank.state_dict()
+    other.load_state_dict(state)
+    before = {name: value.clone() for name, value in state.items()}
     other.update(embeddings(8, seed=5))
-    assert torch.equal(bank.bank, before)
+    for name, value in state.items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(bank.bank, before["bank"])
+
+
+def test_a_loaded_bank_that_fills_has_the_figures_of_its_entries() -> None:
+    bank, resumed = SMCMemoryBankModule((32, 8)), SMCMemoryBankModule((32, 8))
+    bank.update(embeddings(8))
+    resumed.load_state_dict(bank.state_dict())
+    assert resumed.diagnostics()["ess"] == 8
+    assert resumed.diagnostics()["ess_ratio"] == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bank_of_size_zero_misses_no_state() -> None:
+    SMCMemoryBankModule(0).load_state_dict({})
+
+
+def test_a_state_with_a_gradient_leaves_none_on_the_bank() -> None:
+    bank, state = SMCMemoryBankModule((32, 8)), full_bank().state_dict()
+    bank.load_state_dict(state | {"bank": state["bank"].requires_grad_()})
+    assert not bank.bank.requires_grad
 
 
 def test_checkpoint_without_the_bank_loads_with_a_warning() -> None:
@@ -96,7 +118,9 @@ def test_what_inference_mode_made_can_be_updated_later() -> None:
         bank.update(embeddings(6))
         filled = SMCMemoryBankModule((20, 8))
         filled.update(embeddings(50))
-    for each in (bank, filled):
+        loaded = SMCMemoryBankModule((20, 8))
+        loaded.load_state_dict(state)
+    for each in (bank, filled, loaded):
         for seed in range(3):
             each.update(embeddings(6, seed=seed))
         assert torch.isfinite(each.log_weights).all()

@@ -146,6 +146,12 @@ def test_it_is_a_distribution_of_torch() -> None:
     assert hash(density) != hash(wide)
 
 
+def test_an_expanded_density_has_its_context() -> None:
+    density = make()(context())
+    expanded = density.expand((3, 8))
+    assert torch.equal(expanded.context, density.context.expand(3, 8, INPUT))
+
+
 def test_residual_means_are_relative_to_the_context_and_start_near_it() -> None:
     torch.manual_seed(0)
     head = GMJEMDNHead(INPUT, HIDDEN, INPUT, residual=True).eval()
@@ -158,6 +164,13 @@ def test_residual_means_are_relative_to_the_context_and_start_near_it() -> None:
     assert torch.equal(started(z_c).means, z_c[:, None].expand(-1, NUM, -1))
     with pytest.raises(ValueError, match="residual must be False unless input_dim is output_dim"):
         GMJEMDNHead(INPUT, HIDDEN, OUTPUT, residual=True)
+
+
+def test_residual_means_pass_the_gradient_to_the_context() -> None:
+    head = GMJEMDNHead(INPUT, HIDDEN, INPUT, init_scale=0.5, residual=True)
+    z_c = context().requires_grad_()
+    head(z_c).means.sum().backward()
+    torch.testing.assert_close(z_c.grad, torch.full_like(z_c, head.num_components))
 
 
 def test_it_finds_both_branches_of_an_ambiguous_target() -> None:

@@ -309,6 +309,13 @@ def test_random_numbers_depend_on_seed_and_step_alone() -> None:
     assert other.count == 32
 
 
+def test_streams_of_neighbouring_seeds_do_not_overlap() -> None:
+    first, second = SMCMemoryBankModule((4, 4)), SMCMemoryBankModule((4, 4), seed=1)
+    first.step = second.step + 1
+    one, other = (torch.rand(4, generator=bank._generator()) for bank in (first, second))
+    assert not torch.equal(one, other)
+
+
 def test_diagnostics() -> None:
     empty = SMCMemoryBankModule((8, 4))
     assert all(value == 0 for value in empty.diagnostics().values())
@@ -323,6 +330,24 @@ def test_diagnostics() -> None:
     assert figures["age_max"] == 3
     assert figures["unique_fraction"] == 1
     torch.testing.assert_close(figures["ess_ratio"], figures["ess"] / 40)
+
+
+def test_the_threshold_is_a_share_of_the_pool_and_not_of_the_bank() -> None:
+    """13 of 32 entries hold the weight: the ESS of the pool of 40 is 18.4, below half of it."""
+    bank = full_bank(temperature=1e6)  # every query likes every entry alike
+    bank.log_weights = torch.full((32,), -1e4)
+    bank.log_weights[:13] = -math.log(13)
+    bank.update(embeddings(8))
+    assert 16 < bank.effective_sample_size < 20
+    torch.testing.assert_close(bank.log_weights, torch.full((32,), -math.log(32)))
+
+
+def test_rejected_keys_are_not_of_the_pool() -> None:
+    bank, keys = full_bank(), embeddings(8)
+    keys[:3] = math.nan
+    bank.update(keys)
+    figures = bank.diagnostics()
+    torch.testing.assert_close(figures["ess_ratio"], figures["ess"] / 37)
 
 
 @settings(deadline=None)

@@ -74,6 +74,14 @@ def test_state_dict_round_trip_and_no_update_changes_nothing() -> None:
         assert torch.equal(value, before[name]), name
 
 
+def test_neighbours_do_not_depend_on_norms() -> None:
+    bank, norms = SMCNNMemoryBankModule((64, DIM)), torch.linspace(0.1, 10.0, 64)[:, None]
+    entries, queries = embeddings(64), embeddings(BATCH, seed=9)
+    bank.update(norms * entries)
+    nearest = (queries @ entries.mT).argmax(dim=1)
+    assert torch.equal(bank(5.0 * queries), (norms * entries)[nearest])
+
+
 def test_a_row_that_is_not_finite_does_not_enter() -> None:
     bank = full()
     keys = embeddings(BATCH, seed=9)
